@@ -1,0 +1,116 @@
+# Every target makes the environment it needs; a second call finds it by its stamp and is quick.
+
+PYTHON ?= python3
+LOGDIR ?= runs/exploding_critic
+# Two processes: a test waits on TensorFlow, on a browser or on TensorBoard more than it computes.
+PYTEST_FLAGS ?= -n 2 --dist loadfile
+
+VENV := .venv
+DEMO := $(VENV)/demo.stamp
+DEV := $(VENV)/dev.stamp
+NODE_MODULES := frontend/node_modules/.package-lock.json
+PROTO := tb_nanwatch/schema/nanwatch.proto
+PROTOC = protoc -I . --python_out=$(1) --pyi_out=$(1) $(PROTO)
+PROTO_CHECK := $(VENV)/protocol
+# An install bundles the page, so it is made again when the page has changed.
+INSTALL := pyproject.toml setup.py frontend/build.mjs frontend/package-lock.json $(shell find frontend/src)
+
+SHELL := /bin/bash
+# The shell looks commands up in the environment first; so does make's own short cut around the shell only in new versions,
+# and naming another shell than /bin/sh turns that short cut off.
+export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+export TF_CPP_MIN_LOG_LEVEL ?= 2
+
+.NOTPARALLEL:
+.PHONY: help demo test check lint types page generated chromium unit bench protocol clean
+
+help:
+	@echo "make demo      train a critic that diverges, name the origin, serve TensorBoard (SERVE=0: stop before that)"
+	@echo "make test      every check that CI runs"
+	@echo "make bench     overhead, log growth and latency (QUICK=1: a short run)"
+	@echo "make protocol  write the generated files anew"
+	@echo "make clean     remove whatever git does not keep"
+
+# Environments
+
+$(VENV)/bin/pip:
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "\
+	$(PYTHON) -m venv must work, and it did not. Install venv and ensurepip for it (on Debian: apt-get install \
+	python3-venv), or name another interpreter: make PYTHON=python3.12" >&2; exit 1; }
+
+$(DEMO): $(VENV)/bin/pip $(INSTALL)
+	pip install --quiet --editable '.[demo]'
+	@touch $@
+
+$(DEV): $(VENV)/bin/pip $(INSTALL)
+	pip install --quiet --editable '.[dev]'
+	@touch $@ $(DEMO)
+
+$(NODE_MODULES): frontend/package.json frontend/package-lock.json | $(DEV)
+	npm --prefix frontend ci
+	@touch $@
+
+chromium:
+	@if command -v chromium >/dev/null; then exit 0; \
+	elif ! command -v apt-get >/dev/null; then \
+	  echo "The browser tests need Chromium on the path, and there is no apt-get to install it with: install it by hand." >&2; exit 1; \
+	elif [ "$$(id -u)" = 0 ]; then apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq chromium; \
+	elif sudo -n true 2>/dev/null; then sudo apt-get update -qq && sudo DEBIAN_FRONTEND=noninteractive apt-get install -y -qq chromium; \
+	else echo "The browser tests need Chromium, and installing it needs root: sudo apt-get install chromium" >&2; exit 1; fi
+
+# Uses
+
+# nanwatch ends with 1 where a run is non-finite: here that is the right answer.
+demo: $(DEMO)
+	rm -rf $(LOGDIR)
+	python demo/exploding_critic.py --logdir $(LOGDIR) --activation relu
+	python demo/exploding_critic.py --logdir $(LOGDIR) --activation tanh
+	nanwatch $(LOGDIR) || test $$? -eq 1
+ifneq ($(SERVE),0)
+	@echo "The NaN Watch tab is at the address below, followed by #nanwatch."
+	tensorboard --logdir $(LOGDIR)
+endif
+
+bench: $(DEMO)
+	python benchmarks/run.py $(if $(QUICK),--quick)
+
+protocol: $(DEV)
+	$(call PROTOC,.)
+	python frontend/generate_protocol.py
+	python docs/generate.py
+
+# Checks, the quick ones first
+
+test: lint types page generated unit
+
+check: test
+
+lint: $(DEV)
+	ruff format --check
+	ruff check
+
+types: $(DEV)
+	mypy
+
+page: $(NODE_MODULES)
+	npm --prefix frontend run lint
+	npm --prefix frontend run typecheck
+	npm --prefix frontend test
+
+generated: $(DEV)
+	@mkdir -p $(PROTO_CHECK)
+	@$(call PROTOC,$(PROTO_CHECK))
+	@for file in nanwatch_pb2.py nanwatch_pb2.pyi; do \
+	  cmp tb_nanwatch/schema/$$file $(PROTO_CHECK)/tb_nanwatch/schema/$$file \
+	    || { echo "tb_nanwatch/schema/$$file must be what protoc makes of $(PROTO): run make protocol" >&2; exit 1; }; \
+	done
+	python frontend/generate_protocol.py --check
+	python docs/generate.py --check
+
+unit: $(DEV) chromium
+	pytest $(PYTEST_FLAGS)
+
+clean:
+	rm -rf $(VENV) frontend/node_modules tb_nanwatch/plugin/static runs build dist *.egg-info
+	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

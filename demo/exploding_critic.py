@@ -1,0 +1,196 @@
+"""A critic of reinforcement learning that diverges with relu and elu, and not with tanh.
+
+The critic estimates the return of a pendulum's state: five weight-normalised layers ``x V g / ||V|| + b``,
+plain gradient descent, and the squared error to the one-step target ``r + 0.99 value(next state)``, without a
+target network. The rewards are the environment's own, and nothing plants a NaN.
+
+Why it diverges. Gradient descent overshoots where the curvature of the loss is above 2 / learning rate, here
+13,333. What relu and elu pass on has no upper bound, so the derivative of the value by one gain g is
+proportional to the gains of all other layers, and the curvature of the squared error to their squares. The
+targets follow the critic's own output down towards the return of a random policy (hundreds below zero), and
+the gains follow the targets. Beyond the line steps overshoot, until one makes all gains large at once: the
+next is larger by their product.
+
+Why tanh is spared. What it passes on stays between -1 and 1 whatever the gains before it, and it flattens as
+they grow: the curvature rises, and falls again as the units saturate, without having crossed the line.
+
+Measured with the defaults (the curvature is that of the linearised critic, on the step's batch):
+
+- relu: curvature 2,430 at the start and across the line at step 14; then a loss in the hundreds and
+  thousands, and from step 98 on 3.6e3, 1.9e4, 9.2e5, 2.5e10, Inf. Step 102 is the first non-finite one.
+- elu: step 111.
+- tanh: curvature 157 at the start and 8,100 at most. In all 1,000 steps the loss stays below 70 and the norm
+  of all gradients below 210.
+- relu with ``--clip-norm 50``: finite for 3,000 steps and more. The curvature crosses the line as before, but
+  no step can grow.
+- relu and elu with the rewards alone for targets: both converge.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import gymnasium
+import keras
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+from rich.progress import Progress
+
+import tb_nanwatch
+
+ACTIVATIONS = {"relu": tf.nn.relu, "elu": tf.nn.elu, "tanh": tf.tanh}
+INITIALIZERS = {"he": "he_normal", "xavier": "glorot_normal"}
+OPTIMIZERS: dict[str, Callable[[float], keras.Optimizer]] = {
+    "sgd": keras.optimizers.SGD,
+    "momentum": partial(keras.optimizers.SGD, momentum=0.9),
+    "rmsprop": keras.optimizers.RMSprop,
+    "adam": keras.optimizers.Adam,
+}
+HIDDEN_LAYERS = ("l3", "l3_1", "l3_2", "l3_3")
+HIDDEN_UNITS = 64
+DISCOUNT = 0.99
+TRANSITIONS = 8000
+BATCH_SIZE = 64
+
+
+class Transitions(NamedTuple):
+    """What the pendulum did, one row a time step.
+
+    Attributes:
+        states: float32 ``[n, 3]``.
+        rewards: float32 ``[n]``.
+        next_states: float32 ``[n, 3]``.
+    """
+
+    states: npt.NDArray[np.float32]
+    rewards: npt.NDArray[np.float32]
+    next_states: npt.NDArray[np.float32]
+
+
+class WeightNormDense(keras.Layer):
+    """A dense layer whose columns have the length g and the direction of V.
+
+    Sources:
+        Salimans and Kingma, Weight Normalization, 2016, equation 2.
+    """
+
+    def __init__(self, name: str, *, units: int, activation: str | None, init: str) -> None:
+        super().__init__(name=name)
+        self.units = units
+        self.activate = ACTIVATIONS[activation] if activation else tf.identity
+        self.init = INITIALIZERS[init]
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        """Make V, g and b. At first g is the length of V: the layer begins as a common dense layer."""
+        self.V = self.add_weight(name="V", shape=(input_shape[-1], self.units), initializer=self.init)
+        lengths = tf.norm(self.V, axis=0)
+        self.g = self.add_weight(name="g", shape=(self.units,), initializer=lambda *_, **__: lengths)
+        self.b = self.add_weight(name="b", shape=(self.units,), initializer="zeros")
+
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        """Return the layer's output, float32 ``[n, units]``."""
+        return self.activate(inputs @ self.V * self.g / tf.norm(self.V, axis=0) + self.b)
+
+
+class Critic:
+    """The value of a state: four hidden layers and a linear one."""
+
+    def __init__(self, *, activation: str, init: str) -> None:
+        dense = partial(WeightNormDense, init=init)
+        hidden = [dense(name, units=HIDDEN_UNITS, activation=activation) for name in HIDDEN_LAYERS]
+        self.layers = [*hidden, dense("l4", units=1, activation=None)]
+        self(tf.zeros([1, 3]))
+        self.variables = [variable for layer in self.layers for variable in layer.trainable_variables]
+
+    def __call__(self, states: tf.Tensor) -> tf.Tensor:
+        """Return the value of each state, float32 ``[n]``."""
+        outputs = states
+        for layer in self.layers:
+            outputs = layer(outputs)
+        return tf.squeeze(outputs, axis=-1)
+
+
+def collect_transitions(seed: int) -> Transitions:
+    """Let a random policy swing the pendulum; an episode lasts 200 time steps."""
+    environment = gymnasium.make("Pendulum-v1")
+    environment.action_space.seed(seed)
+    state, _ = environment.reset(seed=seed)
+    rows = []
+    for _ in range(TRANSITIONS):
+        next_state, reward, terminated, truncated, _ = environment.step(environment.action_space.sample())
+        rows.append((state, reward, next_state))
+        state = environment.reset()[0] if terminated or truncated else next_state
+    return Transitions(*(np.asarray(column, np.float32) for column in zip(*rows, strict=True)))
+
+
+def draw_batches(transitions: Transitions, *, seed: int, steps: int) -> tf.data.Dataset:
+    """Return as many batches as there are steps, in an order that the seed fixes."""
+    rows = tf.data.Dataset.from_tensor_slices(transitions)
+    return rows.shuffle(TRANSITIONS, seed=seed).repeat().batch(BATCH_SIZE).take(steps)
+
+
+def make_train_step(
+    watch: tb_nanwatch.Watch, critic: Critic, *, optimizer: keras.Optimizer, clip_norm: float | None
+) -> Callable[..., tf.Tensor]:
+    """Return the training step, which takes a batch of transitions and returns the loss."""
+    variables = critic.variables
+
+    @watch.step
+    def train_step(states: tf.Tensor, rewards: tf.Tensor, next_states: tf.Tensor) -> tf.Tensor:
+        targets = rewards + DISCOUNT * critic(next_states)
+        with tf.GradientTape() as tape:
+            values = watch.tensor("values", critic(states))
+            loss = tf.reduce_mean(tf.square(tf.stop_gradient(targets) - values))
+        gradients = tape.gradient(loss, variables)
+        clipped = gradients if clip_norm is None else [tf.clip_by_norm(g, clip_norm) for g in gradients]
+        watch.apply_gradients(optimizer, zip(clipped, variables, strict=True), raw=gradients, loss=loss)
+        return loss
+
+    return train_step
+
+
+def train(train_step: Callable[..., tf.Tensor], batches: tf.data.Dataset) -> str:
+    """Train until the batches are used up or a value is non-finite, and return what happened in words."""
+    try:
+        with Progress() as progress:
+            for batch in progress.track(batches, description="Training the critic"):
+                train_step(*batch)
+    except tb_nanwatch.NonFiniteError as error:
+        return str(error)
+    return f"All {len(batches):,} steps stayed finite."
+
+
+def parse_arguments() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--activation", choices=ACTIVATIONS, default="relu")
+    parser.add_argument("--init", choices=INITIALIZERS, default="he")
+    parser.add_argument("--optimizer", choices=OPTIMIZERS, default="sgd")
+    parser.add_argument("--learning-rate", type=float, default=1.5e-4)
+    parser.add_argument("--clip-norm", type=float, help="largest norm of one gradient (default: not clipped)")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--steps", type=int, default=1000)
+    parser.add_argument("--logdir", type=Path, default=Path("runs/exploding_critic"))
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Train the critic, and say what happened and where to see it."""
+    arguments = parse_arguments()
+    keras.utils.set_random_seed(arguments.seed)
+    critic = Critic(activation=arguments.activation, init=arguments.init)
+    optimizer = OPTIMIZERS[arguments.optimizer](arguments.learning_rate)
+    batches = draw_batches(collect_transitions(arguments.seed), seed=arguments.seed, steps=arguments.steps)
+    with tb_nanwatch.Watch(arguments.logdir / arguments.activation, critic.variables) as watch:
+        train_step = make_train_step(watch, critic, optimizer=optimizer, clip_norm=arguments.clip_norm)
+        print(train(train_step, batches))
+    print(f"The NaN Watch tab shows it: tensorboard --logdir {arguments.logdir}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,123 @@
+/** Cells of the heatmap: which one is meant, and what it says. Pure. */
+import { formatKinds, formatNumber, formatSteps, formatValue, visible } from "./format";
+import type { HeatmapAnswer, HeatmapRow, StatKey } from "./protocol.gen";
+import { type StepRange, spanAt } from "./scale";
+
+/** A place that the user points at. It outlives the answer it was picked from, so it is named and not numbered. */
+export interface Cell {
+  readonly step: number;
+  readonly layer: string | null;
+  readonly variable: string | null;
+}
+
+export type HeatmapStat = Extract<StatKey, "grad_norm" | "clipped_norm" | "clip_ratio" | "weight_norm">;
+
+/** The statistics to choose from, each with what a merged column shows of it. */
+export const HEATMAP_STATS: ReadonlyArray<{
+  readonly stat: HeatmapStat;
+  readonly keeps: "min" | "max";
+  readonly label: string;
+}> = [
+  { stat: "grad_norm", keeps: "max", label: "Gradient norm" },
+  { stat: "clipped_norm", keeps: "max", label: "After clipping" },
+  { stat: "clip_ratio", keeps: "min", label: "Clip ratio" },
+  { stat: "weight_norm", keeps: "max", label: "Weight norm" },
+];
+
+export function statLabel(stat: string): string {
+  return HEATMAP_STATS.find((entry) => entry.stat === stat)?.label ?? stat;
+}
+
+export function keepsOf(stat: HeatmapStat): "min" | "max" {
+  return HEATMAP_STATS.find((entry) => entry.stat === stat)?.keeps ?? "max";
+}
+
+/** The name that stands for a row: its layer, or for a variable without one its own label. */
+export function layerOf(row: HeatmapRow): string {
+  return row.layer ?? row.label;
+}
+
+/** The row that a cell lies in; -1 where the heatmap has none (a loss, or another run's layer). */
+export function findRow(rows: ReadonlyArray<HeatmapRow>, cell: Cell | null): number {
+  if (cell === null) return -1;
+  const exact = rows.findIndex((row) => row.variable !== null && row.variable === cell.variable);
+  return exact >= 0 ? exact : rows.findIndex((row) => layerOf(row) === cell.layer);
+}
+
+/** The steps of the column that holds a step; the step alone where no column does. */
+export function columnSteps(answer: HeatmapAnswer | null, step: number): StepRange {
+  const index = answer === null ? -1 : spanAt(step, answer.first_step);
+  const first = answer?.first_step[index];
+  const last = answer?.last_step[index];
+  const holds = first !== undefined && last !== undefined && first <= step && step <= last;
+  return holds ? { first, last } : { first: step, last: step };
+}
+
+/** What to ask for, to say all that is known of a column. Of a single step, all that is kept is the same number. */
+export function columnFigures(steps: StepRange): ReadonlyArray<{ stat: HeatmapStat; keeps: string }> {
+  const extremes = steps.first === steps.last ? ["max"] : ["max", "min", "mean"];
+  return [
+    ...extremes.map((keeps) => ({ stat: "grad_norm" as const, keeps })),
+    { stat: "clipped_norm", keeps: "max" },
+    { stat: "clip_ratio", keeps: "min" },
+    { stat: "weight_norm", keeps: "max" },
+  ];
+}
+
+export interface CellFact {
+  readonly label: string;
+  readonly text: string;
+  readonly nonfinite: boolean;
+}
+
+/** What is known of one cell, in the order of the data flow. `figures` are one-column heatmaps of the cell's steps. */
+export function cellFacts(figures: ReadonlyArray<HeatmapAnswer>, cell: Cell): ReadonlyArray<CellFact> {
+  return HEATMAP_STATS.flatMap(({ stat, label }) => {
+    const parts = figures.filter((figure) => figure.stat === stat).map((figure) => partOf(figure, cell));
+    const known = parts.filter((part) => part !== null);
+    return known.length > 0 ? [factOf(label, known)] : [];
+  });
+}
+
+interface Part {
+  readonly keeps: string;
+  readonly value: number | null;
+  readonly kinds: number;
+}
+
+function partOf(figure: HeatmapAnswer, cell: Cell): Part | null {
+  const row = findRow(figure.rows, cell);
+  if (row < 0) return null;
+  return { keeps: figure.keeps, value: figure.values[row]?.[0] ?? null, kinds: figure.kinds[row]?.[0] ?? 0 };
+}
+
+function factOf(label: string, parts: ReadonlyArray<Part>): CellFact {
+  const kinds = parts.reduce((bits, part) => bits | part.kinds, 0);
+  return { label, text: factText(parts, kinds), nonfinite: kinds !== 0 };
+}
+
+function factText(parts: ReadonlyArray<Part>, kinds: number): string {
+  const numbers = finiteText(parts);
+  if (kinds === 0) return numbers ?? formatValue(null);
+  return numbers === null ? formatKinds(kinds) : `${formatKinds(kinds)} (else ${numbers})`;
+}
+
+function finiteText(parts: ReadonlyArray<Part>): string | null {
+  const value = (keeps: string): number | null => parts.find((part) => part.keeps === keeps)?.value ?? null;
+  const [min, mean, max] = [value("min"), value("mean"), value("max")];
+  if (min !== null && max !== null && min !== max) {
+    const middle = mean === null ? "" : `, mean ${formatNumber(mean)}`;
+    return `${formatNumber(min)} to ${formatNumber(max)}${middle}`;
+  }
+  const only = max ?? min;
+  return only === null ? null : formatNumber(only);
+}
+
+/** The cell in a sentence, for those who hear the page and those who read it. */
+export function describeCell(cell: Cell, steps: StepRange, facts: ReadonlyArray<CellFact>): string {
+  const steps_text = `${steps.first === steps.last ? "Step" : "Steps"} ${formatSteps(steps.first, steps.last)}`;
+  const name = cell.variable ?? cell.layer;
+  const place = name === null ? steps_text : `${steps_text}, ${visible(name)}`;
+  const said = facts.map((fact) => `${fact.label.toLowerCase()} ${fact.text}`).join("; ");
+  return said === "" ? place : `${place}: ${said}`;
+}

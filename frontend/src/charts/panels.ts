@@ -1,0 +1,52 @@
+/** Which panels the timeline has for what a run recorded. Pure. */
+import { type Cell, findRow, statLabel } from "../cells";
+import type { Curve, HeatmapAnswer, SeriesAnswer } from "../protocol.gen";
+import type { Line, PanelModel } from "./lines";
+
+type Steps = Pick<PanelModel, "first_step" | "last_step">;
+
+/** Builds the panels of a run's own curves: loss, norms, clipping, and each watched tensor. */
+export function runPanels(series: SeriesAnswer): ReadonlyArray<PanelModel> {
+  const curve = (name: string): Curve | undefined => series.curves.find((entry) => entry.name === name);
+  const line = (name: string, label: string, colour: number): Line[] => {
+    const found = curve(name);
+    return found !== undefined && hasData(found) ? [{ label, curve: found, colour }] : [];
+  };
+  const norms = [...line("global_norm", "before", 1), ...line("clipped_global_norm", "after", 0)];
+  const panels = [
+    panel(series, "Loss", line("loss", "", 2)),
+    panel(series, "Gradient norm", norms),
+    panel(series, "Clip ratio", line("clip_ratio", "", 0).filter(clipsAnything)),
+    ...series.tensors.map((tensor) => panel(series, tensor.name, [{ label: "", curve: tensor, colour: 2 }])),
+  ];
+  return panels.filter(({ lines }) => lines.length > 0);
+}
+
+function panel(steps: Steps, title: string, lines: ReadonlyArray<Line>): PanelModel {
+  return { key: title, title, first_step: steps.first_step, last_step: steps.last_step, lines };
+}
+
+function hasData({ min, max, mean, kinds }: Curve): boolean {
+  return (
+    [min, max, mean].some((values) => values.some((value) => value !== null)) ||
+    kinds.some((bits) => bits !== 0)
+  );
+}
+
+/** Clipping that never was leaves a flat line at 1, which tells nothing. */
+function clipsAnything({ curve }: Line): boolean {
+  return curve.kinds.some((bits) => bits !== 0) || curve.min.some((value) => value !== null && value !== 1);
+}
+
+/** Builds the panel of the selected row of the heatmap; `null` where the selection lies in none. */
+export function rowPanel(heatmap: HeatmapAnswer, cell: Cell | null): PanelModel | null {
+  const index = findRow(heatmap.rows, cell);
+  const row = heatmap.rows[index];
+  const [values, kinds] = [heatmap.values[index], heatmap.kinds[index]];
+  if (row === undefined || values === undefined || kinds === undefined) return null;
+  const kept: Pick<Curve, "min" | "max" | "mean"> =
+    heatmap.keeps === "min" ? { min: values, max: [], mean: [] } : { min: [], max: values, mean: [] };
+  const curve: Curve = { name: row.label, ...kept, kinds };
+  const note = `${statLabel(heatmap.stat).toLowerCase()} (${heatmap.keeps})`;
+  return { ...panel(heatmap, row.label, [{ label: "", curve, colour: 1 }]), key: "selected row", note };
+}

@@ -1,0 +1,62 @@
+/** The list of runs: which to show first, how to sort and filter. Pure. */
+import { formatStep, KIND_LABELS } from "./format";
+import type { Verdict } from "./protocol.gen";
+
+export type RunOrder = "status" | "run" | "steps";
+
+const URGENCY: Readonly<Record<Verdict["status"], number>> = {
+  nonfinite: 0,
+  warning: 1,
+  finite: 2,
+  empty: 3,
+};
+const byName = new Intl.Collator("en", { numeric: true });
+
+const COMPARE: Readonly<Record<RunOrder, (a: Verdict, b: Verdict) => number>> = {
+  status: (a, b) => URGENCY[a.status] - URGENCY[b.status],
+  run: () => 0,
+  steps: (a, b) => b.steps_seen - a.steps_seen,
+};
+
+/** Sorts runs; equal ones by name, with numbers in names counting as numbers. */
+export function sortRuns(runs: ReadonlyArray<Verdict>, order: RunOrder): ReadonlyArray<Verdict> {
+  return [...runs].sort((a, b) => COMPARE[order](a, b) || byName.compare(a.run, b.run));
+}
+
+/** Keeps the runs whose name or status holds every word of the filter, in any letter case. */
+export function filterRuns(runs: ReadonlyArray<Verdict>, filter: string): ReadonlyArray<Verdict> {
+  const words = filter.toLowerCase().split(/\s+/);
+  return runs.filter((run) => {
+    const text = `${run.run} ${STATUS_LABELS[run.status]}`.toLowerCase();
+    return words.every((word) => text.includes(word));
+  });
+}
+
+/** The run that the page opens with: the most urgent one. */
+export function mostUrgent(runs: ReadonlyArray<Verdict>): Verdict | null {
+  return sortRuns(runs, "status")[0] ?? null;
+}
+
+export const STATUS_LABELS: Readonly<Record<Verdict["status"], string>> = {
+  nonfinite: "Non-finite",
+  warning: "Warning",
+  finite: "Finite",
+  empty: "No data",
+};
+
+/** A shape for each status, told apart without its colour. */
+export const STATUS_SHAPES: Readonly<Record<Verdict["status"], string>> = {
+  nonfinite: "✕",
+  warning: "▲",
+  finite: "✓",
+  empty: "○",
+};
+
+/** The status in the few words that fit a list. */
+export function shortStatus(verdict: Verdict): string {
+  const { first, warnings } = verdict;
+  if (first !== null)
+    return `${first.kind === null ? "Non-finite" : KIND_LABELS[first.kind]} at ${formatStep(first.step)}`;
+  const warning = warnings[0];
+  return warning === undefined ? STATUS_LABELS[verdict.status] : `From ${formatStep(warning.first_step)}`;
+}

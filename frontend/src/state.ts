@@ -1,0 +1,193 @@
+/** Everything the page knows: values that are set, and values that follow from them. Setting them is in `actions.ts`. */
+import { computed, type ReadonlySignal, type Signal, signal } from "@preact/signals";
+import { alertUrl, heatmapUrl, type RunSession, seriesUrl } from "./api";
+import { type Cell, columnFigures, columnSteps, findRow, type HeatmapStat, keepsOf } from "./cells";
+import { type Resource, resource } from "./follow";
+import type { Palette } from "./palette";
+import type { AlertAnswer, HeatmapAnswer, SeriesAnswer, Verdict, Verdicts } from "./protocol.gen";
+import { mostUrgent, type RunOrder } from "./runs";
+import type { Spacing, StepRange } from "./scale";
+
+export type Grouping = "layer" | "variable";
+
+/** What the user, or a link, has chosen; `null` leaves the choice to the verdict. */
+export interface Choices {
+  readonly run: Signal<string | null>;
+  readonly session: Signal<SessionChoice | null>;
+  readonly cell: Signal<Cell | null>;
+  readonly zoom: Signal<StepRange | null>;
+  readonly grouping: Signal<Grouping>;
+  readonly stat: Signal<HeatmapStat>;
+  readonly spacing: Signal<Spacing>;
+  readonly filter: Signal<string>;
+  readonly order: Signal<RunOrder>;
+}
+
+/** A session other than the one that the verdict is about. */
+export interface SessionChoice {
+  readonly session: number;
+  /** The verdict's. */
+  readonly home: number;
+}
+
+/** What the plugin has answered. */
+export interface Answers {
+  readonly verdicts: Resource<Verdicts>;
+  readonly series: Resource<SeriesAnswer>;
+  readonly heatmap: Resource<HeatmapAnswer>;
+  readonly alert: Resource<AlertAnswer>;
+  readonly selected: Resource<ReadonlyArray<HeatmapAnswer>>;
+  readonly hovered: Resource<ReadonlyArray<HeatmapAnswer>>;
+}
+
+/** What follows from choices and answers. Answers about another run than the one on show count as not there yet. */
+export interface Derived {
+  readonly verdict: ReadonlySignal<Verdict | null>;
+  /** The verdict's step; `null` where another session is on show, whose steps are other steps. */
+  readonly badStep: ReadonlySignal<number | null>;
+  readonly cell: ReadonlySignal<Cell | null>;
+  readonly series: ReadonlySignal<SeriesAnswer | null>;
+  readonly heatmap: ReadonlySignal<HeatmapAnswer | null>;
+  readonly alert: ReadonlySignal<AlertAnswer | null>;
+  readonly selected: ReadonlySignal<ReadonlyArray<HeatmapAnswer>>;
+  readonly hovered: ReadonlySignal<ReadonlyArray<HeatmapAnswer>>;
+  readonly range: ReadonlySignal<StepRange | null>;
+  readonly failures: ReadonlySignal<ReadonlyArray<string>>;
+}
+
+/** What to ask the plugin; see `FollowOptions.request`. */
+export interface Requests {
+  readonly series: ReadonlySignal<string>;
+  readonly heatmap: ReadonlySignal<string>;
+  readonly alert: ReadonlySignal<string>;
+  readonly selected: ReadonlySignal<string>;
+  readonly hovered: ReadonlySignal<string>;
+}
+
+export interface State {
+  readonly choices: Choices;
+  readonly answers: Answers;
+  readonly derived: Derived;
+  readonly requests: Requests;
+  /** The cell under the pointer; its layer is `null` over the timeline. */
+  readonly pointer: Signal<Cell | null>;
+  readonly palette: Signal<Palette | null>;
+}
+
+const HEATMAP_COLUMNS = 300;
+
+export function createState(): State {
+  const choices = createChoices();
+  const answers = createAnswers();
+  const pointer = signal<Cell | null>(null);
+  const derived = derive(choices, answers);
+  const requests = createRequests(choices, derived, pointer);
+  return { choices, answers, derived, requests, pointer, palette: signal<Palette | null>(null) };
+}
+
+function createChoices(): Choices {
+  return {
+    run: signal<string | null>(null),
+    session: signal<SessionChoice | null>(null),
+    cell: signal<Cell | null>(null),
+    zoom: signal<StepRange | null>(null),
+    grouping: signal<Grouping>("layer"),
+    stat: signal<HeatmapStat>("grad_norm"),
+    spacing: signal<Spacing>("log"),
+    filter: signal(""),
+    order: signal<RunOrder>("status"),
+  };
+}
+
+function createAnswers(): Answers {
+  return {
+    verdicts: resource(),
+    series: resource(),
+    heatmap: resource(),
+    alert: resource(),
+    selected: resource(),
+    hovered: resource(),
+  };
+}
+
+function derive(choices: Choices, answers: Answers): Derived {
+  const verdict = computed(() => {
+    const runs = answers.verdicts.answer.value?.runs ?? [];
+    return runs.find((run) => run.run === choices.run.value) ?? mostUrgent(runs);
+  });
+  const ofRun = <T extends { readonly run: string }>(answer: Signal<T | null>): ReadonlySignal<T | null> =>
+    computed(() => (answer.value?.run === verdict.value?.run ? answer.value : null));
+  const figuresOfRun = (answer: Answers["selected"]["answer"]): Derived["selected"] =>
+    computed(() => (answer.value ?? []).filter((figure) => figure.run === verdict.value?.run));
+  const series = ofRun(answers.series.answer);
+  const heatmap = ofRun(answers.heatmap.answer);
+  const culprit = computed(() => (choices.session.value === null ? culpritOf(verdict.value) : null));
+  return {
+    verdict,
+    badStep: computed(() => culprit.value?.step ?? null),
+    cell: computed(() => inHeatmap(choices.cell.value ?? culprit.value, heatmap.value)),
+    series,
+    heatmap,
+    alert: ofRun(answers.alert.answer),
+    selected: figuresOfRun(answers.selected.answer),
+    hovered: figuresOfRun(answers.hovered.answer),
+    range: computed(() => choices.zoom.value ?? extent(series.value)),
+    failures: computed(() => distinctFailures(answers)),
+  };
+}
+
+/** The cell that the verdict names. */
+function culpritOf(verdict: Verdict | null): Cell | null {
+  const first = verdict?.first ?? null;
+  return first && { step: first.step, layer: first.layer, variable: first.variable };
+}
+
+/** The same cell as the heatmap on show has it: of a layer, or of one variable. */
+function inHeatmap(cell: Cell | null, heatmap: HeatmapAnswer | null): Cell | null {
+  const row = heatmap?.rows[findRow(heatmap.rows, cell)];
+  return cell === null || row === undefined ? cell : { ...cell, variable: row.variable };
+}
+
+function extent(series: SeriesAnswer | null): StepRange | null {
+  const first = series?.first_step[0];
+  const last = series?.last_step[series.last_step.length - 1];
+  return first === undefined || last === undefined ? null : { first, last };
+}
+
+function distinctFailures(answers: Answers): ReadonlyArray<string> {
+  const failures = Object.values(answers).map((answer) => answer.failure.value);
+  return [...new Set(failures.filter((failure) => failure !== null))];
+}
+
+function createRequests(choices: Choices, derived: Derived, pointer: Signal<Cell | null>): Requests {
+  const of = computed<RunSession | null>(() => {
+    const verdict = derived.verdict.value;
+    const isEmpty = verdict === null || verdict.status === "empty";
+    return isEmpty ? null : { run: verdict.run, session: choices.session.value?.session ?? null };
+  });
+  /** Addresses that give all figures of the column that a cell lies in. */
+  const column = (cell: ReadonlySignal<Cell | null>): ReadonlySignal<string> =>
+    computed(() => {
+      if (of.value === null || cell.value === null || cell.value.layer === null) return "";
+      const steps = columnSteps(derived.heatmap.value, cell.value.step);
+      const by = choices.grouping.value;
+      const url = (figure: { stat: string; keeps: string }): string =>
+        heatmapUrl(of.value as RunSession, { by, ...figure }, steps, 1);
+      return columnFigures(steps).map(url).join("\n");
+    });
+  return {
+    series: computed(() => (of.value === null ? "" : seriesUrl(of.value, choices.zoom.value))),
+    heatmap: computed(() => (of.value === null ? "" : mainHeatmap(of.value, choices))),
+    alert: computed(() => {
+      const step = derived.verdict.value?.first?.step;
+      return of.value === null || step === undefined ? "" : alertUrl(of.value.run, step);
+    }),
+    selected: column(derived.cell),
+    hovered: column(pointer),
+  };
+}
+
+function mainHeatmap(of: RunSession, { grouping, stat, zoom }: Choices): string {
+  const choice = { by: grouping.value, stat: stat.value, keeps: keepsOf(stat.value) };
+  return heatmapUrl(of, choice, zoom.value, HEATMAP_COLUMNS);
+}

@@ -1,0 +1,51 @@
+import type { State } from "../state";
+import { Charts } from "./charts";
+import { Details } from "./details";
+import { Empty } from "./empty";
+import { Runs } from "./runs";
+import { VerdictView } from "./verdict";
+
+/** The page. */
+export function App({ state }: { readonly state: State }) {
+  return (
+    <main class="page">
+      <Failures failures={state.derived.failures.value} />
+      <Body state={state} />
+    </main>
+  );
+}
+
+/** What went wrong in asking; what was read before stays on the page below. */
+function Failures({ failures }: { readonly failures: ReadonlyArray<string> }) {
+  return (
+    <div role="status" class="failures">
+      {failures.map((failure) => (
+        <p key={failure}>{failure}</p>
+      ))}
+    </div>
+  );
+}
+
+function Body({ state }: { readonly state: State }) {
+  const { answers, derived } = state;
+  const runs = answers.verdicts.answer.value?.runs ?? null;
+  const verdict = derived.verdict.value;
+  if (runs === null)
+    return answers.verdicts.failure.value === null ? <p class="note">Reading the runs…</p> : null;
+  if (verdict === null || runs.every((run) => run.status === "empty")) return <Empty />;
+  const alert = derived.alert.value;
+  return (
+    <>
+      <VerdictView verdict={verdict} />
+      <Runs state={state} runs={runs} />
+      <div class="charts-column">
+        {verdict.status === "empty" ? (
+          <p class="note">This run has recorded nothing yet.</p>
+        ) : (
+          <Charts state={state} />
+        )}
+        {alert !== null && <Details alert={alert} />}
+      </div>
+    </>
+  );
+}

@@ -1,0 +1,164 @@
+import { useMemo, useRef } from "preact/hooks";
+import { showAllSteps, showSession, zoomToSelection } from "../actions";
+import { HEATMAP_STATS, statLabel } from "../cells";
+import { type Frame, frameOf } from "../charts/frame";
+import { Heatmap } from "../charts/heatmap";
+import { Panel } from "../charts/panel";
+import { rowPanel, runPanels } from "../charts/panels";
+import { Ruler } from "../charts/ruler";
+import { useWidth } from "../charts/width";
+import { formatStep } from "../format";
+import type { Palette } from "../palette";
+import type { HeatmapAnswer, SeriesAnswer } from "../protocol.gen";
+import type { Spacing, StepRange } from "../scale";
+import type { Grouping, State } from "../state";
+import { Choice } from "./choice";
+import { Selection } from "./selection";
+
+/** Timeline and heatmap, one above the other on the same axis of steps. */
+export function Charts({ state }: { readonly state: State }) {
+  const box = useRef<HTMLDivElement>(null);
+  const frame = frameOf(useWidth(box));
+  const { series, heatmap, range } = state.derived;
+  const palette = state.palette.value;
+  const isReady = frame.width > 0 && range.value !== null && palette !== null;
+  return (
+    <section class="charts" aria-label="Timeline and heatmap">
+      <ChartBar state={state} series={series.value} />
+      <div ref={box} class={state.answers.heatmap.pending.value ? "chart-box chart-box-stale" : "chart-box"}>
+        {isReady && <Timeline state={state} frame={frame} range={range.value} palette={palette} />}
+        <Selection state={state} />
+        <HeatmapBar state={state} />
+        {isReady && heatmap.value !== null && (
+          <HeatmapOrNote
+            state={state}
+            answer={heatmap.value}
+            frame={frame}
+            range={range.value}
+            palette={palette}
+          />
+        )}
+      </div>
+    </section>
+  );
+}
+
+interface DrawnProps {
+  readonly state: State;
+  readonly frame: Frame;
+  readonly range: StepRange;
+  readonly palette: Palette;
+}
+
+function Timeline({ state, frame, range, palette }: DrawnProps) {
+  const { derived } = state;
+  const [series, heatmap, cell] = [derived.series.value, derived.heatmap.value, derived.cell.value];
+  const ofRun = useMemo(() => (series === null ? [] : runPanels(series)), [series]);
+  const ofRow = useMemo(() => (heatmap === null ? null : rowPanel(heatmap, cell)), [heatmap, cell]);
+  return (
+    <div class="timeline" data-testid="timeline">
+      <Ruler range={range} frame={frame} state={state} />
+      {[...ofRun, ...(ofRow === null ? [] : [ofRow])].map((model) => (
+        <Panel key={model.key} state={state} model={model} frame={frame} range={range} palette={palette} />
+      ))}
+    </div>
+  );
+}
+
+function HeatmapOrNote({ answer, ...rest }: DrawnProps & { readonly answer: HeatmapAnswer }) {
+  if (answer.rows.length === 0 || answer.first_step.length === 0) {
+    return (
+      <p class="note">Nothing of this was recorded in these steps: {statLabel(answer.stat).toLowerCase()}.</p>
+    );
+  }
+  return <Heatmap answer={answer} {...rest} />;
+}
+
+const SPACINGS: ReadonlyArray<{ readonly value: Spacing; readonly label: string }> = [
+  { value: "log", label: "Log" },
+  { value: "linear", label: "Linear" },
+];
+
+/** What is on show, and how to change it. */
+function ChartBar({ state, series }: { readonly state: State; readonly series: SeriesAnswer | null }) {
+  const { choices, derived } = state;
+  const range = derived.range.value;
+  return (
+    <div class="bar">
+      <h2>Timeline</h2>
+      {range !== null && (
+        <span class="muted number">
+          steps {formatStep(range.first)} to {formatStep(range.last)}
+        </span>
+      )}
+      {series !== null && series.sessions.length > 1 && <Sessions state={state} series={series} />}
+      <span class="spring" />
+      <button type="button" disabled={derived.cell.value === null} onClick={() => zoomToSelection(state)}>
+        Zoom to selection
+      </button>
+      <button type="button" disabled={choices.zoom.value === null} onClick={() => showAllSteps(state)}>
+        All steps
+      </button>
+      <Choice
+        name="Vertical axis"
+        options={SPACINGS}
+        value={choices.spacing.value}
+        onChoose={(spacing) => {
+          choices.spacing.value = spacing;
+        }}
+      />
+    </div>
+  );
+}
+
+/** A run that was restarted has several sessions, and their steps may overlap: one is shown at a time. */
+function Sessions({ state, series }: { readonly state: State; readonly series: SeriesAnswer }) {
+  return (
+    <label class="sessions">
+      Session
+      <select
+        value={String(series.session)}
+        onChange={(event) => showSession(state, Number(event.currentTarget.value))}
+      >
+        {series.sessions.map((session) => (
+          <option key={session} value={String(session)}>
+            {session}
+          </option>
+        ))}
+      </select>
+    </label>
+  );
+}
+
+const GROUPINGS: ReadonlyArray<{ readonly value: Grouping; readonly label: string }> = [
+  { value: "layer", label: "Layers" },
+  { value: "variable", label: "Variables" },
+];
+
+const STATS = HEATMAP_STATS.map(({ stat, label }) => ({ value: stat, label }));
+
+function HeatmapBar({ state }: { readonly state: State }) {
+  const { choices } = state;
+  return (
+    <div class="bar">
+      <h2>Heatmap</h2>
+      <span class="spring" />
+      <Choice
+        name="Rows"
+        options={GROUPINGS}
+        value={choices.grouping.value}
+        onChoose={(grouping) => {
+          choices.grouping.value = grouping;
+        }}
+      />
+      <Choice
+        name="Statistic"
+        options={STATS}
+        value={choices.stat.value}
+        onChoose={(stat) => {
+          choices.stat.value = stat;
+        }}
+      />
+    </div>
+  );
+}

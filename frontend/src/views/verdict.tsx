@@ -1,0 +1,162 @@
+import type { ComponentChildren } from "preact";
+import { formatStep, PHASE_LABELS, plural, visible } from "../format";
+import type { Cause, Link, Operation, Origin, Source, Verdict, Warning } from "../protocol.gen";
+import { STATUS_LABELS, STATUS_SHAPES } from "../runs";
+import { Name } from "./name";
+
+/** The answer for the run on show: what was first and where, why, and what to do. */
+export function VerdictView({ verdict }: { readonly verdict: Verdict }) {
+  return (
+    <section class={`verdict verdict-${verdict.status}`} aria-label="Verdict">
+      <p class="verdict-head">
+        <span class={`badge badge-${verdict.status}`} data-testid="verdict-status">
+          <span aria-hidden="true">{STATUS_SHAPES[verdict.status]}</span> {STATUS_LABELS[verdict.status]}
+        </span>
+        <Name text={verdict.run} />
+        <span class="muted number">{plural(verdict.steps_seen, "step")} watched</span>
+        {verdict.skipped_steps > 0 && (
+          <span class="muted number">{plural(verdict.skipped_steps, "skipped step")}</span>
+        )}
+      </p>
+      <h1 class="sentence" data-testid="verdict">
+        {visible(verdict.text)}
+      </h1>
+      {verdict.first !== null && <OriginFacts first={verdict.first} />}
+      {verdict.chain.length > 0 && <Chain links={verdict.chain} />}
+      <Causes causes={verdict.causes} />
+      <Warnings warnings={verdict.warnings} />
+      <Problems problems={verdict.problems} />
+    </section>
+  );
+}
+
+/** What is known beyond the sentence. A fact that is not known is left out. */
+function OriginFacts({ first }: { readonly first: Origin }) {
+  return (
+    <dl class="origin">
+      <Fact label="Phase">{PHASE_LABELS[first.phase]}</Fact>
+      {first.layer !== null && (
+        <Fact label="Layer">
+          <Name text={first.layer} />
+        </Fact>
+      )}
+      {first.op !== null && <Fact label="Operation">{operationText(first.op)}</Fact>}
+      {first.source !== null && (
+        <Fact label="Source">
+          <SourceLine source={first.source} />
+        </Fact>
+      )}
+      <Fact label="Evidence">
+        {first.evidence === "replay" ? "replay of the step" : "recorded norms and counts"}
+      </Fact>
+      {placeText(first) !== "" && <Fact label="Where">{placeText(first)}</Fact>}
+      {first.batch !== null && (
+        <Fact label="Saved batch">
+          <code>{visible(first.batch)}</code>
+        </Fact>
+      )}
+    </dl>
+  );
+}
+
+function Fact({ label, children }: { readonly label: string; readonly children: ComponentChildren }) {
+  return (
+    <div>
+      <dt>{label}</dt>
+      <dd>{children}</dd>
+    </div>
+  );
+}
+
+function operationText({ type, name }: Operation): string {
+  return visible(type === name ? type : `${type} (${name})`);
+}
+
+function SourceLine({ source }: { readonly source: Source }) {
+  return (
+    <>
+      <code>{visible(`${source.file}:${source.line}`)}</code> in {visible(source.function)}
+      <code class="source-text">{visible(source.text.trim())}</code>
+    </>
+  );
+}
+
+function placeText({ replica, worker, microbatch }: Origin): string {
+  const parts: ReadonlyArray<readonly [string, number | null]> = [
+    ["replica", replica],
+    ["worker", worker],
+    ["micro-batch", microbatch],
+  ];
+  return parts.flatMap(([label, index]) => (index === null ? [] : [`${label} ${index}`])).join(", ");
+}
+
+function Chain({ links }: { readonly links: ReadonlyArray<Link> }) {
+  return (
+    <details class="chain">
+      <summary>How it spread: {plural(links.length, "operation")}</summary>
+      <ol>
+        {links.map((link, index) => (
+          <li key={index}>
+            {operationText(link.op)} <span class="muted">{PHASE_LABELS[link.phase]}</span>{" "}
+            {link.source !== null && <SourceLine source={link.source} />}
+          </li>
+        ))}
+      </ol>
+    </details>
+  );
+}
+
+function Causes({ causes }: { readonly causes: ReadonlyArray<Cause> }) {
+  if (causes.length === 0) return null;
+  return (
+    <ul class="causes">
+      {causes.map((cause) => (
+        <li key={cause.id}>
+          <p>
+            <b>Likely cause</b> <span class="muted">({cause.confidence} confidence)</span>
+            <br />
+            {visible(cause.text)}
+          </p>
+          <p>
+            <b>What to do</b>
+            <br />
+            {visible(cause.fix)}
+          </p>
+        </li>
+      ))}
+    </ul>
+  );
+}
+
+function Warnings({ warnings }: { readonly warnings: ReadonlyArray<Warning> }) {
+  if (warnings.length === 0) return null;
+  return (
+    <ul class="warnings">
+      {warnings.map((warning) => (
+        <li key={`${warning.kind} ${warning.first_step} ${warning.layer}`}>
+          <span class="sign" aria-hidden="true">
+            ▲
+          </span>
+          <p>
+            <b>Warning, from step {formatStep(warning.first_step)}.</b> {visible(warning.text)}
+          </p>
+        </li>
+      ))}
+    </ul>
+  );
+}
+
+function Problems({ problems }: { readonly problems: ReadonlyArray<string> }) {
+  if (problems.length === 0) return null;
+  return (
+    <ul class="problems">
+      {problems.map((problem) => (
+        <li key={problem}>
+          <p>
+            <b>Part of the log could not be read.</b> {visible(problem)}
+          </p>
+        </li>
+      ))}
+    </ul>
+  );
+}

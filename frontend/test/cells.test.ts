@@ -1,0 +1,98 @@
+import { describe, expect, it } from "vitest";
+import { cellFacts, columnFigures, columnSteps, describeCell, findRow } from "../src/cells";
+import type { HeatmapAnswer } from "../src/protocol.gen";
+import { HEATMAP } from "./examples";
+
+const CELL = { step: 411, layer: "l3_1", variable: null };
+
+function figure(stat: string, keeps: string, value: number | null, kinds = 0): HeatmapAnswer {
+  return { ...HEATMAP, stat, keeps, values: [[7], [value]], kinds: [[0], [kinds]] };
+}
+
+describe("findRow", () => {
+  const rows = [
+    { label: "bias", layer: null, variable: null },
+    { label: "l3_1/V", layer: "l3_1", variable: "l3_1/V" },
+    { label: "l3_1/g", layer: "l3_1", variable: "l3_1/g" },
+  ];
+
+  it("finds a variable by its name, and a layer by its first row", () => {
+    expect(findRow(rows, { ...CELL, variable: "l3_1/g" })).toBe(2);
+    expect(findRow(rows, CELL)).toBe(1);
+  });
+
+  it("finds a row without a layer by its label", () => {
+    expect(findRow(rows, { ...CELL, layer: "bias" })).toBe(0);
+  });
+
+  it("finds nothing for another run's layer or for no cell", () => {
+    expect(findRow(rows, { ...CELL, layer: "conv" })).toBe(-1);
+    expect(findRow(rows, null)).toBe(-1);
+  });
+});
+
+describe("columnSteps", () => {
+  it("is the column that holds the step", () => {
+    expect(columnSteps(HEATMAP, 150)).toEqual({ first: 100, last: 199 });
+  });
+
+  it("is the step alone outside of the heatmap, and without one", () => {
+    expect(columnSteps(HEATMAP, 900)).toEqual({ first: 900, last: 900 });
+    expect(columnSteps(null, 3)).toEqual({ first: 3, last: 3 });
+  });
+});
+
+describe("columnFigures", () => {
+  it("asks for extremes only where several steps were merged", () => {
+    const kept = (first: number, last: number) =>
+      columnFigures({ first, last })
+        .filter(({ stat }) => stat === "grad_norm")
+        .map(({ keeps }) => keeps);
+    expect(kept(5, 5)).toEqual(["max"]);
+    expect(kept(0, 99)).toEqual(["max", "min", "mean"]);
+  });
+});
+
+describe("cellFacts", () => {
+  it("says the extremes and the mean of merged steps", () => {
+    const figures = [
+      figure("grad_norm", "max", 9),
+      figure("grad_norm", "min", 1),
+      figure("grad_norm", "mean", 2),
+    ];
+    expect(cellFacts(figures, CELL)).toEqual([
+      { label: "Gradient norm", text: "1 to 9, mean 2", nonfinite: false },
+    ]);
+  });
+
+  it("says a single number once, zero as zero and an absent value as absent", () => {
+    const figures = [
+      figure("grad_norm", "max", 0),
+      figure("clip_ratio", "min", 0.5),
+      figure("weight_norm", "max", null),
+    ];
+    expect(cellFacts(figures, CELL).map((fact) => fact.text)).toEqual(["0", "0.5", "–"]);
+  });
+
+  it("never lets finite steps of a column hide a non-finite one", () => {
+    const figures = [figure("grad_norm", "max", 9, 3), figure("clipped_norm", "max", null, 1)];
+    expect(cellFacts(figures, CELL)).toEqual([
+      { label: "Gradient norm", text: "+Inf, NaN (else 9)", nonfinite: true },
+      { label: "After clipping", text: "NaN", nonfinite: true },
+    ]);
+  });
+});
+
+describe("describeCell", () => {
+  it("says step, place and numbers in a sentence, with hidden characters made visible", () => {
+    const facts = [{ label: "Gradient norm", text: "+Inf", nonfinite: true }];
+    const cell = { step: 1000, layer: "a\nb", variable: null };
+    expect(describeCell(cell, { first: 1000, last: 1000 }, facts)).toBe(
+      "Step 1,000, a\\nb: gradient norm +Inf",
+    );
+  });
+
+  it("says the steps of a merged column", () => {
+    expect(describeCell(CELL, { first: 200, last: 411 }, [])).toBe("Steps 200–411, l3_1");
+  });
+});

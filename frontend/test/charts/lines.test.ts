@@ -1,0 +1,102 @@
+import { describe, expect, it } from "vitest";
+import { nonfiniteStretches, type PanelModel, panelData, readout } from "../../src/charts/lines";
+import { rowPanel, runPanels } from "../../src/charts/panels";
+import { HEATMAP, SERIES } from "../examples";
+
+const LINE = {
+  label: "",
+  colour: 0,
+  curve: { name: "loss", min: [1, null, 3], max: [10, null, 3], mean: [2, null, 3], kinds: [0, 1, 0] },
+};
+const MODEL: PanelModel = {
+  key: "loss",
+  title: "Loss",
+  first_step: [0, 10, 20],
+  last_step: [9, 19, 20],
+  lines: [LINE],
+};
+
+describe("panelData", () => {
+  it("draws the mean in the middle of its steps, within its extremes", () => {
+    const [middles, main, upper, lower] = panelData(MODEL, "linear").columns;
+    expect(middles).toEqual([4.5, 14.5, 20]);
+    expect(main).toEqual([2, null, 3]);
+    expect(upper).toEqual([10, null, 3]);
+    expect(lower).toEqual([1, null, 3]);
+  });
+
+  it("draws what is kept where no mean is", () => {
+    const line = { ...LINE, curve: { ...LINE.curve, min: [], mean: [] } };
+    const [, main, upper, lower] = panelData({ ...MODEL, lines: [line] }, "linear").columns;
+    expect([main, upper, lower]).toEqual([
+      [10, null, 3],
+      [10, null, 3],
+      [null, null, null],
+    ]);
+  });
+});
+
+describe("nonfiniteStretches", () => {
+  it("joins neighbouring spans over all lines, up to the last one", () => {
+    expect(
+      nonfiniteStretches([
+        [0, 1, 0, 0, 2],
+        [0, 0, 4, 0, 0],
+      ]),
+    ).toEqual([
+      { from: 1, to: 2 },
+      { from: 4, to: 4 },
+    ]);
+  });
+});
+
+describe("readout", () => {
+  it("says extremes, what was non-finite, or the one number there is", () => {
+    expect([3, 12, 20].map((step) => readout(MODEL, LINE, step))).toEqual(["1–10", "NaN", "3"]);
+  });
+});
+
+describe("runPanels", () => {
+  it("has loss and norms, and no clip ratio where nothing was clipped", () => {
+    expect(runPanels(SERIES).map(({ title, lines }) => [title, lines.length])).toEqual([
+      ["Loss", 1],
+      ["Gradient norm", 2],
+    ]);
+  });
+
+  it("has the clip ratio where something was, and a panel for each watched tensor", () => {
+    const curves = SERIES.curves.map((curve) =>
+      curve.name === "clip_ratio" ? { ...curve, min: [1, 0.5] } : curve,
+    );
+    const tensors = [{ name: "values", min: [1, 1], max: [2, 2], mean: [1, 1], kinds: [0, 0] }];
+    expect(runPanels({ ...SERIES, curves, tensors }).map(({ title }) => title)).toEqual([
+      "Loss",
+      "Gradient norm",
+      "Clip ratio",
+      "values",
+    ]);
+  });
+
+  it("keeps a loss that was never finite", () => {
+    const loss = { name: "loss", min: [null, null], max: [null, null], mean: [null, null], kinds: [1, 1] };
+    expect(runPanels({ ...SERIES, curves: [loss] }).map(({ title }) => title)).toEqual(["Loss"]);
+  });
+
+  it("leaves out a loss that was not recorded", () => {
+    const loss = { name: "loss", min: [null, null], max: [null, null], mean: [null, null], kinds: [0, 0] };
+    expect(runPanels({ ...SERIES, curves: [loss] })).toEqual([]);
+  });
+});
+
+describe("rowPanel", () => {
+  it("draws the selected row of the heatmap", () => {
+    const panel = rowPanel(HEATMAP, { step: 5, layer: "l3_1", variable: null });
+    expect(panel?.title).toBe("l3_1");
+    expect(panel?.note).toBe("gradient norm (max)");
+    expect(panel?.lines[0]?.curve.max).toEqual([0, null, 1000]);
+  });
+
+  it("has nothing to draw for a selection outside of it", () => {
+    expect(rowPanel(HEATMAP, { step: 5, layer: "loss", variable: null })).toBeNull();
+  });
+});

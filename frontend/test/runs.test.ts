@@ -1,0 +1,51 @@
+import { describe, expect, it } from "vitest";
+import { filterRuns, mostUrgent, shortStatus, sortRuns } from "../src/runs";
+import { FINITE, NONFINITE, ORIGIN } from "./examples";
+
+const RUNS = [
+  { ...FINITE, run: "run 10", steps_seen: 5 },
+  { ...FINITE, run: "run 9", steps_seen: 7 },
+  { ...FINITE, run: "empty", status: "empty" as const, steps_seen: 0 },
+  { ...NONFINITE, run: "zz" },
+  { ...FINITE, run: "odd", status: "warning" as const },
+];
+
+describe("sortRuns", () => {
+  it("puts non-finite runs first and empty ones last, and counts numbers in names as numbers", () => {
+    expect(sortRuns(RUNS, "status").map(({ run }) => run)).toEqual(["zz", "odd", "run 9", "run 10", "empty"]);
+  });
+
+  it("sorts by name and by steps, and leaves the list itself alone", () => {
+    expect(sortRuns(RUNS, "run").map(({ run }) => run)).toEqual(["empty", "odd", "run 9", "run 10", "zz"]);
+    expect(sortRuns(RUNS, "steps").map(({ run }) => run)).toEqual(["odd", "zz", "run 9", "run 10", "empty"]);
+    expect(RUNS.map(({ run }) => run)).toEqual(["run 10", "run 9", "empty", "zz", "odd"]);
+  });
+});
+
+describe("filterRuns", () => {
+  it("wants every word, in the name or the status, in any letter case", () => {
+    expect(filterRuns(RUNS, "RUN 1").map(({ run }) => run)).toEqual(["run 10"]);
+    expect(filterRuns(RUNS, "finite zz").map(({ run }) => run)).toEqual(["zz"]);
+    expect(filterRuns(RUNS, " ")).toHaveLength(5);
+  });
+});
+
+describe("mostUrgent", () => {
+  it("is the non-finite run, and none where there is no run", () => {
+    expect(mostUrgent(RUNS)?.run).toBe("zz");
+    expect(mostUrgent([])).toBeNull();
+  });
+});
+
+describe("shortStatus", () => {
+  it("says kind and step of what was non-finite", () => {
+    expect(shortStatus(NONFINITE)).toBe("+Inf at 411");
+    expect(shortStatus({ ...NONFINITE, first: { ...ORIGIN, kind: null } })).toBe("Non-finite at 411");
+  });
+
+  it("says from when a warning stands, and else the status", () => {
+    const warning = { kind: "exploding" as const, first_step: 2100, layer: null, text: "" };
+    expect(shortStatus({ ...FINITE, status: "warning", warnings: [warning] })).toBe("From 2,100");
+    expect(shortStatus(FINITE)).toBe("Finite");
+  });
+});

@@ -1,0 +1,181 @@
+import { describe, expect, it } from "vitest";
+import {
+  linkOf,
+  moveSelection,
+  openLink,
+  selectAt,
+  selectCell,
+  showRun,
+  showSession,
+  zoomTo,
+  zoomToSelection,
+} from "../src/actions";
+import { createState, type State } from "../src/state";
+import { FINITE, HEATMAP, NONFINITE, SERIES } from "./examples";
+
+/** A page that has been answered about the run "relu", and lists "tanh" beside it. */
+function openPage(): State {
+  const state = createState();
+  state.answers.verdicts.answer.value = { runs: [FINITE, NONFINITE], schema: 1 };
+  state.answers.heatmap.answer.value = HEATMAP;
+  state.answers.series.answer.value = SERIES;
+  return state;
+}
+
+const CULPRIT = { step: 411, layer: "l3_1", variable: null };
+
+describe("what is shown unasked", () => {
+  it("is the most urgent run, and in it the step and the layer of the verdict", () => {
+    const { derived } = openPage();
+    expect(derived.verdict.value?.run).toBe("relu");
+    expect(derived.cell.value).toEqual(CULPRIT);
+    expect(derived.range.value).toEqual({ first: 0, last: 411 });
+  });
+
+  it("asks for nothing before there is a run, nor of an empty one", () => {
+    const state = createState();
+    state.answers.verdicts.answer.value = { runs: [{ ...FINITE, status: "empty" }], schema: 1 };
+    expect(Object.values(state.requests).map((request) => request.value)).toEqual(["", "", "", "", ""]);
+  });
+
+  it("asks by relative addresses, and for the bad step in detail", () => {
+    const { requests } = openPage();
+    expect(requests.series.value).toBe("./series?run=relu&points=600");
+    expect(requests.heatmap.value).toBe("./heatmap?run=relu&by=layer&stat=grad_norm&keeps=max&columns=300");
+    expect(requests.alert.value).toBe("./alert?run=relu&step=411");
+    expect(requests.selected.value.split("\n")[0]).toBe(
+      "./heatmap?run=relu&by=layer&stat=grad_norm&keeps=max&first=200&last=411&columns=1",
+    );
+  });
+});
+
+describe("showing another run", () => {
+  it("drops what was chosen in the run before", () => {
+    const state = openPage();
+    selectCell(state, { step: 5, layer: "l3", variable: null });
+    zoomTo(state, { first: 0, last: 50 });
+    showRun(state, "tanh");
+    expect(state.derived.cell.value).toBeNull();
+    expect(state.choices.zoom.value).toBeNull();
+  });
+
+  it("shows none of the other run's answers as its own", () => {
+    const state = openPage();
+    showRun(state, "tanh");
+    expect(state.derived.heatmap.value).toBeNull();
+    expect(state.derived.series.value).toBeNull();
+  });
+
+  it("stays with the chosen run as verdicts change", () => {
+    const state = openPage();
+    showRun(state, "tanh");
+    state.answers.verdicts.answer.value = { runs: [{ ...FINITE, steps_seen: 2000 }, NONFINITE], schema: 1 };
+    expect(state.derived.verdict.value?.steps_seen).toBe(2000);
+  });
+});
+
+describe("selecting", () => {
+  it("in the timeline keeps the layer", () => {
+    const state = openPage();
+    selectCell(state, { step: 7, layer: null, variable: null });
+    expect(state.derived.cell.value).toEqual({ step: 7, layer: "l3_1", variable: null });
+  });
+
+  it("in the heatmap means the first step of a column, and in the bad step's column the bad step", () => {
+    const state = openPage();
+    selectAt(state, 1, 0);
+    expect(state.derived.cell.value).toEqual({ step: 100, layer: "l3", variable: null });
+    selectAt(state, 2, 0);
+    expect(state.derived.cell.value).toEqual({ step: 411, layer: "l3", variable: null });
+  });
+
+  it("moves by columns and rows, and stops at the edges", () => {
+    const state = openPage();
+    moveSelection(state, -1, 0);
+    expect(state.derived.cell.value).toEqual({ step: 100, layer: "l3_1", variable: null });
+    moveSelection(state, Number.NEGATIVE_INFINITY, -5);
+    expect(state.derived.cell.value).toEqual({ step: 0, layer: "l3", variable: null });
+    moveSelection(state, 99, 99);
+    expect(state.derived.cell.value).toEqual(CULPRIT);
+  });
+
+  it("names the variable where rows are variables", () => {
+    const state = openPage();
+    const rows = [{ label: "l3_1/V", layer: "l3_1", variable: "l3_1/V" }];
+    state.answers.heatmap.answer.value = { ...HEATMAP, rows };
+    expect(state.derived.cell.value?.variable).toBe("l3_1/V");
+  });
+});
+
+describe("zooming", () => {
+  it("asks for the steps on show", () => {
+    const state = openPage();
+    zoomTo(state, { first: 300, last: 411 });
+    expect(state.requests.series.value).toBe("./series?run=relu&first=300&last=411&points=600");
+    expect(state.derived.range.value).toEqual({ first: 300, last: 411 });
+  });
+
+  it("never asks for steps before 0 nor for a single one", () => {
+    const state = openPage();
+    zoomTo(state, { first: -10, last: -10 });
+    expect(state.choices.zoom.value).toEqual({ first: 0, last: 1 });
+  });
+
+  it("comes closer to the selection each time, and keeps it in view", () => {
+    const state = openPage();
+    zoomToSelection(state);
+    expect(state.choices.zoom.value).toEqual({ first: 385, last: 411 });
+    zoomToSelection(state);
+    expect(state.choices.zoom.value).toEqual({ first: 407, last: 411 });
+  });
+});
+
+describe("sessions", () => {
+  it("shows no bad step in a session that the verdict is not about", () => {
+    const state = openPage();
+    showSession(state, 1);
+    expect(state.requests.series.value).toBe("./series?run=relu&session=1&points=600");
+    expect(state.derived.badStep.value).toBeNull();
+    expect(state.derived.cell.value).toBeNull();
+  });
+
+  it("shows it again back in the verdict's own", () => {
+    const state = openPage();
+    showSession(state, 1);
+    state.answers.series.answer.value = { ...SERIES, session: 1 };
+    showSession(state, 0);
+    expect(state.derived.badStep.value).toBe(411);
+  });
+});
+
+describe("links", () => {
+  it("say only what was chosen", () => {
+    const state = openPage();
+    expect(linkOf(state)).toEqual({ run: null, step: null, layer: null });
+    selectCell(state, { step: 7, layer: "l3", variable: null });
+    expect(linkOf(state)).toEqual({ run: null, step: 7, layer: "l3" });
+  });
+
+  it("open what they say", () => {
+    const state = openPage();
+    openLink(state, { run: "tanh", step: 3, layer: "dense" });
+    expect(state.derived.verdict.value?.run).toBe("tanh");
+    expect(state.derived.cell.value).toEqual({ step: 3, layer: "dense", variable: null });
+  });
+
+  it("leave the selected variable alone when the page's own link comes back", () => {
+    const state = openPage();
+    selectCell(state, { step: 7, layer: "l3", variable: "l3/V" });
+    openLink(state, linkOf(state));
+    expect(state.choices.cell.value?.variable).toBe("l3/V");
+  });
+});
+
+describe("failures", () => {
+  it("are told once each", () => {
+    const state = openPage();
+    state.answers.series.failure.value = "TensorBoard does not answer.";
+    state.answers.heatmap.failure.value = "TensorBoard does not answer.";
+    expect(state.derived.failures.value).toEqual(["TensorBoard does not answer."]);
+  });
+});

@@ -1,0 +1,25 @@
+"""Find the first step, layer and operation where training turned to NaN or Inf.
+
+Names are loaded on first use, so that ``import tb_nanwatch`` needs neither TensorFlow nor TensorBoard.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tb_nanwatch.errors import NonFiniteError
+    from tb_nanwatch.watch import Watch
+
+__version__ = "0.1.0"
+__all__ = ["NonFiniteError", "Watch", "__version__"]
+
+_HOME = {"NonFiniteError": "tb_nanwatch.errors", "Watch": "tb_nanwatch.watch"}
+
+
+def __getattr__(name: str) -> object:
+    """Import the home of a public name when it is first asked for."""
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}; it has {', '.join(__all__)}")
+    return getattr(import_module(_HOME[name]), name)

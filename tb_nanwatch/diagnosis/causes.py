@@ -1,0 +1,145 @@
+"""Likely causes, as a table of small rules: each looks at the evidence, and either speaks or does not."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from tb_nanwatch.diagnosis.origin import First
+from tb_nanwatch.diagnosis.signs import Explosion, norm_limit
+from tb_nanwatch.schema.records import Cause, Origin, Series, Variable
+
+
+@dataclass(frozen=True, eq=False)
+class Evidence:
+    """What a rule may look at."""
+
+    first: First
+    explosion: Explosion | None
+
+    @property
+    def origin(self) -> Origin:
+        """The origin that a cause is sought for."""
+        return self.first.origin
+
+    @property
+    def variables(self) -> tuple[Variable, ...]:
+        """The variables that the origin may mean: the one it names, those of its layer, or all."""
+        origin, variables = self.origin, self.first.session.header.variables
+        if origin.variable is not None:
+            return tuple(variable for variable in variables if variable.name == origin.variable)
+        return tuple(variable for variable in variables if origin.layer in (None, variable.layer))
+
+    def at_bad_step(self, stat: str) -> float:
+        """Return a statistic of the bad step as a whole; NaN where it was not finite or is not known."""
+        window = self.first.alert.window if self.first.alert else self.first.session.series
+        return _value_at(window, stat, self.origin.step)
+
+
+Rule = Callable[[Evidence], Cause | None]
+
+
+def likely_causes(evidence: Evidence) -> tuple[Cause, ...]:
+    """Return the causes that the evidence speaks for, in the table's order; none where it speaks for none."""
+    return tuple(cause for rule in RULES for cause in [rule(evidence)] if cause is not None)
+
+
+def _exploding_gradients(evidence: Evidence) -> Cause | None:
+    explosion, step = evidence.explosion, evidence.origin.step
+    if explosion is None or evidence.origin.phase in {"input", "weights"}:
+        return None
+    return Cause(
+        id="exploding-gradients",
+        text=f"The gradients exploded first: their global norm, {explosion.before:.3g} in the median until "
+        f"step {explosion.first_step:,}, rose to {explosion.peak:.3g} by step {step:,}.",
+        fix="Lower the learning rate, clip the gradients by their global norm, or warm the learning rate up.",
+        confidence="high" if explosion.spans > 1 else "medium",
+    )
+
+
+def _bad_input(evidence: Evidence) -> Cause | None:
+    if evidence.origin.phase != "input":
+        return None
+    return Cause(
+        id="bad-input",
+        text="The batch held the value before the model saw it.",
+        fix="Check the data where it is made (missing values, a division by a zero deviation, a broken "
+        "file), and leave such samples out.",
+        confidence="high",
+    )
+
+
+def _bad_start(evidence: Evidence) -> Cause | None:
+    if evidence.origin.phase != "weights":
+        return None
+    return Cause(
+        id="bad-start",
+        text="The variable was so when the first watched step began: no watched step made it so.",
+        fix="Check the initializer and the checkpoint it was restored from; go back to an older checkpoint.",
+        confidence="high",
+    )
+
+
+def _bad_update(evidence: Evidence) -> Cause | None:
+    if evidence.origin.phase != "update":
+        return None
+    return Cause(
+        id="bad-update",
+        text="The gradients were finite, the variable after the update was not: an epsilon that is 0 in the "
+        "variable's dtype, a learning rate that is not finite, or a slot of the optimizer that is not.",
+        fix="Raise the optimizer's epsilon (1e-3 in half precision), look at what the learning-rate "
+        "schedule returns at that step, and keep variables and slots in float32.",
+        confidence="medium" if evidence.explosion is None else "low",
+    )
+
+
+def _clip_overflow(evidence: Evidence) -> Cause | None:
+    if evidence.origin.phase != "clip":
+        return None
+    norm = evidence.at_bad_step("global_norm")
+    is_out_of_range = norm >= min(map(norm_limit, evidence.variables), default=math.inf)
+    figure = f" (their global norm is {norm:.3g})" if is_out_of_range else ""
+    return Cause(
+        id="clip-overflow",
+        text=f"The gradients were finite, clipping was not: their squares overflow in the norm{figure}.",
+        fix="Divide the gradients by their largest element before their norm is taken, or clip by value "
+        "first; then ask why they are so large.",
+        confidence="high" if is_out_of_range else "medium",
+    )
+
+
+def _backward_only(evidence: Evidence) -> Cause | None:
+    loss_was_finite = not math.isnan(evidence.at_bad_step("loss"))
+    if evidence.origin.phase != "backward" or evidence.explosion is not None or not loss_was_finite:
+        return None
+    return Cause(
+        id="backward-only",
+        text="The loss was finite, its derivative was not: a root, norm or logarithm has no finite slope "
+        "at 0, and tf.where multiplies the slope of the branch it does not take by 0, which makes NaN of "
+        "Inf.",
+        fix="Add an epsilon inside the root, norm or logarithm; with tf.where, make the input of the other "
+        "branch safe as well.",
+        confidence="medium",
+    )
+
+
+RULES: Final[tuple[Rule, ...]] = (
+    _bad_input,
+    _bad_start,
+    _exploding_gradients,
+    _backward_only,
+    _clip_overflow,
+    _bad_update,
+)
+
+
+def _value_at(series: Series, stat: str, step: int) -> float:
+    if (stat, "max") not in series.columns:
+        return math.nan
+    # A longer span may hold the value of another of its steps.
+    rows = np.flatnonzero((series.first_step == step) & (series.last_step == step))
+    return float(series.column(stat, "max")[rows[0], 0]) if len(rows) else math.nan

@@ -1,0 +1,80 @@
+"""What was read of one run: the input of every diagnosis, whoever read it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from tb_nanwatch.schema.records import Alert, Header, IntArray, Series
+
+
+@dataclass(frozen=True, eq=False)
+class SessionLog:
+    """What one session left.
+
+    Attributes:
+        header: its constants.
+        series: its spans; of length 0 where none were written.
+        alerts: its alerts, in order of steps.
+    """
+
+    header: Header
+    series: Series
+    alerts: tuple[Alert, ...] = ()
+
+    @property
+    def first_step(self) -> int | None:
+        """The first step that the session watched; ``None`` where it watched none."""
+        if self.alerts:
+            return self.alerts[0].first_step
+        return int(self.series.first_step[0]) if len(self.series) else None
+
+    @property
+    def steps_seen(self) -> int:
+        """How many steps it watched; a step that only an alert tells of counts too."""
+        last = int(self.series.last_step[-1]) if len(self.series) else -1
+        return int(steps_held(self.series).sum()) + len({alert.step for alert in self.alerts if alert.step > last})
+
+
+@dataclass(frozen=True, eq=False)
+class RunLog:
+    """What one run left.
+
+    Attributes:
+        run: its name, as TensorBoard shows it.
+        sessions: in order.
+        problems: what could not be read of it; a sentence each.
+    """
+
+    run: str
+    sessions: tuple[SessionLog, ...] = ()
+    problems: tuple[str, ...] = ()
+
+
+def steps_held(series: Series) -> IntArray:
+    """Return how many steps each span stands for.
+
+    Steps need not be consecutive, so a span may hold fewer than its width: the largest number of steps in
+    which anything was measured is taken, and the width where nothing was.
+
+    Args:
+        series: n spans.
+
+    Returns:
+        int64 ``[n]``, each at least 1.
+    """
+    width = series.last_step - series.first_step + 1
+    held = np.zeros_like(width)
+    for stat in {key.stat for key in series.columns if key.keeps == "count"}:
+        measured = series.column(stat, "count").astype(np.int64) + series.column(stat, "nonfinite").astype(np.int64)
+        held = np.maximum(held, measured.max(axis=1, initial=0))
+    return np.where(held > 0, np.minimum(held, width), width)
+
+
+def layer_columns(header: Header) -> dict[str | None, list[int]]:
+    """Return the columns of each layer in a statistic of variables, in the order of the variables."""
+    columns: dict[str | None, list[int]] = {}
+    for column, variable in enumerate(header.variables):
+        columns.setdefault(variable.layer, []).append(column)
+    return columns

@@ -1,0 +1,87 @@
+"""From what was read of a run to its verdict."""
+
+from __future__ import annotations
+
+from tb_nanwatch.diagnosis.causes import Evidence, likely_causes
+from tb_nanwatch.diagnosis.origin import First, first_of_run
+from tb_nanwatch.diagnosis.run_log import RunLog, SessionLog
+from tb_nanwatch.diagnosis.sentences import origin_sentence
+from tb_nanwatch.diagnosis.signs import Explosion, find_explosion, find_frozen
+from tb_nanwatch.schema import records
+from tb_nanwatch.schema.records import Status, Verdict
+
+
+def diagnose(log: RunLog) -> Verdict:
+    """Return the verdict on a run: whether it stayed finite, else which step and which place were first.
+
+    Args:
+        log: sessions in order. The first bad step counts by session, then by step, so a run that was
+            restarted keeps the verdict on the session that failed first. Warnings are about that session; of
+            a finite run, about the last.
+
+    Returns:
+        ``empty`` where no step was read.
+    """
+    first = first_of_run(log)
+    if first is not None:
+        return _nonfinite(log, first)
+    steps = _steps_seen(log)
+    warnings = _warnings(log.sessions[-1], _explosion(log.sessions[-1], None)) if steps else ()
+    return Verdict(
+        run=log.run,
+        status=_status(steps, warnings),
+        text=_finite_sentence(log, steps, warnings),
+        steps_seen=steps,
+        warnings=warnings,
+        problems=log.problems,
+    )
+
+
+def deciding_session(log: RunLog) -> SessionLog | None:
+    """Return the session that the verdict is about: that of the first bad step, else the last one."""
+    first = first_of_run(log)
+    if first is not None:
+        return first.session
+    return log.sessions[-1] if log.sessions else None
+
+
+def _nonfinite(log: RunLog, first: First) -> Verdict:
+    explosion = _explosion(first.session, first)
+    return Verdict(
+        run=log.run,
+        status="nonfinite",
+        text=origin_sentence(first.origin),
+        steps_seen=_steps_seen(log),
+        first=first.origin,
+        warnings=_warnings(first.session, explosion),
+        causes=likely_causes(Evidence(first, explosion)),
+        problems=log.problems,
+    )
+
+
+def _explosion(session: SessionLog, first: First | None) -> Explosion | None:
+    return find_explosion(session, bad_step=first.origin.step if first else None)
+
+
+def _warnings(session: SessionLog, explosion: Explosion | None) -> tuple[records.Warning, ...]:
+    found = (explosion.warning if explosion else None, find_frozen(session))
+    return tuple(warning for warning in found if warning is not None)
+
+
+def _steps_seen(log: RunLog) -> int:
+    return sum(session.steps_seen for session in log.sessions)
+
+
+def _status(steps: int, warnings: tuple[records.Warning, ...]) -> Status:
+    if not steps:
+        return "empty"
+    return "warning" if warnings else "finite"
+
+
+def _finite_sentence(log: RunLog, steps: int, warnings: tuple[records.Warning, ...]) -> str:
+    if not steps:
+        return "No step of this run could be read." if log.problems else "No step has been recorded yet."
+    among = "all" if not log.problems else "the"
+    those = "steps" if not log.problems else "steps that could be read"
+    told = " ".join(["", *(warning.text for warning in warnings)])
+    return f"Finite in {among} {steps:,} {those}.{told}"

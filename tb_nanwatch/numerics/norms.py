@@ -1,0 +1,67 @@
+"""L2 norms that neither overflow nor underflow on the way."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+
+from tb_nanwatch.schema.records import DoubleArray
+
+
+def l2_norm(values: npt.ArrayLike) -> float:
+    """Return the L2 norm, finite whenever every element and the norm itself are.
+
+    The elements are scaled by a power of two near the largest of them before they are squared, so that 1e30 in float32 does
+    not become Inf and 1e-30 does not become 0. A power of two makes the scaling exact.
+
+    Args:
+        values: any real dtype and shape.
+
+    Returns:
+        0 for an empty array; NaN if any element is NaN; else Inf if any is infinite, or if the norm is above the range of
+        float64.
+
+    Example:
+        >>> l2_norm([3 * 2.0**900, 4 * 2.0**900]) == 5 * 2.0**900
+        True
+    """
+    magnitudes = np.abs(np.asarray(values).astype(np.float64, copy=False)).ravel()
+    if magnitudes.size == 0:
+        return 0.0
+    peak = float(magnitudes.max())
+    if not math.isfinite(peak):
+        return math.nan if np.isnan(magnitudes).any() else math.inf
+    if peak == 0.0:
+        return 0.0
+    # The smallest subnormal has exponent -1073, and 2**1073 is out of range: ldexp reaches it in the array's own arithmetic.
+    exponent = math.frexp(peak)[1]
+    scaled = np.ldexp(magnitudes, -exponent)
+    try:
+        return math.ldexp(math.sqrt(float(np.dot(scaled, scaled))), exponent)
+    except OverflowError:
+        return math.inf
+
+
+def combined_norm(norms: npt.ArrayLike, *, axis: int = -1) -> DoubleArray:
+    """Return the norm of tensors taken together, from the norm of each: the root of the sum of squares.
+
+    Args:
+        norms: non-negative, any real dtype; NaN for an absent tensor.
+        axis: the axis that is combined.
+
+    Returns:
+        float64, one axis fewer. Absent tensors are passed over; NaN where all are absent. No overflow on the way.
+
+    Example:
+        >>> float(combined_norm([3.0, 4.0, float("nan")]))
+        5.0
+    """
+    array = np.asarray(norms).astype(np.float64, copy=False)
+    present = ~np.isnan(array)
+    filled = np.where(present, array, 0.0)
+    peak = filled.max(axis=axis, keepdims=True, initial=0.0)
+    scale = np.where((peak > 0) & np.isfinite(peak), peak, 1.0)
+    combined = np.sqrt(np.sum((filled / scale) ** 2, axis=axis)) * np.squeeze(scale, axis)
+    return np.asarray(np.where(present.any(axis=axis), combined, np.nan), np.float64)

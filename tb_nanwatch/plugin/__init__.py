@@ -1,0 +1,1 @@
+"""The TensorBoard plugin: routes that answer in JSON, and the page that asks them."""

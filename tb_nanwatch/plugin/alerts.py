@@ -1,0 +1,102 @@
+"""One bad step, and the steps before it one by one, as the page shows them."""
+
+from __future__ import annotations
+
+from functools import reduce
+from typing import Final
+
+import numpy as np
+
+from tb_nanwatch.diagnosis import RunLog, SessionLog, origin_of_alert
+from tb_nanwatch.plugin.answers import session_of
+from tb_nanwatch.plugin.requests import AlertRequest, not_found
+from tb_nanwatch.reading.thinning import integers, numbers
+from tb_nanwatch.schema.protocol import AlertAnswer, FindingRow, Numbers, VariableRow
+from tb_nanwatch.schema.records import Alert, ColumnKey, Header, Series
+
+_STEPS: Final = 16
+_NORMS: Final = ("grad_norm", "clipped_norm", "weight_norm")
+_ROLES_OF_VARIABLES: Final = frozenset({"weight", "gradient", "clipped"})
+
+
+def alert_answer(log: RunLog, request: AlertRequest) -> AlertAnswer:
+    """Return one bad step.
+
+    Args:
+        log: of the run.
+        request: its step is that of an alert, or the step that the alert's values came from, where the update
+            of the step before made them.
+
+    Returns:
+        What was non-finite, and at most 16 steps; of two alerts at one step, the findings of both.
+
+    Raises:
+        tensorboard.errors.NotFoundError: if there is no such session, or no alert at that step.
+    """
+    session, alerts = _alerts(log, request)
+    window = alerts[0].window.rows(slice(-_STEPS, None))
+    return AlertAnswer(
+        run=log.run,
+        step=alerts[0].step,
+        action=alerts[0].action,
+        findings=tuple(row for alert in alerts for row in _finding_rows(session.header, alert)),
+        steps=integers(window.last_step),
+        loss=_numbers(window, "loss", 0),
+        variables=_variable_rows(session.header, window),
+    )
+
+
+def _alerts(log: RunLog, request: AlertRequest) -> tuple[SessionLog, list[Alert]]:
+    deciding = session_of(log, request.session)
+    others = [session for session in log.sessions if session is not deciding and request.session is None]
+    for is_meant in (_is_at, _began_at):
+        for session in (deciding, *others):
+            if found := [alert for alert in session.alerts if is_meant(session.header, alert, request.step)]:
+                return session, found
+    raise not_found(f"the run must have an alert at step {request.step}, and has not")
+
+
+def _is_at(_: Header, alert: Alert, step: int) -> bool:
+    return alert.step == step
+
+
+def _began_at(header: Header, alert: Alert, step: int) -> bool:
+    return origin_of_alert(header, alert).step == step
+
+
+def _finding_rows(header: Header, alert: Alert) -> list[FindingRow]:
+    layer_of = {variable.name: variable.layer for variable in header.variables}
+    return [
+        FindingRow(
+            role=finding.role,
+            name=finding.name,
+            layer=layer_of.get(finding.name) if finding.role in _ROLES_OF_VARIABLES else None,
+            counts=finding.counts,
+            samples=finding.samples,
+        )
+        for finding in alert.findings
+    ]
+
+
+def _variable_rows(header: Header, window: Series) -> tuple[VariableRow, ...]:
+    return tuple(
+        VariableRow(
+            name=variable.name,
+            layer=variable.layer,
+            grad_norm=_numbers(window, "grad_norm", column),
+            clipped_norm=_numbers(window, "clipped_norm", column),
+            weight_norm=_numbers(window, "weight_norm", column),
+            kinds=_kinds(window, column),
+        )
+        for column, variable in enumerate(header.variables)
+    )
+
+
+def _numbers(window: Series, stat: str, column: int) -> Numbers:
+    key = ColumnKey(stat, "max")
+    return numbers(window, key, column) if key in window.columns else (None,) * len(window)
+
+
+def _kinds(window: Series, column: int) -> tuple[int, ...]:
+    seen = [window.column(stat, "kinds")[:, column] for stat in _NORMS if (stat, "kinds") in window.columns]
+    return integers(reduce(np.bitwise_or, seen, np.zeros(len(window), np.uint8)))

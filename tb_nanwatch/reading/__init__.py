@@ -1,0 +1,1 @@
+"""The viewing side's source: what a watched run left, read through TensorBoard."""

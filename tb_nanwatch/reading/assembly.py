@@ -1,0 +1,186 @@
+"""From the records of a run's tags to its log: a session's chunks become one series.
+
+A log may come from anywhere, so nothing passes on from here that a diagnosis could stumble over: columns are
+as wide as the header says and complete, spans do not overlap, and steps are of a size to be counted with.
+"""
+
+from __future__ import annotations
+
+import bisect
+import dataclasses
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Final, TypeVar
+
+import numpy as np
+
+from tb_nanwatch.diagnosis import RunLog, SessionLog
+from tb_nanwatch.errors import RecordError
+from tb_nanwatch.reading.derived import with_derived
+from tb_nanwatch.reading.messages import TagContent, Written
+from tb_nanwatch.reading.tags import Tag
+from tb_nanwatch.schema.records import Alert, Array, ColumnKey, Header, IntArray, Series
+from tb_nanwatch.schema.stats import BOOKKEEPING, BY_KEY
+from tb_nanwatch.schema.wire import default_column
+
+_MOST_PROBLEMS: Final = 20
+_STEPS_BELOW: Final = 2**50
+"""JSON's numbers and the arithmetic of thinning hold steps below this exactly; more than any training has."""
+_R = TypeVar("_R")
+
+
+def assemble(run: str, contents: Mapping[Tag, TagContent]) -> RunLog:
+    """Join the sessions of a run.
+
+    Args:
+        run: what it is called.
+        contents: what each of its tags holds.
+
+    Returns:
+        Sessions in order. What could not be read is named in ``problems``, and the rest stands.
+    """
+    problems = [problem for tag in sorted(contents) for problem in contents[tag].problems]
+    by_session: dict[int, list[TagContent]] = {}
+    for tag in sorted(contents):
+        by_session.setdefault(tag.session, []).append(contents[tag])
+    readers = [
+        _SessionReader.of(number, found, problems)
+        for number, found in by_session.items()
+        if not any(content.is_too_new for content in found)
+    ]
+    return RunLog(run, tuple(reader.session() for reader in readers), _shortlist(problems))
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _SessionReader:
+    header: Header
+    has_header: bool
+    written: Sequence[Written]
+    problems: list[str]
+
+    @classmethod
+    def of(cls, number: int, contents: Iterable[TagContent], problems: list[str]) -> _SessionReader:
+        written = [entry for content in contents for entry in content.written]
+        written.sort(key=lambda entry: entry.wall_time)
+        headers = _of_type(Header, written)
+        if not headers:
+            problems.append(f"session {number} has no header that can be read: its variables have no names.")
+        header = headers[-1] if headers else Header(session=number, variables=())
+        return cls(header, has_header=bool(headers), written=written, problems=problems)
+
+    def session(self) -> SessionLog:
+        alerts = sorted(self._alerts(), key=lambda alert: alert.step)
+        chunks = _without_overlap(self._chunks())
+        series = self._joined([*chunks, *_remembered(chunks, alerts)])
+        return SessionLog(self.header, series, tuple(alerts))
+
+    def _alerts(self) -> Iterable[Alert]:
+        for alert in _of_type(Alert, self.written):
+            with self._naming(f"the alert of step {alert.step}"):
+                _check_steps(alert.step, alert.first_step)
+                yield dataclasses.replace(alert, window=self._fitted(alert.window))
+
+    def _chunks(self) -> Iterable[Series]:
+        for chunk in _of_type(Series, self.written):
+            with self._naming(_spoken(chunk)):
+                yield self._fitted(chunk)
+
+    def _fitted(self, series: Series) -> Series:
+        """Return the series with the columns that the header knows, and with those that follow from them."""
+        _check_steps(*series.first_step[:1].tolist(), *series.last_step[-1:].tolist())
+        columns = {key: column for key, column in series.columns.items() if self._is_known(key, column)}
+        stats = {key.stat for key in columns}
+        partial = {stat for stat in stats for keeps in BY_KEY[stat].merges if (stat, keeps) not in columns}
+        whole = {key: column for key, column in columns.items() if key.stat not in partial}
+        return with_derived(Series(series.first_step, series.last_step, whole), self.header)
+
+    def _is_known(self, key: ColumnKey, column: Array) -> bool:
+        if key.stat not in BY_KEY:
+            return False
+        width = self.header.width(BY_KEY[key.stat].scope)
+        if self.has_header and column.shape[1] != width:
+            raise RecordError(f"{key.stat} must be as wide as the header says, {width}; got {column.shape[1]}")
+        return bool(column.shape[1] == width)
+
+    def _joined(self, parts: Sequence[Series]) -> Series:
+        keys = parts[0].columns.keys() if parts else set[ColumnKey]()
+        for part in parts:
+            if part.columns.keys() != keys:
+                self._complain(f"{_spoken(part)}: it must have the columns of the first chunk, and has others")
+        return _concatenated([part for part in parts if part.columns.keys() == keys])
+
+    @contextmanager
+    def _naming(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except RecordError as error:
+            self._complain(f"{what}: {error}")
+
+    def _complain(self, problem: str) -> None:
+        self.problems.append(f"session {self.header.session}, {problem}.")
+
+
+def _check_steps(*steps: int) -> None:
+    if any(not 0 <= step < _STEPS_BELOW for step in steps):
+        raise RecordError(f"steps must be from 0 to {_STEPS_BELOW - 1}; got {min(steps)} to {max(steps)}")
+
+
+def _without_overlap(chunks: Iterable[Series]) -> list[Series]:
+    """Return the chunks in order of steps; of two that overlap, the one that was written later."""
+    starts: list[int] = []
+    kept: list[Series] = []
+    for chunk in reversed([chunk for chunk in chunks if len(chunk)]):
+        first, last = int(chunk.first_step[0]), int(chunk.last_step[-1])
+        at = bisect.bisect(starts, last)
+        if at == 0 or int(kept[at - 1].last_step[-1]) < first:
+            starts.insert(at, first)
+            kept.insert(at, chunk)
+    return kept
+
+
+def _remembered(chunks: Sequence[Series], alerts: Iterable[Alert]) -> Iterable[Series]:
+    """Yield the last steps if an alert has them and no chunk: a killed process may lose its last chunk."""
+    last = int(chunks[-1].last_step[-1]) if chunks else -1
+    for alert in alerts:
+        rows = np.flatnonzero(alert.window.first_step > last)
+        if len(rows):
+            yield alert.window.rows(rows)
+            last = int(alert.window.last_step[-1])
+
+
+def _concatenated(parts: Sequence[Series]) -> Series:
+    first = np.concatenate([np.zeros(0, np.int64), *(part.first_step for part in parts)])
+    last = np.concatenate([np.zeros(0, np.int64), *(part.last_step for part in parts)])
+    columns = {
+        key: _concatenated_column(key, [part.columns[key] for part in parts], first_step=first, last_step=last)
+        for key in (parts[0].columns if parts else ())
+    }
+    return Series(first, last, columns)
+
+
+def _concatenated_column(
+    key: ColumnKey, pieces: Sequence[Array], *, first_step: IntArray, last_step: IntArray
+) -> Array:
+    # In most logs the bookkeeping holds nothing but defaults, one value a span without storage for each
+    # variable. So it stays: for a thousand variables it would be as large again as all that was measured.
+    if key.keeps in BOOKKEEPING and all(piece.strides[1] == 0 for piece in pieces):
+        width = pieces[0].shape[1]
+        default = default_column(key, first_step=first_step, last_step=last_step, width=width)
+        if np.array_equal(np.concatenate([piece[:, :1] for piece in pieces]), default[:, :1]):
+            return default
+    return np.concatenate(pieces)
+
+
+def _spoken(chunk: Series) -> str:
+    steps = f"{chunk.first_step[0]} to {chunk.last_step[-1]}" if len(chunk) else "none"
+    return f"the chunk of steps {steps}"
+
+
+def _of_type(kind: type[_R], written: Iterable[Written]) -> list[_R]:
+    return [entry.record for entry in written if isinstance(entry.record, kind)]
+
+
+def _shortlist(problems: Sequence[str]) -> tuple[str, ...]:
+    if len(problems) <= _MOST_PROBLEMS:
+        return tuple(problems)
+    return (*problems[:_MOST_PROBLEMS], f"and {len(problems) - _MOST_PROBLEMS:,} more.")

@@ -1,0 +1,1 @@
+"""What is measured and what is stored: the catalogue, the records, and how both are written down."""

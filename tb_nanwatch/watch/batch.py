@@ -1,0 +1,60 @@
+"""The batch: which of a step's arguments hold NaN or Inf."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from tb_nanwatch.numerics.finiteness import bad_samples, count_nonfinite
+from tb_nanwatch.schema.records import Finding
+
+
+@dataclass(frozen=True, eq=False)
+class Call:
+    """The arguments of one call of a training step.
+
+    Attributes:
+        function: the user's Python function.
+        args: positional arguments.
+        kwargs: keyword arguments.
+    """
+
+    function: Callable[..., Any]
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+
+    def findings(self) -> tuple[Finding, ...]:
+        """Return each array or tensor argument that holds anything non-finite, in the order of the signature."""
+        found = ((name, value, count_nonfinite(value)) for name, value in self._arrays())
+        return tuple(
+            Finding("input", name, counts, bad_samples(value)) for name, value, counts in found if counts.nonfinite
+        )
+
+    def _arrays(self) -> Iterator[tuple[str, Any]]:
+        for name, argument in self._named().items():
+            for path, leaf in _leaves(name, argument):
+                if isinstance(leaf, (tf.Tensor, np.ndarray, float, np.generic)):
+                    yield path, np.asarray(leaf)
+
+    def _named(self) -> dict[str, Any]:
+        try:
+            bound = inspect.signature(self.function).bind(*self.args, **self.kwargs).arguments
+        except (TypeError, ValueError):
+            return {f"argument {place}": value for place, value in enumerate(self.args)} | dict(self.kwargs)
+        return dict(bound)
+
+
+def _leaves(name: str, value: Any) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from _leaves(f"{name}[{key!r}]", item)
+    elif isinstance(value, list | tuple):
+        for place, item in enumerate(value):
+            yield from _leaves(f"{name}[{place}]", item)
+    else:
+        yield name, value

@@ -1,0 +1,141 @@
+"""What a traced step's graph tells before it runs: how gradients are clipped, in which order variables are used.
+
+All of it is read once, while the step is traced; an eager step has no graph and tells nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import tensorflow as tf
+from tensorflow.python.framework.func_graph import FuncGraph
+
+from tb_nanwatch.watch.measure import Gradient
+
+Factor = tuple[str, tf.Tensor]
+# TensorFlow ships no type stubs for graphs and operations.
+Graph = Any
+Op = Any
+
+_PASSING = ("Identity", "StopGradient")
+_FIXED_ARITY = 2
+
+
+def scale_factors(raw: Sequence[Gradient], clipped: Sequence[Gradient]) -> list[Factor] | None:
+    """Return by which factors a norm clip scales each gradient, or ``None`` if it does anything else to one of them.
+
+    ``clip_by_norm`` and ``clip_by_global_norm`` multiply and divide a gradient by scalars and nothing more, so the
+    norm after clipping follows from the norm before it and need not be measured again.
+
+    Args:
+        raw: gradients before clipping, ``[V]``.
+        clipped: the same after clipping.
+
+    Returns:
+        (``"Mul"`` or ``"RealDiv"``, scalar or ``[V]``), in the order in which the clip applies them; a gradient that
+        is ``None`` has a factor of 1.
+    """
+    chains = [_chain(before, after) for before, after in zip(raw, clipped, strict=True) if before is not None]
+    if not chains or any(chain is None for chain in chains):
+        return None
+    known = [chain for chain in chains if chain is not None]
+    if len({tuple(operation for operation, _ in chain) for chain in known}) != 1:
+        return None
+    present = [gradient is not None for gradient in raw]
+    steps = zip(*known, strict=True)
+    return [(step[0][0], _one_factor([factor for _, factor in step], present)) for step in steps]
+
+
+def backward_order(graph: Graph, variables: Sequence[object]) -> tuple[int | None, ...]:
+    """Return each variable's place in the backward pass: the last layer that the forward pass reaches comes first.
+
+    The backward pass visits layers in the reverse of the order in which the forward pass read their variables,
+    whichever order gradients are then assembled in.
+
+    Args:
+        graph: of the step, forward pass done.
+        variables: whose places are asked.
+
+    Returns:
+        0 for the first; ``None`` where the graph does not tell, as for a variable that is read inside a nested
+        function.
+    """
+    if not isinstance(graph, FuncGraph):
+        return (None,) * len(variables)
+    first_read = _first_reads(graph)
+    reads = [first_read.get(id(handle_of(variable))) for variable in variables]
+    latest_first = sorted({read for read in reads if read is not None}, reverse=True)
+    return tuple(None if read is None else latest_first.index(read) for read in reads)
+
+
+def handle_of(variable: Any) -> Any:
+    """Return the resource handle of a TensorFlow or Keras variable."""
+    inner = variable if isinstance(variable, tf.Variable) else variable.value
+    return inner.handle
+
+
+def captured_handles(graph: Graph) -> dict[str, Any]:
+    """Return the external resource behind each placeholder of ``graph`` that stands for one, by its name there."""
+    pairs: Iterable[tuple[Any, Any]] = graph.captures
+    return {inner.name: outer for outer, inner in pairs if inner.dtype == tf.resource}
+
+
+def _first_reads(graph: Graph) -> dict[int, int]:
+    handles = captured_handles(graph)
+    reads: dict[int, int] = {}
+    for place, op in enumerate(graph.get_operations()):
+        if op.type in ("ReadVariableOp", "ResourceGather") and op.inputs[0].name in handles:
+            reads.setdefault(id(handles[op.inputs[0].name]), place)
+    return reads
+
+
+def _chain(raw: Gradient, clipped: Gradient) -> tuple[Factor, ...] | None:
+    if isinstance(raw, tf.IndexedSlices) and isinstance(clipped, tf.IndexedSlices):
+        return _chain(raw.values, clipped.values)
+    if not _is_symbolic(raw) or not _is_symbolic(clipped):
+        return () if raw is clipped else None
+    factors: list[Factor] = []
+    source: Any = raw
+    tensor: Any = clipped
+    while tensor.name != source.name:
+        step = _step_back(tensor.op)
+        if step is None:
+            return None
+        tensor, factor = step
+        factors += [factor] if factor else []
+    return tuple(reversed(factors))
+
+
+def _step_back(op: Op) -> tuple[tf.Tensor, Factor | None] | None:
+    if op.type in _PASSING:
+        return op.inputs[0], None
+    if op.type not in ("Mul", "RealDiv") or len(op.inputs) != _FIXED_ARITY:
+        return None
+    left, right = op.inputs
+    if _is_scalar(right):
+        return left, (op.type, right)
+    return (right, (op.type, left)) if op.type == "Mul" and _is_scalar(left) else None
+
+
+def _one_factor(factors: list[tf.Tensor], present: list[bool]) -> tf.Tensor:
+    if all(factor is factors[0] for factor in factors):
+        return _flat(factors[0])
+    constants = [tf.get_static_value(factor) for factor in factors]
+    if all(value is not None and value == constants[0] for value in constants):
+        return tf.cast(tf.constant(constants[0]), tf.float32)
+    given = iter(factors)
+    return tf.stack([_flat(next(given)) if there else tf.ones([]) for there in present])
+
+
+def _flat(factor: tf.Tensor) -> tf.Tensor:
+    single = factor if factor.shape.rank == 0 else tf.reshape(factor, [])
+    return single if single.dtype == tf.float32 else tf.cast(single, tf.float32)
+
+
+def _is_scalar(tensor: tf.Tensor) -> bool:
+    return bool(tensor.shape.num_elements() == 1)
+
+
+def _is_symbolic(tensor: Gradient) -> bool:
+    return tensor is not None and bool(tf.is_symbolic_tensor(tensor))

@@ -1,0 +1,115 @@
+"""The guard: the update of a bad step is withheld, so that the state before the step is still there to be looked at.
+
+Outside XLA the guard stops the step by failing an assertion before the update runs. Inside XLA nothing can fail, and
+in a loop that is not called through ``Watch.step`` nobody could catch it: there an incident turns this and every
+later update off until the host has seen it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import tensorflow as tf
+from tensorflow.core.framework import attr_value_pb2
+
+from tb_nanwatch.watch.freeze import Kept
+from tb_nanwatch.watch.observation import Observation
+from tb_nanwatch.watch.recorder import Entry, Recorder
+
+GuardKind = Literal["stop", "latch", "none"]
+MESSAGE = "tb_nanwatch withheld the update of a step with a non-finite value"
+
+
+@dataclass(frozen=True, eq=False)
+class Guard:
+    """Records one step and decides about its update.
+
+    Attributes:
+        kind: how a bad step is dealt with: ``"stop"`` and ``"latch"`` as above; ``"none"`` lets every update through.
+        recorder: where rows and incidents are written.
+        kept: what the forward pass changed, to be put back when the update is withheld.
+    """
+
+    kind: GuardKind
+    recorder: Recorder
+    kept: Sequence[Kept]
+
+    def observe(self, observation: Observation, row: tf.Tensor, step: tf.Tensor | None) -> tf.Tensor:
+        """Record the step and return whether its update may run.
+
+        Args:
+            observation: of the step.
+            row: its row, from :meth:`Observation.row`.
+            step: the user's step, int64 scalar, if there is one.
+
+        Returns:
+            A bool scalar. With ``"stop"`` it is always true: a bad step does not get that far.
+        """
+        entry = Entry(self.recorder.next_row(), row, step)
+        settled, passed = _rarely(
+            tf.reduce_all(tf.math.is_finite(row)),
+            lambda: (tf.identity(row), tf.constant(True)),
+            lambda: self._look_closer(observation, entry),
+        )
+        allowed = passed & self.recorder.is_quiet() if self.kind == "latch" else passed
+        self.recorder.record(entry._replace(row=settled))
+        return allowed
+
+    def apply(self, allowed: tf.Tensor, update: Callable[[], Any]) -> Any:
+        """Run the update if it may run.
+
+        Args:
+            allowed: from :meth:`observe`.
+            update: applies the gradients.
+
+        Returns:
+            What ``update`` returns, where the guard can pass it on; else ``None``.
+        """
+        if self.kind == "latch":
+            tf.cond(allowed, lambda: _true_after(update), self._put_back)
+            return None
+        with tf.control_dependencies([allowed] if self.kind == "stop" else []):
+            return update()
+
+    def _look_closer(self, observation: Observation, entry: Entry) -> tuple[tf.Tensor, tf.Tensor]:
+        counts = observation.counts()
+        settled = entry._replace(row=observation.settled_row(counts))
+        bad = tf.reduce_any(counts[:, 1:] > 0)
+        return settled.row, tf.cond(bad, lambda: self._tell(settled, counts), lambda: tf.constant(True))
+
+    def _tell(self, settled: Entry, counts: tf.Tensor) -> tf.Tensor:
+        told = self.recorder.report(settled.number, counts)
+        if self.kind == "stop":
+            told += self.recorder.record(settled)
+            told += [kept.put_back() for kept in self.kept]
+            with tf.control_dependencies([op for op in told if op is not None]):
+                told = [tf.raw_ops.Assert(condition=tf.constant(False), data=[tf.constant(MESSAGE)])]
+        with tf.control_dependencies([op for op in told if op is not None]):
+            return tf.constant(False)
+
+    def _put_back(self) -> tf.Tensor:
+        with tf.control_dependencies([kept.put_back() for kept in self.kept]):
+            return tf.constant(False)
+
+
+def _true_after(update: Callable[[], Any]) -> tf.Tensor:
+    update()
+    return tf.constant(True)
+
+
+def _rarely(condition: tf.Tensor, usual: Callable[[], Any], rare: Callable[[], Any]) -> Any:
+    """Branch where one side is hardly ever taken: what that side would read then costs nothing until it is.
+
+    TensorFlow lowers a conditional into a switch for each tensor that a branch uses, here every gradient twice. Kept
+    as one operation, it hands them over only when the branch runs.
+    """
+    outputs = tf.cond(condition, usual, rare)
+    first = outputs[0]
+    if tf.is_symbolic_tensor(first):
+        op = first.op
+        while op.type not in ("If", "StatelessIf"):
+            op = op.inputs[0].op
+        op._set_attr("_lower_using_switch_merge", attr_value_pb2.AttrValue(b=False))
+    return outputs

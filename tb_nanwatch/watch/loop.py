@@ -1,0 +1,171 @@
+"""The host's part of a training loop: when to read the device, and what to do about a bad step."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
+
+import tensorflow as tf
+
+from tb_nanwatch.diagnosis import RunLog, SessionLog, diagnose
+from tb_nanwatch.errors import NonFiniteError
+from tb_nanwatch.schema.records import Action, Alert, Header, Policy, Verdict
+from tb_nanwatch.watch.batch import Call
+from tb_nanwatch.watch.guard import MESSAGE
+from tb_nanwatch.watch.plan import Plan
+from tb_nanwatch.watch.session import Session
+from tb_nanwatch.watch.writer import Writer
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True)
+class LoopOptions:
+    """What the user chose.
+
+    Attributes:
+        policy: what to do about a bad step.
+        window: steps between two reads of the device.
+        flush_interval_s: seconds between two reads when steps are slow.
+        logdir: the run's directory.
+    """
+
+    policy: Policy
+    window: int
+    flush_interval_s: float
+    logdir: str
+
+    @property
+    def run(self) -> str:
+        """The run's name: the last part of its directory."""
+        return os.path.basename(os.path.abspath(self.logdir))
+
+
+class Loop:
+    """Listens to the steps of a training loop."""
+
+    def __init__(self, options: LoopOptions, plan: Plan, writer: Writer) -> None:
+        """Begin before the first step.
+
+        Args:
+            options: the user's.
+            plan: of what is measured.
+            writer: takes the messages.
+        """
+        self._options, self._plan, self._writer = options, plan, writer
+        self._action: Action = "raised" if options.policy == "raise" else "recorded"
+        self._session: Session | None = None
+        self._depth = 0
+        self._calls = 0
+        self._calls_due = 1
+        self._flush_at_s = 0.0
+        self._tolerated: set[str] = set()
+
+    def run(self, step: Callable[[], _T]) -> _T:
+        """Run an eager step that is not called through a step function."""
+        self.step_begins()
+        try:
+            result = step()
+        except Exception as error:
+            self.step_ends(None, error)
+            raise
+        self.step_ends(None, None)
+        return result
+
+    @property
+    def in_step(self) -> bool:
+        """Whether a step is being run or traced that catches what the guard raises."""
+        return self._depth > 0
+
+    def step_begins(self) -> None:
+        """See :class:`~tb_nanwatch.watch.step.StepListener`."""
+        self._depth += 1
+
+    def step_traced(self, graph: Any) -> None:
+        """See :class:`~tb_nanwatch.watch.step.StepListener`."""
+        self._plan.finish_trace(graph)
+
+    def step_ends(self, call: Call | None, error: Exception | None) -> None:
+        """See :class:`~tb_nanwatch.watch.step.StepListener`."""
+        self._depth -= 1
+        if error is None:
+            self.after_step(call)
+        elif isinstance(error, tf.errors.InvalidArgumentError) and MESSAGE in str(error):
+            self._collect(call)
+
+    def after_step(self, call: Call | None) -> None:
+        """Ask after an incident where that is needed, and read the device when it is due.
+
+        Args:
+            call: the arguments of the step; ``None`` if they are not known.
+
+        Raises:
+            NonFiniteError: by policy ``"raise"``.
+        """
+        self._calls += 1
+        recorder = self._plan.recorder
+        if recorder is None:
+            return
+        if self._plan.polls and recorder.on_host and self._has_news(recorder.incident()):
+            self._collect(call)
+        elif self._calls >= self._calls_due or time.monotonic() >= self._flush_at_s:
+            self._collect(None)
+            self._note_harmless(call)
+
+    def close(self) -> None:
+        """Read and write what is left."""
+        session = self._session_now()
+        if session is not None:
+            session.collect(action=self._action)
+            session.close()
+        self._writer.close()
+
+    def _collect(self, call: Call | None) -> None:
+        session = self._session_now()
+        if session is None:
+            return
+        before = session.steps_seen
+        inputs = tuple(found for found in call.findings() if found.name not in self._tolerated) if call else ()
+        alert = session.collect(action=self._action, inputs=inputs)
+        self._schedule(steps=session.steps_seen - before)
+        if alert is not None and session.header is not None and self._options.policy == "raise":
+            verdict = _verdict(session.header, alert, steps_seen=session.steps_seen, run=self._options.run)
+            raise NonFiniteError(_message(verdict, alert, self._options.logdir), verdict=verdict, alert=alert)
+
+    def _has_news(self, incident: int | None) -> bool:
+        return incident is not None and (self._session is None or not self._session.is_known(incident))
+
+    def _schedule(self, *, steps: int) -> None:
+        # One call may run many steps, and the ring must be read before it comes round.
+        steps_a_call = max(1.0, steps / max(1, self._calls))
+        self._calls, self._calls_due = 0, max(1, int(self._options.window / steps_a_call))
+        self._flush_at_s = time.monotonic() + self._options.flush_interval_s
+
+    def _note_harmless(self, call: Call | None) -> None:
+        # An argument that holds NaN in a step that stays finite (a masked label, say) is no origin of anything.
+        if call is not None:
+            self._tolerated |= {found.name for found in call.findings()}
+
+    def _session_now(self) -> Session | None:
+        layout, recorder = self._plan.layout, self._plan.recorder
+        if self._session is None and layout is not None and recorder is not None:
+            self._session = Session(
+                layout,
+                policy=self._options.policy,
+                writer=self._writer,
+                recorder=recorder,
+                counted=self._plan.counted,
+            )
+        return self._session
+
+
+def _verdict(header: Header, alert: Alert, *, steps_seen: int, run: str) -> Verdict:
+    log = RunLog(run, (SessionLog(header, alert.window, (alert,)),))
+    return replace(diagnose(log), steps_seen=steps_seen)
+
+
+def _message(verdict: Verdict, alert: Alert, logdir: str) -> str:
+    return f"{verdict.text} The update of step {alert.step} was withheld. For more: nanwatch {logdir}"

@@ -1,0 +1,107 @@
+"""What is computed of each tensor on the device: one reduction always, the rest only when that one is in doubt."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypeAlias
+
+import tensorflow as tf
+
+from tb_nanwatch.watch.layout import ABSENT
+
+Gradient: TypeAlias = "tf.Tensor | tf.IndexedSlices | None"
+
+
+def half_sum_of_squares(gradient: Gradient) -> tf.Tensor:
+    """Return a tensor's cell: half its sum of squares, a scalar float32.
+
+    Finite if and only if every element is finite and no square overflowed, so a finite cell proves a finite tensor,
+    and one that is not finite is a question that :func:`count` answers. A float16 or bfloat16 tensor is squared in
+    float32. Of a sparse gradient it is the values that count, as in ``tf.linalg.global_norm``.
+
+    Args:
+        gradient: any floating dtype and shape; ``None`` for a variable without a gradient.
+
+    Returns:
+        ``ABSENT`` for ``None``.
+    """
+    values = dense_values(gradient)
+    if values is None:
+        return tf.constant(ABSENT, tf.float32)
+    if values.dtype.size < tf.float32.size:
+        values = tf.cast(values, tf.float32)
+    return tf.cast(tf.nn.l2_loss(values), tf.float32)
+
+
+def loss_cell(loss: tf.Tensor) -> tf.Tensor:
+    """Return the loss's cell: the loss, or its mean where it has one for each sample."""
+    single = tf.cast(loss, tf.float32)
+    return single if single.shape.rank == 0 else tf.reduce_mean(single)
+
+
+def count(gradient: Gradient) -> tf.Tensor:
+    """Return the exact counts of a tensor: size, NaN, +Inf, -Inf; int64 ``[4]``, zeros for ``None``.
+
+    By ``is_nan`` and ``is_inf`` and never by a maximum: compiled by XLA, a maximum passes over NaN.
+    """
+    values = dense_values(gradient)
+    if values is None:
+        return tf.zeros([4], tf.int64)
+    inf, positive = tf.math.is_inf(values), values > 0
+    masks = (tf.math.is_nan(values), inf & positive, inf & ~positive)
+    return tf.stack([tf.size(values, tf.int64), *(tf.math.count_nonzero(mask, dtype=tf.int64) for mask in masks)])
+
+
+def settled_cell(gradient: Gradient, counts: tf.Tensor) -> tf.Tensor:
+    """Return the cell of a tensor whose exact counts are known: Inf or NaN only if an element is.
+
+    Where all are finite and their squares overflow, it is minus the norm, taken with scaling.
+
+    Args:
+        gradient: as for :func:`half_sum_of_squares`.
+        counts: int64 ``[4]`` from :func:`count`.
+    """
+    values = dense_values(gradient)
+    if values is None:
+        return tf.constant(ABSENT, tf.float32)
+    wide = values if values.dtype == tf.float64 else tf.cast(values, tf.float32)
+    squares = half_sum_of_squares(gradient)
+    finite = tf.where(tf.math.is_finite(squares), squares, -_scaled_norm(wide))
+    spoilt = tf.where(counts[1] > 0, tf.constant(float("nan")), tf.constant(float("inf")))
+    return tf.where(tf.reduce_sum(counts[1:]) > 0, spoilt, finite)
+
+
+def settled_loss(loss: tf.Tensor) -> tf.Tensor:
+    """Return the loss's cell, with a mean that overflows (of losses that are all finite) held at float32's limit."""
+    cell = loss_cell(loss)
+    held = tf.clip_by_value(cell, tf.float32.min, tf.float32.max)
+    return tf.where(tf.reduce_all(tf.math.is_finite(loss)), held, cell)
+
+
+def clipped_cells(raw: tf.Tensor, factors: Sequence[tuple[str, tf.Tensor]]) -> tf.Tensor:
+    """Return the cells after a norm clip from those before it: the factor squared, times the sum of squares.
+
+    Sound as a check: with a finite sum of squares and a finite product, no element of the clipped gradient overflows.
+
+    Args:
+        raw: float32 ``[V]``.
+        factors: (``"Mul"`` or ``"RealDiv"``, scalar or ``[V]``) in the order in which the clip applies them.
+    """
+    scale = tf.ones([], tf.float32)
+    for operation, factor in factors:
+        scale = scale * factor if operation == "Mul" else scale / factor
+    return raw * tf.square(scale)
+
+
+def dense_values(gradient: Gradient) -> tf.Tensor | None:
+    """Return the floating values of a gradient, or ``None`` where there are none to measure."""
+    values = gradient.values if isinstance(gradient, tf.IndexedSlices) else gradient
+    return values if values is not None and values.dtype.is_floating else None
+
+
+def _scaled_norm(values: tf.Tensor) -> tf.Tensor:
+    magnitudes = tf.abs(tf.reshape(values, [-1]))
+    peak = tf.reduce_max(tf.concat([magnitudes, tf.zeros([1], magnitudes.dtype)], axis=0))
+    safe = tf.where(peak > 0, peak, tf.ones_like(peak))
+    norm = tf.sqrt(tf.reduce_sum(tf.square(magnitudes / safe))) * safe
+    return tf.cast(tf.clip_by_value(norm, 0, tf.cast(tf.float32.max, norm.dtype)), tf.float32)

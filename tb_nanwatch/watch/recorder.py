@@ -1,0 +1,124 @@
+"""The flight recorder: a ring of rows in device memory, and the one incident that was not yet told.
+
+Nothing here talks to the host while a step runs, so it works the same inside XLA, on an accelerator and in a loop of
+many steps a call. The host reads it between steps.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+
+from tb_nanwatch.schema.records import IntArray
+
+NO_INCIDENT = -1
+
+
+class Entry(NamedTuple):
+    """A row as it is written.
+
+    Attributes:
+        number: from :meth:`Recorder.next_row`, int64 scalar.
+        row: float32 ``[cells]``.
+        step: the user's step, int64 scalar; ``None`` where rows are counted.
+    """
+
+    number: tf.Tensor
+    row: tf.Tensor
+    step: tf.Tensor | None
+
+
+class Recorder:
+    """Device memory of one session.
+
+    Attributes:
+        window: rows that the ring holds.
+        on_host: whether device memory is the host's, so that reading it waits for nothing.
+    """
+
+    def __init__(self, *, window: int, cells: int) -> None:
+        """Make the device's variables; call it outside any graph.
+
+        Args:
+            window: rows that the ring holds.
+            cells: cells of a row.
+        """
+        self.window = window
+        self._ring = tf.Variable(tf.zeros([window, cells]), trainable=False, name="nanwatch/ring")
+        self._steps = tf.Variable(tf.zeros([window], tf.int64), trainable=False, name="nanwatch/steps")
+        self._count = tf.Variable(0, trainable=False, dtype=tf.int64, name="nanwatch/count")
+        self._incident = tf.Variable(NO_INCIDENT, trainable=False, dtype=tf.int64, name="nanwatch/incident")
+        self.on_host = "CPU" in self._ring.device
+        self._counts = tf.Variable(tf.zeros([cells, 4], tf.int64), trainable=False, name="nanwatch/counts")
+
+    def next_row(self) -> tf.Tensor:
+        """Return the number of the row that is written next, as a tensor of the step; int64 scalar."""
+        return self._count.read_value()
+
+    def record(self, entry: Entry) -> list[tf.Operation]:
+        """Write a row and return what has to run for it to be there."""
+        place = tf.math.floormod(entry.number, tf.constant(self.window, tf.int64))
+        written = [_scatter(self._ring, place, entry.row), self._count.assign_add(1, read_value=False)]
+        return written if entry.step is None else [*written, _scatter(self._steps, place, entry.step)]
+
+    def report(self, number: tf.Tensor, counts: tf.Tensor) -> list[tf.Operation]:
+        """Leave an incident for the host, unless an earlier one still waits there.
+
+        Args:
+            number: of the bad row.
+            counts: int64 ``[cells, 4]``.
+        """
+        free = self.is_quiet()
+        table = tf.where(free, counts, self._counts.read_value())
+        first = tf.where(free, number, self._incident.read_value())
+        with tf.control_dependencies([table, first]):
+            return [
+                self._counts.assign(table, read_value=False),
+                self._incident.assign(first, read_value=False),
+            ]
+
+    def is_quiet(self) -> tf.Tensor:
+        """Return whether no incident waits for the host, as a tensor of the step; bool scalar."""
+        return tf.less(self._incident.read_value(), 0)
+
+    def rows_written(self) -> int:
+        """Return how many rows were written since the session began; waits for the device."""
+        return int(self._count.numpy())
+
+    def incident(self) -> int | None:
+        """Return the number of the bad row that waits for the host; ``None`` if there is none."""
+        number = int(self._incident.numpy())
+        return None if number == NO_INCIDENT else number
+
+    def incident_counts(self) -> IntArray:
+        """Return the counts of the incident's row, int64 ``[cells, 4]``."""
+        counts: IntArray = self._counts.numpy()
+        return counts
+
+    def forget_incident(self) -> None:
+        """Make room for the next incident."""
+        self._incident.assign(NO_INCIDENT)
+
+    def rows(self, first: int, last: int) -> tuple[npt.NDArray[np.float32], IntArray]:
+        """Copy rows to the host.
+
+        Args:
+            first: number of the first row; it must still be in the ring.
+            last: number of the last row, exclusive.
+
+        Returns:
+            float32 ``[n, cells]`` and the user's steps, int64 ``[n]``.
+        """
+        places = np.arange(first, last) % self.window
+        return self._ring.numpy()[places], self._steps.numpy()[places]
+
+    def is_bad(self, number: int) -> bool:
+        """Return whether a row that is still in the ring holds anything non-finite; no row is before the first."""
+        return number >= 0 and not bool(np.isfinite(self._ring[number % self.window].numpy()).all())
+
+
+def _scatter(variable: tf.Variable, place: tf.Tensor, value: tf.Tensor) -> tf.Operation:
+    return tf.raw_ops.ResourceScatterUpdate(resource=variable.handle, indices=place, updates=value)

@@ -1,0 +1,188 @@
+"""One session on the host: from the device's ring to the writer, and from an incident to an alert."""
+
+from __future__ import annotations
+
+import platform
+import warnings
+from collections.abc import Sequence
+from importlib.metadata import version
+from itertools import pairwise
+
+import numpy as np
+import numpy.typing as npt
+
+from tb_nanwatch import __version__
+from tb_nanwatch.schema.records import Action, Alert, Finding, Header, IntArray, Policy, Series
+from tb_nanwatch.watch.layout import Layout
+from tb_nanwatch.watch.recorder import Recorder
+from tb_nanwatch.watch.thinner import Thinner
+from tb_nanwatch.watch.writer import Writer
+
+Rows = npt.NDArray[np.float32]
+
+
+class Session:
+    """Drains a recorder into a writer; begins anew where the user's step goes back, as when a checkpoint is restored.
+
+    Attributes:
+        header: what is constant for it.
+        steps_seen: rows drained so far.
+    """
+
+    def __init__(self, layout: Layout, *, policy: Policy, writer: Writer, recorder: Recorder, counted: bool) -> None:
+        """Begin a session; nothing is written before its first step.
+
+        Args:
+            layout: of the rows.
+            policy: the user's.
+            writer: takes the messages.
+            recorder: of the device.
+            counted: whether a step is the number of its row; else the ring has the user's steps.
+        """
+        self._layout, self._policy, self._writer = layout, policy, writer
+        self._recorder, self._counted = recorder, counted
+        self._stalled = False
+        self._settled = -1
+        self.steps_seen = 0
+        self._begin()
+
+    def collect(self, *, action: Action, inputs: Sequence[Finding] = ()) -> Alert | None:
+        """Write the steps that came since the last time and, if an incident waits, its alert.
+
+        Where more steps came than the ring holds, the oldest are lost: there is a gap in the log.
+
+        Args:
+            action: what the policy makes of an incident.
+            inputs: what was found in the batch of the bad step.
+
+        Returns:
+            The alert that was written; ``None`` if no incident waited.
+        """
+        written, incident = self._recorder.rows_written(), self._fresh_incident()
+        first = max(self.steps_seen, written - self._recorder.window)
+        self.steps_seen = written
+        if first < written:
+            rows, steps, counts = self._read(first, written, incident)
+            for segment in _segments(steps):
+                self._take(rows[segment], steps[segment], _shifted(counts, segment))
+        return self._settle(*incident, action=action, inputs=inputs) if incident else None
+
+    def is_known(self, number: int) -> bool:
+        """Return whether the incident of this row was dealt with and only waits to be cleared."""
+        return number <= self._settled
+
+    def close(self) -> None:
+        """Write what is left."""
+        self._write_rest()
+        self._writer.flush()
+
+    def _begin(self) -> None:
+        self.header: Header | None = None
+        self._first_step = self._last_step = -1
+        self._thinner = Thinner()
+
+    def _read(
+        self, first: int, last: int, incident: tuple[int, IntArray] | None
+    ) -> tuple[Rows, IntArray, dict[int, IntArray]]:
+        rows, steps = self._recorder.rows(first, last)
+        steps = np.arange(first, last) if self._counted else self._advancing(steps)
+        counts = {incident[0] - first: incident[1]} if incident and first <= incident[0] < last else {}
+        return rows, steps, counts
+
+    def _advancing(self, steps: IntArray) -> IntArray:
+        stalled = np.flatnonzero(np.diff(steps) == 0)
+        if not len(stalled):
+            return steps
+        if not self._stalled:
+            self._stalled = True
+            warnings.warn(
+                f"the step given to tb_nanwatch must grow from one training step to the next; it stood at"
+                f" {steps[stalled[0]]}, so steps are counted on from there",
+                stacklevel=2,
+            )
+        counted = steps.copy()
+        for place in stalled + 1:
+            counted[place] = max(counted[place], counted[place - 1] + 1)
+        return counted
+
+    def _take(self, rows: Rows, steps: IntArray, counts: dict[int, IntArray]) -> None:
+        if self.header is not None and steps[0] <= self._last_step:
+            self._write_rest()
+            self._begin()
+        series = self._layout.decode(rows, steps, counts)
+        if self.header is None:
+            self.header = self._new_header(series)
+            self._writer.write_header(self.header)
+            self._first_step = int(steps[0])
+        self._last_step = int(steps[-1])
+        for generation, spans in self._thinner.add(series):
+            self._writer.write_spans(spans, generation=generation)
+
+    def _fresh_incident(self) -> tuple[int, IntArray] | None:
+        number = self._recorder.incident()
+        if number is None:
+            return None
+        if self.is_known(number):
+            self._recorder.forget_incident()
+            return None
+        return number, self._recorder.incident_counts()
+
+    def _settle(self, number: int, table: IntArray, *, action: Action, inputs: Sequence[Finding]) -> Alert | None:
+        self._settled = number
+        if action == "raised":
+            self._recorder.forget_incident()
+        # Where bad step follows bad step, as in a run that is only recorded, the first of them is the alert.
+        if number < self.steps_seen - self._recorder.window or self._recorder.is_bad(number - 1):
+            return None
+        return self._alert(self._window(number, table), action, (*inputs, *self._layout.findings(table)))
+
+    def _alert(self, window: Series, action: Action, findings: tuple[Finding, ...]) -> Alert | None:
+        if self.header is None:
+            return None
+        alert = Alert(
+            step=int(window.last_step[-1]),
+            session=self.header.session,
+            first_step=self._first_step,
+            action=action,
+            findings=findings,
+            window=window,
+        )
+        self._write_rest()
+        self._writer.write_alert(alert)
+        return alert
+
+    def _window(self, number: int, table: IntArray) -> Series:
+        first = max(0, self.steps_seen - self._recorder.window)
+        rows, steps, counts = self._read(first, number + 1, (number, table))
+        kept = _segments(steps)[-1]
+        return self._layout.decode(rows[kept], steps[kept], _shifted(counts, kept))
+
+    def _write_rest(self) -> None:
+        for generation, spans in self._thinner.rest():
+            self._writer.write_spans(spans, generation=generation)
+
+    def _new_header(self, series: Series) -> Header:
+        return Header(
+            session=self._writer.next_session(),
+            variables=self._layout.variables,
+            tensors=self._layout.tensors,
+            stats=tuple(dict.fromkeys(key.stat for key in series.columns)),
+            policy=self._policy,
+            clip=self._layout.clip,
+            versions=_versions(),
+        )
+
+
+def _segments(steps: IntArray) -> list[slice]:
+    """Cut where steps go back."""
+    cuts = [0, *(np.flatnonzero(np.diff(steps) <= 0) + 1).tolist(), len(steps)]
+    return [slice(a, b) for a, b in pairwise(cuts)]
+
+
+def _shifted(counts: dict[int, IntArray], segment: slice) -> dict[int, IntArray]:
+    return {place - segment.start: table for place, table in counts.items() if segment.start <= place < segment.stop}
+
+
+def _versions() -> dict[str, str]:
+    packages = {package: version(package) for package in ("tensorflow", "keras", "numpy")}
+    return {"python": platform.python_version(), "tb_nanwatch": __version__} | packages

@@ -1,0 +1,87 @@
+"""The decorator: a training step whose bad steps are caught between the call and its caller."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import tensorflow as tf
+
+from tb_nanwatch.watch.batch import Call
+
+
+class StepListener(Protocol):
+    """What a step function tells its watch."""
+
+    def step_begins(self) -> None:
+        """Called before each call."""
+
+    def step_traced(self, graph: Any) -> None:
+        """Called when the whole function was traced into ``graph``."""
+
+    def step_ends(self, call: Call, error: Exception | None) -> None:
+        """Called after each call; raises if the step was bad and the policy says so, and lets other errors pass."""
+
+
+class StepFunction:
+    """A training step as ``Watch.step`` returns it: called like the function it wraps, and a method like it, too."""
+
+    def __init__(self, function: Callable[..., Any], listener: StepListener, **tf_function_options: Any) -> None:
+        """Wrap a Python function, or a ``tf.function`` as it is.
+
+        Args:
+            function: the training step.
+            listener: the watch.
+            **tf_function_options: passed on to ``tf.function``.
+        """
+        self._listener = listener
+        self._options = tf_function_options
+        self._function = function
+        self._python: Callable[..., Any] = getattr(function, "python_function", function)
+        self._run = function if _is_tf_function(function) else self._traced(function)
+        functools.update_wrapper(self, self._python)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the step.
+
+        Raises:
+            NonFiniteError: if the step was bad and the policy is ``"raise"``.
+        """
+        call = Call(self._python, args, kwargs)
+        self._listener.step_begins()
+        try:
+            result = self._run(*args, **kwargs)
+        except Exception as error:
+            self._listener.step_ends(call, error)
+            raise
+        self._listener.step_ends(call, None)
+        return result
+
+    def __get__(self, instance: object, owner: type | None = None) -> Any:
+        """Bind to an instance, as a method does; each instance has a step, and so a graph, of its own."""
+        if instance is None:
+            return self
+        name = f"_nanwatch_step_{self._python.__name__}_{id(self)}"
+        if name not in vars(instance):
+            vars(instance)[name] = StepFunction(self._bound_to(instance), self._listener, **self._options)
+        return vars(instance)[name]
+
+    def _bound_to(self, instance: object) -> Callable[..., Any]:
+        bind: Callable[[object, type], Callable[..., Any]] = self._function.__get__
+        return bind(instance, type(instance))
+
+    def _traced(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(function)
+        def traced(*args: Any, **kwargs: Any) -> Any:
+            result = function(*args, **kwargs)
+            if not tf.executing_eagerly():
+                self._listener.step_traced(tf.compat.v1.get_default_graph())
+            return result
+
+        compiled: Callable[..., Any] = tf.function(traced, **self._options)
+        return compiled
+
+
+def _is_tf_function(function: Callable[..., Any]) -> bool:
+    return hasattr(function, "get_concrete_function")

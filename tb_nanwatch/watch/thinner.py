@@ -1,0 +1,57 @@
+"""Thinning on disk: spans get longer as a run does, so that a log grows with the logarithm of the run's length."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+import numpy as np
+
+from tb_nanwatch.numerics.spans import concatenate, merge_spans
+from tb_nanwatch.schema.records import Series
+
+SPANS_A_GENERATION: Final = 2048
+
+
+class Thinner:
+    """Turns the steps of a session into the spans that are written.
+
+    Generation 0 holds 2,048 spans of one step, generation 1 as many of two steps, then four, and so on. Steps are
+    merged and never sampled, so no peak and no first step is lost.
+    """
+
+    def __init__(self) -> None:
+        """Begin with generation 0."""
+        self._generation = 0
+        self._room = SPANS_A_GENERATION
+        self._waiting: Series | None = None
+
+    def add(self, steps: Series) -> Iterator[tuple[int, Series]]:
+        """Take more single steps and yield (generation, spans) for what is complete.
+
+        Args:
+            steps: spans of length 1 that continue where the last call ended.
+        """
+        self._waiting = steps if self._waiting is None else concatenate([self._waiting, steps])
+        while self._waiting and len(self._waiting) >= self._length:
+            yield self._generation, self._take(self._waiting)
+
+    def rest(self) -> Iterator[tuple[int, Series]]:
+        """Yield what is left as one span, shorter than its generation's: when the session ends or something broke."""
+        if self._waiting is not None:
+            yield self._generation, merge_spans(self._waiting, [0])
+            self._waiting = None
+
+    @property
+    def _length(self) -> int:
+        return 1 << self._generation
+
+    def _take(self, waiting: Series) -> Series:
+        spans = min(len(waiting) // self._length, self._room)
+        used = spans * self._length
+        taken = merge_spans(waiting.rows(slice(used)), np.arange(0, used, self._length))
+        self._waiting = waiting.rows(slice(used, None)) if used < len(waiting) else None
+        self._room -= spans
+        if self._room == 0:
+            self._generation, self._room = self._generation + 1, SPANS_A_GENERATION
+        return taken

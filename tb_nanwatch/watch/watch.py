@@ -1,0 +1,184 @@
+"""The watch: what a training loop holds on to."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import weakref
+from collections.abc import Callable, Iterable, Sequence
+from types import TracebackType
+from typing import Any, get_args
+
+import tensorflow as tf
+
+from tb_nanwatch.errors import SetupError
+from tb_nanwatch.schema.records import Policy
+from tb_nanwatch.watch.loop import Loop, LoopOptions
+from tb_nanwatch.watch.plan import Plan, StepInputs
+from tb_nanwatch.watch.step import StepFunction
+from tb_nanwatch.watch.writer import Writer
+
+
+class Watch:
+    """Watches a training loop and says which step, layer and phase were first when something turns to NaN or Inf.
+
+    Each step leaves a few numbers for each variable in device memory; the host reads them every ``window`` steps and
+    writes them to an event file in ``LOGDIR/nanwatch``. The update of a bad step is withheld, so that the state
+    before it is still there to be looked at.
+
+    Example:
+        >>> import tempfile, tensorflow as tf, keras, tb_nanwatch
+        >>> weight, optimizer = keras.Variable([1.0, 2.0], name="weight"), keras.optimizers.SGD(0.1)
+        >>> watch = tb_nanwatch.Watch(tempfile.mkdtemp(), [weight])
+        >>> @watch.step
+        ... def train_step(x):
+        ...     with tf.GradientTape() as tape:
+        ...         loss = tf.reduce_sum(tf.math.log(weight * x))
+        ...     gradients = tape.gradient(loss, [weight.value])
+        ...     watch.apply_gradients(optimizer, zip(gradients, [weight]), loss=loss)
+        ...     return loss
+        >>> float(train_step(tf.constant([1.0, 0.5])))
+        0.0
+        >>> train_step(tf.constant([0.0, 0.5]))  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+            ...
+        tb_nanwatch.errors.NonFiniteError: Step 1: -Inf first appeared in the loss...
+    """
+
+    def __init__(
+        self,
+        logdir: str | os.PathLike[str],
+        variables: Iterable[Any] | None = None,
+        *,
+        policy: Policy = "raise",
+        window: int = 256,
+        step: Any = None,
+        run_name: str | None = None,
+        flush_interval_s: float = 10.0,
+    ) -> None:
+        """Prepare a watch; nothing is written before the first step.
+
+        Args:
+            logdir: TensorBoard's log directory for this run. If it cannot be written to, there is one warning, and
+                training goes on.
+            variables: the trainable variables, in the order in which they are to be shown; by default those of the
+                first :meth:`apply_gradients`.
+            policy: ``"raise"`` ends a bad step with :class:`~tb_nanwatch.NonFiniteError`, its update withheld;
+                ``"record"`` only watches.
+            window: how many steps the flight recorder holds, and at most pass between two reads by the host.
+            step: an integer variable that counts steps; by default they are counted from 0.
+            run_name: a sub-directory of ``logdir`` for this run.
+            flush_interval_s: seconds between two reads by the host when steps are slow.
+
+        Raises:
+            SetupError: if an argument has no meaning.
+        """
+        if policy not in get_args(Policy):
+            raise SetupError(f"policy must be one of {', '.join(map(repr, get_args(Policy)))}; got {policy!r}")
+        if window < 1 or flush_interval_s <= 0:
+            raise SetupError(f"window and flush_interval_s must be positive; got {window} and {flush_interval_s}")
+        directory = os.path.join(os.fspath(logdir), run_name or "").rstrip(os.sep)
+        self._step = step
+        self._plan = Plan(variables or (), window=window, policy=policy)
+        options = LoopOptions(policy=policy, window=window, flush_interval_s=flush_interval_s, logdir=directory)
+        self._loop = Loop(options, self._plan, Writer(directory))
+        atexit.register(_close_if_alive, weakref.ref(self))
+
+    def step(self, function: Callable[..., Any] | None = None, **tf_function_options: Any) -> Any:
+        """Make a training step whose bad steps are caught: a decorator, with or without arguments.
+
+        Args:
+            function: a Python function or method, which becomes a ``tf.function``, or one that is a ``tf.function``
+                already.
+            **tf_function_options: passed on to ``tf.function``, such as ``jit_compile=True``.
+
+        Returns:
+            A callable that takes and returns what ``function`` does, and by policy ``"raise"`` ends a bad step with
+            :class:`~tb_nanwatch.NonFiniteError`.
+        """
+        if function is None:
+            return lambda decorated: StepFunction(decorated, self._loop, **tf_function_options)
+        return StepFunction(function, self._loop, **tf_function_options)
+
+    def apply_gradients(
+        self,
+        optimizer: Any,
+        grads_and_vars: Iterable[tuple[Any, Any]],
+        *,
+        raw: Sequence[Any] | None = None,
+        loss: Any = None,
+        global_step: Any = None,
+    ) -> Any:
+        """Measure gradients, then let the optimizer apply them, unless the policy withholds the update of a bad step.
+
+        Args:
+            optimizer: its ``apply_gradients`` is called with the pairs, and with ``global_step`` if that is given.
+            grads_and_vars: pairs of gradient (after clipping; ``None`` for a variable without one) and variable.
+            raw: the gradients before clipping, in the same order; by default those in the pairs.
+            loss: the loss, a scalar or one for each sample.
+            global_step: a variable that counts steps, as optimizers of TensorFlow 1 take it.
+
+        Returns:
+            What ``optimizer.apply_gradients`` returns, as far as the guard can pass it on.
+
+        Raises:
+            SetupError: if ``raw`` does not match the pairs, or there is no gradient at all.
+            NonFiniteError: in an eager step outside :meth:`step`, by policy ``"raise"``.
+        """
+        step = self._step if self._step is not None else global_step
+        inputs = StepInputs.checked(list(grads_and_vars), raw=raw, loss=loss, step=step)
+        extra = {} if global_step is None else {"global_step": global_step}
+        if getattr(optimizer, "built", True) is False:
+            # The update may be traced inside a branch, and a branch cannot make the optimizer's slots.
+            optimizer.build([variable for _, variable in inputs.pairs])
+
+        def guarded() -> Any:
+            guard, allowed = self._plan.observe(inputs, in_step=self._loop.in_step)
+            return guard.apply(allowed, lambda: optimizer.apply_gradients(inputs.pairs, **extra))
+
+        eager_alone = tf.executing_eagerly() and not self._loop.in_step
+        return self._loop.run(guarded) if eager_alone else guarded()
+
+    def tensor(self, name: str, value: tf.Tensor) -> tf.Tensor:
+        """Watch one more tensor, such as an activation, in each step; call it before :meth:`apply_gradients`.
+
+        Args:
+            name: how it is shown.
+            value: floating, any shape.
+
+        Returns:
+            ``value``, unchanged.
+
+        Raises:
+            SetupError: if ``value`` is not floating.
+        """
+        self._plan.watch_tensor(name, value)
+        return value
+
+    def after_step(self) -> None:
+        """Check and record after a step that is not called through :meth:`step`.
+
+        Raises:
+            NonFiniteError: by policy ``"raise"``; the update of the bad step, and of every step since, was withheld.
+        """
+        self._loop.after_step(None)
+
+    def close(self) -> None:
+        """Write what is left and close the event file. A watch that is closed twice, or at exit, loses nothing."""
+        self._loop.close()
+
+    def __enter__(self) -> Watch:  # noqa: PYI034 - Self came with Python 3.11
+        """Return the watch itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Close the watch."""
+        self.close()
+
+
+def _close_if_alive(reference: weakref.ReferenceType[Watch]) -> None:
+    watch = reference()
+    if watch is not None:
+        watch.close()

@@ -1,0 +1,173 @@
+"""A logdir with real event files, TensorBoard serving it under both of its loaders, and Chromium looking at it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+from playwright.sync_api import Page, sync_playwright
+
+from tb_nanwatch.schema.records import Alert, Counts, Finding, Header, Variable
+from tests.event_files import RunWriter, series_at, steps_of
+
+LAYERS = ("l3", "l3_1", "l3_2", "l3_3", "l4")
+BAD_STEP = 411
+CRITIC = Header(
+    session=0,
+    variables=tuple(
+        Variable(f"{layer}/{part}", layer, (64,), "float32") for layer in LAYERS for part in ("V", "g", "b")
+    ),
+    stats=("grad_norm", "clipped_norm", "clip_ratio", "weight_norm", "loss", "global_norm"),
+    clip="scale",
+)
+HOSTILE_NAMES = (
+    "<script>window.hacked = true</script>/V",
+    "line\nbreak\u202eand bidi/V",
+    "long" * 2500 + "/V",
+)
+HOSTILE = Header(
+    session=0, variables=tuple(Variable(name, name[:-2], (8,), "float32") for name in HOSTILE_NAMES)
+)
+START_TIMEOUT_S = 40
+
+
+def write_critic(directory: Path) -> None:
+    """Write a run whose gradients explode from step 371 on, until one of them is Inf at step 411."""
+    steps, width = np.arange(BAD_STEP + 1), len(CRITIC.variables)
+    growth = 10.0 ** (np.clip((steps - 371) / 40, 0, 1) * 9)
+    noise = np.random.default_rng(0).lognormal(0, 0.2, (len(steps), width))
+    norms = growth[:, None] * noise * np.linspace(0.1, 2, width)
+    ratio = np.minimum(1, 15 / np.linalg.norm(norms, axis=1))[:, None] * np.ones(width)
+    norms[BAD_STEP, :6] = np.nan
+    norms[BAD_STEP, 3] = np.inf
+    measured = {"grad_norm": norms, "clipped_norm": norms * ratio, "clip_ratio": ratio, "loss": growth / 10}
+    before = {stat: values[:-1] for stat, values in measured.items()}
+    window = {stat: values[-64:] for stat, values in measured.items()}
+    nan_from_it = [Finding("gradient", v.name, Counts(64, 64, 0, 0)) for v in CRITIC.variables[:3]]
+    alert = Alert(
+        step=BAD_STEP,
+        session=0,
+        first_step=0,
+        action="raised",
+        findings=(Finding("gradient", "l3_1/V", Counts(64, 0, 3, 0)), *nan_from_it),
+        window=steps_of(BAD_STEP - 63, BAD_STEP, header=CRITIC, **window),
+    )
+    writer = RunWriter(directory / "nanwatch").header(CRITIC)
+    writer.spans(steps_of(0, BAD_STEP - 1, header=CRITIC, **before)).alert(alert)
+
+
+def write_hostile(directory: Path) -> None:
+    """Write a run whose names would like to be more than names."""
+    norms = np.ones((50, len(HOSTILE.variables)))
+    norms[49, 0] = np.nan
+    window = steps_of(0, 49, header=HOSTILE, grad_norm=norms)
+    finding = Finding("gradient", HOSTILE_NAMES[0], Counts(8, 8, 0, 0))
+    alert = Alert(step=49, session=0, first_step=0, action="recorded", findings=(finding,), window=window)
+    RunWriter(directory / "nanwatch").header(HOSTILE).spans(window).alert(alert)
+
+
+@pytest.fixture(scope="session")
+def logdir(tmp_path_factory):
+    """A logdir with a run of each sort."""
+    root = tmp_path_factory.mktemp("logdir")
+    write_critic(root / "critic")
+    write_hostile(root / "<img src=x onerror=alert(1)>")
+    RunWriter(root / "calm" / "nanwatch").header().spans(series_at(range(2000)))
+    return root
+
+
+@pytest.fixture(scope="session")
+def verdicts(logdir):
+    """What the command line says of each run."""
+    command = [sys.executable, "-m", "tb_nanwatch", str(logdir), "--json"]
+    answer = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    return {verdict["run"]: verdict for verdict in json.loads(answer.stdout)["runs"]}
+
+
+class Server(NamedTuple):
+    """A TensorBoard that is being started."""
+
+    process: subprocess.Popen[bytes]
+    output: Path
+
+
+def start_tensorboard(logdir: Path, output: Path, *flags: str) -> Server:
+    """Start TensorBoard on a free port."""
+    command = [sys.executable, "-m", "tensorboard.main", "--logdir", str(logdir), "--port", "0", *flags]
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    with output.open("wb") as file:
+        process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, env=environment)
+    return Server(process, output)
+
+
+def address_of(server: Server) -> str:
+    """Wait until TensorBoard says where it listens."""
+    end = time.monotonic() + START_TIMEOUT_S
+    while time.monotonic() < end and server.process.poll() is None:
+        if found := re.search(r"at (http://\S+?)/? ", server.output.read_text()):
+            return found[1]
+        time.sleep(0.1)
+    raise AssertionError(f"TensorBoard must start; it said:\n{server.output.read_text()}")
+
+
+@pytest.fixture(scope="session")
+def tensorboards(logdir, tmp_path_factory):
+    """The addresses of TensorBoard, by the value of ``--load_fast``."""
+    outputs = tmp_path_factory.mktemp("tensorboard")
+    servers = {
+        fast: start_tensorboard(logdir, outputs / fast, f"--load_fast={fast}") for fast in ("true", "false")
+    }
+    try:
+        yield {fast: address_of(server) for fast, server in servers.items()}
+    finally:
+        for server in servers.values():
+            server.process.terminate()
+        for server in servers.values():
+            server.process.wait()
+
+
+@pytest.fixture(scope="session")
+def chromium():
+    """The browser. Without a sandbox and a GPU, since a container has neither."""
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=shutil.which("chromium"), args=["--no-sandbox", "--disable-gpu"]
+        )
+        yield browser
+        browser.close()
+
+
+class Complaints(list[str]):
+    """What a browser has to complain about in a page, and every request that leaves this machine."""
+
+    def watch(self, page: Page) -> None:
+        """Collect from ``page``."""
+        page.on("pageerror", lambda error: self.append(f"uncaught: {error}"))
+        page.on("console", lambda message: message.type == "error" and self.append(f"console: {message.text}"))
+        page.on("request", lambda request: self._check(request.url))
+
+    def _check(self, url: str) -> None:
+        if not url.startswith(("http://localhost:", "data:", "blob:http://localhost:")):
+            self.append(f"request: {url}")
+
+
+@pytest.fixture
+def page(chromium):
+    """An empty page in a browser without a past, which must be left without complaints."""
+    context = chromium.new_context(viewport={"width": 1280, "height": 1400})
+    context.set_default_timeout(15_000)
+    page = context.new_page()
+    complaints = Complaints()
+    complaints.watch(page)
+    yield page
+    context.close()
+    assert complaints == []

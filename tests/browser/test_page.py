@@ -1,0 +1,200 @@
+"""The page as a person meets it: real event files, real TensorBoard, real Chromium."""
+
+from __future__ import annotations
+
+import re
+import urllib.parse
+
+import pytest
+from playwright.sync_api import FrameLocator, Page, expect
+
+pytestmark = pytest.mark.browser
+
+HOSTILE_RUN = "<img src=x onerror=alert(1)>"
+expect.set_options(timeout=15_000)
+
+
+def open_page(page: Page, address: str, **link: object) -> FrameLocator:
+    """Open the tab, and wait for its answer."""
+    keys = "".join(f"&p.nanwatch.{key}={urllib.parse.quote(str(value), safe='')}" for key, value in link.items())
+    page.goto(f"{address}/#nanwatch{keys}")
+    frame = page.frame_locator("iframe[src*='name=nanwatch']")
+    frame.get_by_test_id("verdict").wait_for()
+    return frame
+
+
+def show_run(frame: FrameLocator, run: str) -> None:
+    frame.locator(f'[data-testid="run-row"][data-run="{run}"]').click()
+
+
+def drawn(frame: FrameLocator):
+    """Return the heatmap's canvas, once it is there."""
+    canvas = frame.get_by_test_id("heatmap").locator("canvas")
+    canvas.wait_for()
+    return canvas
+
+
+@pytest.mark.parametrize("load_fast", ["true", "false"])
+def test_the_answer_is_the_first_thing_on_the_page(page, tensorboards, verdicts, load_fast):
+    frame = open_page(page, tensorboards[load_fast], run="critic")
+    critic = verdicts["critic"]
+    assert critic["status"] == "nonfinite"
+    expect(frame.get_by_test_id("verdict")).to_have_text(critic["text"])
+    expect(frame.get_by_test_id("verdict-status")).to_contain_text("Non-finite")
+    expect(frame.get_by_test_id("selected-step")).to_have_text(f"{critic['first']['step']:,}")
+    expect(frame.get_by_test_id("selected-layer")).to_have_text(critic["first"]["layer"])
+    expect(frame.get_by_test_id("heatmap-cell-text")).to_contain_text("gradient norm +Inf")
+    expect(frame.get_by_test_id("findings")).to_contain_text("3 +Inf of 64")
+    assert frame.get_by_test_id("verdict").bounding_box()["y"] < 200
+    expect(frame.get_by_test_id("timeline").locator("canvas")).to_have_count(4)
+
+
+def test_unasked_the_page_opens_with_a_non_finite_run(page, tensorboards, verdicts):
+    frame = open_page(page, tensorboards["true"])
+    shown = frame.locator('[data-testid="run-row"][aria-current="true"]').get_attribute("data-run")
+    assert verdicts[shown]["status"] == "nonfinite"
+    assert frame.get_by_test_id("run-row").count() == len(verdicts)
+
+
+def test_a_finite_run_says_so(page, tensorboards, verdicts):
+    frame = open_page(page, tensorboards["true"])
+    show_run(frame, "calm")
+    expect(frame.get_by_test_id("verdict")).to_have_text(verdicts["calm"]["text"])
+    expect(frame.get_by_test_id("verdict-status")).to_contain_text("Finite")
+    expect(frame.get_by_test_id("findings")).to_have_count(0)
+
+
+def test_a_click_on_a_cell_selects_its_step_and_layer_in_both_charts(page, tensorboards):
+    frame = open_page(page, tensorboards["true"], run="critic")
+    box = drawn(frame).bounding_box()
+    page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] - 5)
+    expect(frame.get_by_test_id("selected-layer")).to_have_text("l4")
+    step = int(frame.get_by_test_id("selected-step").inner_text())
+    assert 190 < step < 220
+    expect(frame.get_by_test_id("timeline").get_by_role("heading", name="l4")).to_be_visible()
+    for chart in ("timeline", "heatmap"):
+        marks = frame.get_by_test_id(chart).locator(".mark-selected")
+        assert abs(marks.first.bounding_box()["x"] - (box["x"] + box["width"] / 2)) < 20
+
+
+def test_a_cell_under_the_pointer_tells_its_numbers(page, tensorboards):
+    frame = open_page(page, tensorboards["true"], run="critic")
+    box = drawn(frame).bounding_box()
+    page.mouse.move(box["x"] + 100, box["y"] + box["height"] - 5)
+    tooltip = frame.locator(".tooltip")
+    for text in ("l4", "Gradient norm", "After clipping", "Clip ratio", "Weight norm"):
+        expect(tooltip).to_contain_text(text)
+    page.mouse.move(5, 5)
+    expect(tooltip).to_have_count(0)
+
+
+def test_arrow_keys_move_the_selection(page, tensorboards, verdicts):
+    first = verdicts["critic"]["first"]
+    frame = open_page(page, tensorboards["true"], run="critic", step=first["step"], layer=first["layer"])
+    drawn(frame)
+    frame.get_by_role("application").focus()
+    page.keyboard.press("ArrowUp")
+    expect(frame.get_by_test_id("selected-layer")).to_have_text("l3")
+    page.keyboard.press("Home")
+    expect(frame.get_by_test_id("selected-step")).to_have_text("0")
+    expect(frame.get_by_test_id("heatmap-cell-text")).to_contain_text("l3: gradient norm")
+
+
+def test_dragging_zooms_to_single_steps_and_a_double_click_shows_all(page, tensorboards):
+    frame = open_page(page, tensorboards["true"], run="critic")
+    box = drawn(frame).bounding_box()
+    whole = frame.get_by_text("steps 0 to 411")
+    whole.wait_for()
+    page.mouse.move(box["x"] + box["width"] * 0.9, box["y"] + 30)
+    page.mouse.down()
+    page.mouse.move(box["x"] + box["width"] - 1, box["y"] + 30, steps=3)
+    page.mouse.up()
+    expect(frame.get_by_text(re.compile(r"steps 3\d\d to 411"))).to_be_visible()
+    expect(frame.get_by_test_id("heatmap-cell-text")).to_have_text(re.compile(r"^Step 411, l3_1: gradient norm \+Inf"))
+    expect(frame.get_by_test_id("selected-step")).to_have_text("411")
+    page.mouse.dblclick(box["x"] + 50, box["y"] + 30)
+    expect(whole).to_be_visible()
+
+
+def test_variables_can_be_rows(page, tensorboards, verdicts):
+    frame = open_page(page, tensorboards["true"], run="critic")
+    frame.get_by_role("button", name="Variables", exact=True).click()
+    heatmap = frame.get_by_test_id("heatmap")
+    expect(heatmap.get_by_role("button", name="l3_1/g", exact=True)).to_be_visible()
+    expect(frame.get_by_test_id("heatmap-cell-text")).to_contain_text(verdicts["critic"]["first"]["variable"])
+
+
+def test_reloading_keeps_run_zoom_and_selection(page, tensorboards):
+    frame = open_page(page, tensorboards["true"], run="critic", step=100, layer="l3_2")
+    expect(frame.get_by_test_id("selected-layer")).to_have_text("l3_2")
+    frame.get_by_role("button", name="Zoom to selection").click()
+    zoomed = frame.get_by_text("steps 74 to 126")
+    zoomed.wait_for()
+    with page.expect_response(re.compile("/verdicts")):
+        page.get_by_role("button", name="Reload").click()
+    page.wait_for_timeout(500)
+    expect(zoomed).to_be_visible()
+    expect(frame.get_by_test_id("selected-step")).to_have_text("100")
+    expect(frame.get_by_test_id("selected-layer")).to_have_text("l3_2")
+
+
+def test_the_address_carries_the_selection(page, tensorboards, verdicts):
+    frame = open_page(page, tensorboards["true"])
+    show_run(frame, "critic")
+    box = drawn(frame).bounding_box()
+    expect(frame.get_by_test_id("verdict")).to_have_text(verdicts["critic"]["text"])
+    page.mouse.click(box["x"] + 30, box["y"] + box["height"] - 5)
+    page.wait_for_url(re.compile(r"#nanwatch.*p\.nanwatch\.run=critic.*p\.nanwatch\.layer=l4"))
+    step = frame.get_by_test_id("selected-step").inner_text()
+    page.reload()
+    expect(frame.get_by_test_id("verdict")).to_have_text(verdicts["critic"]["text"])
+    expect(frame.get_by_test_id("selected-step")).to_have_text(step)
+
+
+def test_names_are_text_whatever_is_in_them(page, tensorboards):
+    frame = open_page(page, tensorboards["true"])
+    show_run(frame, HOSTILE_RUN)
+    expect(frame.get_by_test_id("verdict")).to_contain_text("<script>window.hacked = true</script>/V")
+    expect(frame.get_by_test_id("selected-layer")).to_have_text("<script>window.hacked = true</script>")
+    expect(frame.get_by_test_id("heatmap")).to_contain_text("line\\nbreak\\u{202e}and bidi")
+    assert frame.locator("body img, body script:not([type=module])").count() == 0
+    body = frame.locator("body")
+    assert body.evaluate("() => window.hacked") is None
+    assert body.evaluate("() => document.documentElement.scrollWidth <= innerWidth")
+
+
+@pytest.mark.parametrize("run", ["critic", HOSTILE_RUN])
+@pytest.mark.parametrize("width", [480, 760, 1280])
+def test_nothing_is_wider_than_the_window(page, tensorboards, run, width):
+    page.set_viewport_size({"width": width, "height": 900})
+    frame = open_page(page, tensorboards["true"], run=run)
+    drawn(frame)
+    frame.get_by_test_id("findings").wait_for()
+    assert frame.locator("body").evaluate("() => document.documentElement.scrollWidth <= innerWidth")
+
+
+def test_the_page_follows_tensorboard_into_the_dark_and_back(page, tensorboards):
+    frame = open_page(page, tensorboards["true"])
+    background = "() => getComputedStyle(document.body).backgroundColor"
+    light = frame.locator("body").evaluate(background)
+    page.evaluate("document.body.classList.add('dark-mode')")
+    expect(frame.locator("html")).to_have_attribute("data-theme", "dark")
+    assert frame.locator("body").evaluate(background) != light
+    page.evaluate("document.body.classList.remove('dark-mode')")
+    expect(frame.locator("html")).to_have_attribute("data-theme", "light")
+    assert frame.locator("body").evaluate(background) == light
+
+
+def test_a_failure_is_a_sentence_and_leaves_the_last_answer_standing(page, tensorboards, verdicts):
+    frame = open_page(page, tensorboards["true"], run="critic")
+    drawn(frame)
+    sentence = "Not found: the run must be one that `verdicts` lists."
+    gone = {"status": 200, "content_type": "application/json", "body": '{"schema":1,"runs":7}'}
+    page.route(re.compile("/verdicts"), lambda route: route.fulfill(**gone))
+    page.get_by_role("button", name="Reload").click()
+    expect(frame.get_by_role("status")).to_contain_text("must hold a list at verdicts.runs")
+    expect(frame.get_by_test_id("verdict")).to_have_text(verdicts["critic"]["text"])
+    page.unroute(re.compile("/verdicts"))
+    page.get_by_role("button", name="Reload").click()
+    expect(frame.get_by_role("status")).not_to_contain_text("verdicts.runs")
+    assert sentence

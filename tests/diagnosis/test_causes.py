@@ -1,0 +1,84 @@
+"""Which cause is given for which evidence."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+
+from tb_nanwatch.diagnosis import RunLog, SessionLog, diagnose
+from tb_nanwatch.schema.records import Alert, Counts, Finding
+from tests.event_files import HEADER, steps_of
+
+ONE_NAN = Counts(size=4, nan=1, pos_inf=0, neg_inf=0)
+
+
+def causes_of(role, name="l2/V", *, header=HEADER, first_step=0, steps=30, **norms):
+    series = steps_of(0, steps - 1, header=header, **norms)
+    alert = Alert(steps - 1, 0, first_step, "raised", (Finding(role, name, ONE_NAN),), series)
+    verdict = diagnose(RunLog("run", (SessionLog(header, series, (alert,)),)))
+    return [(cause.id, cause.confidence) for cause in verdict.causes]
+
+
+RISING = [1.0] * 20 + [1e4] * 9 + [math.nan]
+
+
+@pytest.mark.parametrize(
+    ("role", "name", "causes"),
+    [
+        ("input", "x", [("bad-input", "high")]),
+        ("weight", "l2/V", [("bad-update", "medium")]),
+        ("loss", "loss", []),
+        ("gradient", "l2/V", [("backward-only", "medium")]),
+        ("clipped", "l2/V", [("clip-overflow", "medium")]),
+    ],
+)
+def test_each_phase_has_its_cause(role, name, causes):
+    assert causes_of(role, name) == causes
+
+
+def test_a_variable_that_was_bad_from_the_start_was_made_so_elsewhere():
+    assert causes_of("weight", first_step=29) == [("bad-start", "high")]
+
+
+@pytest.mark.parametrize("role", ["loss", "gradient", "tensor"])
+def test_an_explosion_explains_what_follows_it(role):
+    name = {"loss": "loss", "tensor": "values"}.get(role, "l2/V")
+    assert causes_of(role, name, global_norm=RISING) == [("exploding-gradients", "high")]
+
+
+def test_one_step_of_explosion_is_weaker_evidence():
+    norms = [1.0] * 28 + [1e4, math.nan]
+    assert causes_of("loss", "loss", global_norm=norms) == [("exploding-gradients", "medium")]
+
+
+def test_an_explosion_does_not_explain_a_bad_batch():
+    assert causes_of("input", "x", global_norm=RISING) == [("bad-input", "high")]
+
+
+def test_an_explosion_makes_the_optimizer_less_suspect():
+    assert causes_of("weight", global_norm=RISING) == [("exploding-gradients", "high"), ("bad-update", "low")]
+
+
+def test_a_loss_that_was_not_recorded_is_not_called_finite():
+    assert causes_of("gradient", loss=np.full(30, math.nan)) == []
+
+
+def test_a_norm_out_of_range_proves_the_clip_guilty():
+    header = dataclasses.replace(HEADER, clip="scale")
+    norms = [1.0] * 29 + [3e19]
+    assert causes_of("clipped", header=header, global_norm=norms) == [
+        ("exploding-gradients", "medium"),
+        ("clip-overflow", "high"),
+    ]
+
+
+def test_a_cause_gives_its_figures():
+    series = steps_of(0, 29, global_norm=RISING)
+    alert = Alert(29, 0, 0, "raised", (Finding("loss", "loss", ONE_NAN),), series)
+    (cause,) = diagnose(RunLog("run", (SessionLog(HEADER, series, (alert,)),))).causes
+    assert cause.text == (
+        "The gradients exploded first: their global norm, 1 in the median until step 20, rose to 1e+04 by step 29."
+    )

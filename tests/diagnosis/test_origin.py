@@ -1,0 +1,181 @@
+"""Which of the things that were non-finite was first."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+
+from tb_nanwatch.diagnosis import RunLog, SessionLog, origin_of_alert
+from tb_nanwatch.diagnosis.origin import first_of_run
+from tb_nanwatch.numerics.spans import merge_spans
+from tb_nanwatch.schema.records import Alert, Counts, Finding, Header, Series, Variable
+from tests.event_files import HEADER, VARIABLES, only_at, series_at, steps_of
+
+NO_STEPS = Series(np.zeros(0, np.int64), np.zeros(0, np.int64), {})
+ONE_NAN = Counts(size=4, nan=1, pos_inf=0, neg_inf=0)
+ONE_INF = Counts(size=4, nan=0, pos_inf=1, neg_inf=0)
+
+
+def alert_of(*findings, step=7, first_step=0, window=NO_STEPS, session=0):
+    return Alert(step, session, first_step, "raised", findings, window)
+
+
+def first_of(series, *alerts, header=HEADER):
+    found = first_of_run(RunLog("run", (SessionLog(header, series, alerts),)))
+    return found.origin if found else None
+
+
+@pytest.mark.parametrize(
+    ("role", "name", "place"),
+    [
+        ("input", "x", (7, "input", None, None, "x")),
+        ("weight", "l1/b", (6, "update", "l1", "l1/b", None)),
+        ("tensor", "values", (7, "forward", None, None, "values")),
+        ("loss", "loss", (7, "loss", None, None, None)),
+        ("gradient", "l1/b", (7, "backward", "l1", "l1/b", None)),
+        ("clipped", "l1/b", (7, "clip", "l1", "l1/b", None)),
+    ],
+)
+def test_each_role_has_its_place(role, name, place):
+    origin = origin_of_alert(HEADER, alert_of(Finding(role, name, ONE_INF)))
+    assert (origin.step, origin.phase, origin.layer, origin.variable, origin.tensor) == place
+    assert (origin.kind, origin.counts, origin.evidence) == ("pos_inf", ONE_INF, "records")
+
+
+def test_data_flow_decides_and_not_the_order_of_findings():
+    roles = ("clipped", "gradient", "loss", "tensor", "input")
+    names = ("l1/V", "l1/V", "loss", "values", "x")
+    findings = [Finding(role, name, ONE_NAN) for role, name in zip(roles, names, strict=True)]
+    phases = [origin_of_alert(HEADER, alert_of(*findings[:count])).phase for count in range(1, 6)]
+    assert phases == ["clip", "backward", "loss", "forward", "input"]
+
+
+def test_a_weight_that_was_bad_as_watching_began_is_no_updates_fault():
+    origin = origin_of_alert(HEADER, alert_of(Finding("weight", "l2/V", ONE_NAN), step=0))
+    assert (origin.step, origin.phase, origin.variable) == (0, "weights", "l2/V")
+
+
+def test_the_update_of_the_step_before_goes_before_what_the_bad_weight_caused():
+    findings = [Finding("loss", "loss", ONE_NAN), Finding("weight", "l2/V", ONE_NAN)]
+    origin = origin_of_alert(HEADER, alert_of(*findings))
+    assert (origin.step, origin.phase, origin.variable) == (6, "update", "l2/V")
+
+
+def test_the_step_before_is_the_one_that_was_watched():
+    window = series_at([10, 20, 30])
+    finding = Finding("weight", "l2/V", ONE_NAN)
+    assert origin_of_alert(HEADER, alert_of(finding, step=30, first_step=10, window=window)).step == 20
+
+
+def test_of_gradients_the_first_in_the_backward_pass_is_named():
+    findings = [Finding("gradient", name, ONE_NAN) for name in ("l1/V", "l1/b", "l2/V")]
+    findings[2] = dataclasses.replace(findings[2], counts=ONE_INF)
+    origin = origin_of_alert(HEADER, alert_of(*findings))
+    assert (origin.layer, origin.variable, origin.kind) == ("l2", "l2/V", "pos_inf")
+
+
+def test_an_order_that_is_not_known_is_not_guessed():
+    unordered = tuple(dataclasses.replace(variable, backward_order=None) for variable in VARIABLES)
+    header = Header(0, (*VARIABLES[:2], *unordered[2:]))
+    findings = [Finding("gradient", name, ONE_NAN) for name in ("l1/V", "l2/V")]
+    origin = origin_of_alert(header, alert_of(*findings))
+    assert (origin.layer, origin.variable, origin.counts, origin.kind) == (None, None, None, "nan")
+
+
+@pytest.mark.parametrize("role", ["weight", "clipped"])
+def test_several_variables_are_named_by_what_they_share(role):
+    of_one_layer = [Finding(role, "l1/V", ONE_NAN), Finding(role, "l1/b", ONE_INF)]
+    origin = origin_of_alert(HEADER, alert_of(*of_one_layer))
+    assert (origin.layer, origin.variable, origin.counts, origin.kind) == ("l1", None, None, None)
+    origin = origin_of_alert(HEADER, alert_of(*of_one_layer, Finding(role, "l2/b", ONE_NAN)))
+    assert (origin.layer, origin.variable) == (None, None)
+
+
+def test_a_variable_that_the_header_does_not_know_has_no_layer():
+    origin = origin_of_alert(HEADER, alert_of(Finding("gradient", "l9/V", ONE_NAN)))
+    assert (origin.layer, origin.variable) == (None, "l9/V")
+
+
+def test_the_first_bad_input_is_named_with_its_samples():
+    findings = [Finding("input", "x", ONE_NAN, (2, 5)), Finding("input", "y", ONE_INF, (1,))]
+    origin = origin_of_alert(HEADER, alert_of(*findings))
+    assert (origin.tensor, origin.samples, origin.kind) == ("x", (2, 5), "nan")
+
+
+def test_where_counts_were_not_taken_the_window_tells_the_kind():
+    window = steps_of(6, 7, loss=[1.0, math.nan])
+    origin = origin_of_alert(HEADER, alert_of(Finding("loss", "loss", None), window=window))
+    assert (origin.kind, origin.counts) == ("nan", None)
+    assert origin_of_alert(HEADER, alert_of(Finding("loss", "loss", None))).kind is None
+
+
+@pytest.mark.parametrize(
+    ("norms", "place"),
+    [
+        ({"tensor_norm": only_at(7, math.nan, first=0, last=9)}, (7, "forward", None, None, "values", "nan")),
+        ({"loss": only_at(7, math.nan, first=0, last=9)}, (7, "loss", None, None, None, "nan")),
+        (
+            {"grad_norm": only_at(7, math.nan, first=0, last=9, width=4, column=1)},
+            (7, "backward", "l1", "l1/b", None, "nan"),
+        ),
+        (
+            {"weight_norm": only_at(7, math.nan, first=0, last=9, width=4, column=2)},
+            (6, "update", "l2", "l2/V", None, "nan"),
+        ),
+        (
+            {"weight_norm": only_at(0, math.nan, first=0, last=9, width=4, column=2)},
+            (0, "weights", "l2", "l2/V", None, "nan"),
+        ),
+        ({"loss": only_at(7, math.inf, first=0, last=9)}, (7, "loss", None, None, None, None)),
+    ],
+)
+def test_columns_alone_tell_where_an_alert_was_lost(norms, place):
+    origin = first_of(steps_of(0, 9, **norms))
+    found = (origin.step, origin.phase, origin.layer, origin.variable, origin.tensor, origin.kind)
+    assert found == place
+    assert origin.counts is None
+
+
+def test_a_merged_span_still_tells_the_exact_step():
+    merged = merge_spans(steps_of(0, 9, loss=only_at(7, math.nan, first=0, last=9)), [0, 4])
+    assert first_of(merged).step == 7
+    weights = only_at(7, math.nan, first=0, last=9, width=4)
+    assert first_of(merge_spans(steps_of(0, 9, weight_norm=weights), [0, 4])).step == 6
+    assert first_of(merge_spans(steps_of(0, 9, weight_norm=weights), [0, 7])).step == 6
+
+
+def test_a_clipped_gradient_alone_is_the_clips_fault():
+    header = dataclasses.replace(HEADER, clip="scale")
+    norms = only_at(3, math.nan, first=0, last=4, width=4, column=3)
+    origin = first_of(steps_of(0, 4, header=header, clipped_norm=norms), header=header)
+    assert (origin.step, origin.phase, origin.variable) == (3, "clip", "l2/b")
+
+
+def test_an_alert_is_asked_before_the_columns_of_the_same_place():
+    series = steps_of(0, 7, loss=only_at(7, math.nan, first=0, last=7))
+    assert first_of(series, alert_of(Finding("loss", "loss", ONE_INF))).counts == ONE_INF
+
+
+def test_columns_that_saw_an_earlier_step_go_before_the_alert():
+    series = steps_of(0, 7, loss=only_at(5, math.nan, first=0, last=7))
+    assert first_of(series, alert_of(Finding("loss", "loss", ONE_INF))).step == 5
+
+
+def test_of_two_sessions_the_earlier_goes_first_whatever_its_step():
+    late = SessionLog(HEADER, NO_STEPS, (alert_of(Finding("loss", "loss", ONE_NAN), step=90),))
+    early = SessionLog(HEADER, NO_STEPS, (alert_of(Finding("loss", "loss", ONE_NAN), step=40, session=1),))
+    assert first_of_run(RunLog("run", (late, early))).origin.step == 90
+
+
+def test_a_finite_run_has_no_first_bad_step():
+    assert first_of(steps_of(0, 9)) is None
+    assert first_of_run(RunLog("run")) is None
+
+
+def test_two_variables_without_an_owner_share_no_layer():
+    header = Header(0, (Variable("a", None, (1,), "float32"), Variable("b", None, (1,), "float32")))
+    findings = [Finding("weight", name, ONE_NAN) for name in ("a", "b")]
+    assert origin_of_alert(header, alert_of(*findings)).layer is None

@@ -1,0 +1,149 @@
+"""When a finite run gets a warning, and above all when it does not."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tb_nanwatch.diagnosis import SessionLog
+from tb_nanwatch.diagnosis.signs import find_explosion, find_frozen
+from tb_nanwatch.numerics.spans import merge_spans
+from tb_nanwatch.schema.records import Variable
+from tests.event_files import HEADER, series_at, steps_of
+
+
+def explosion_of(norms, *, bad_step=None, **more):
+    series = steps_of(0, len(norms) - 1, global_norm=norms, **more)
+    return find_explosion(SessionLog(HEADER, series), bad_step=bad_step)
+
+
+def test_an_explosion_begins_where_the_norm_rises_and_stays():
+    found = explosion_of([2.0] * 20 + [2e3, 5e3, 8e9])
+    assert (found.first_step, found.before, found.peak, found.spans) == (20, 2.0, pytest.approx(8e9), 3)
+    assert found.warning.text == (
+        "The gradients explode from step 20 on: their global norm rose from 2, the median until then, to 8e+09."
+    )
+
+
+def test_a_thousandfold_is_needed():
+    assert explosion_of([2.0] * 20 + [1.99e3] * 10) is None
+
+
+def test_a_norm_that_comes_down_again_is_no_explosion():
+    assert explosion_of([2.0] * 20 + [1e6] * 30 + [2.0]) is None
+
+
+def test_the_start_of_a_run_is_no_baseline():
+    assert explosion_of([2.0] * 4 + [1e6] * 20) is None
+    assert explosion_of([2.0] * 10 + [1e6] * 5).first_step == 10
+
+
+def test_a_spike_in_the_last_steps_of_a_finite_run_is_no_explosion():
+    assert explosion_of([2.0] * 50 + [1e9, 1e9]) is None
+
+
+def test_one_step_is_enough_before_a_nonfinite_one():
+    norms = [2.0] * 50 + [1e9, math.nan]
+    assert explosion_of(norms, bad_step=51).first_step == 50
+
+
+def test_what_comes_after_the_bad_step_proves_nothing():
+    norms = [2.0] * 50 + [math.nan] + [1e9] * 50
+    assert explosion_of(norms, bad_step=50) is None
+
+
+def test_gradients_that_wake_up_do_not_explode():
+    assert explosion_of([1e-9] * 50 + [0.5] * 50) is None
+    assert explosion_of([0.0] * 50 + [5.0] * 50) is None
+
+
+def test_peaks_in_long_spans_are_no_explosion():
+    # Every hundredth step is high; merged into spans of 100, every span has a high peak.
+    norms = np.where(np.arange(3000) % 100 == 99, 5e3, 1.0)
+    norms[:100] = 1.0
+    series = merge_spans(steps_of(0, 2999, global_norm=norms), [*range(100), *range(100, 3000, 100)])
+    assert find_explosion(SessionLog(HEADER, series), bad_step=None) is None
+
+
+def test_the_layer_that_grew_most_is_named():
+    grads = np.ones((30, 4))
+    grads[20:, 2:] = 1e5
+    grads[20:, :2] = 1e2
+    found = explosion_of([2.0] * 20 + [1e5] * 10, grad_norm=grads)
+    assert found.layer == "l2"
+    assert "most of all in the layer l2." in found.warning.text
+
+
+def test_layers_that_grew_alike_are_not_told_apart():
+    assert explosion_of([2.0] * 20 + [1e5] * 10, grad_norm=np.ones((30, 4))).layer is None
+
+
+@given(st.lists(st.floats(min_value=0.01, max_value=9.0), max_size=200))
+def test_a_norm_within_three_orders_of_magnitude_never_explodes(norms):
+    if norms:
+        assert explosion_of(norms) is None
+
+
+@given(st.lists(st.floats(min_value=0, max_value=1e30), min_size=11, max_size=80))
+def test_the_onset_is_the_one_a_slow_search_finds(norms):
+    values = np.float32(norms).astype(np.float64)
+    slow = next(
+        (
+            row
+            for row in range(10, len(values) - 2)
+            if (median := np.median(values[:row])) > 0 and values[row:].min() >= max(1000 * median, 1.0)
+        ),
+        None,
+    )
+    found = explosion_of(values)
+    assert (found.first_step if found else None) == slow
+
+
+CLIPPED = dataclasses.replace(HEADER, clip="other")
+
+
+def frozen_of(*, ratio, grad, header=CLIPPED, steps=3):
+    norms = {"clip_ratio": np.asarray(ratio), "grad_norm": np.asarray(grad)}
+    series = series_at(range(steps), header=header, **norms)
+    return find_frozen(SessionLog(header, series))
+
+
+def test_a_gradient_too_large_to_be_squared_and_clipped_to_nothing_is_frozen():
+    warning = frozen_of(ratio=[[1, 1, 1, 1], [1, 1, 0, 1], [1, 1, 0, 1]], grad=[[1, 1, 1, 1], *[[1, 1, 2e19, 1]] * 2])
+    assert (warning.kind, warning.first_step, warning.layer) == ("frozen", 1, "l2")
+    assert warning.text == (
+        "From step 1 on, clipping left nothing of the finite gradient of l2/V: what is clipped to 0 does not learn."
+    )
+
+
+def test_half_precision_is_frozen_sooner():
+    variables = (*HEADER.variables[:3], Variable("l2/b", "l2", (1,), "float16"))
+    header = dataclasses.replace(CLIPPED, variables=variables)
+    warning = frozen_of(ratio=[[1, 1, 1, 0]] * 3, grad=[[1, 1, 1, 300]] * 3, header=header)
+    assert warning.first_step == 0
+
+
+def test_a_mask_is_no_freeze():
+    assert frozen_of(ratio=[[1, 1, 0, 0]] * 3, grad=[[1, 1, 5, 5]] * 3) is None
+
+
+def test_a_clip_that_leaves_nothing_of_any_gradient_is():
+    warning = frozen_of(ratio=[[0, 0, 0, 1]] * 3, grad=[[5, 5, 5, 0]] * 3)
+    assert (warning.first_step, warning.layer) == (0, None)
+    assert "of l1/V and of 2 more:" in warning.text
+
+
+def test_beside_an_infinite_gradient_nothing_is_frozen():
+    assert frozen_of(ratio=[[0, 0, 0, math.nan]] * 3, grad=[[5, 5, 5, math.inf]] * 3) is None
+
+
+def test_a_log_without_these_statistics_has_no_warning():
+    series = steps_of(0, 5)
+    bare = dataclasses.replace(series, columns={})
+    assert find_explosion(SessionLog(HEADER, bare), bad_step=None) is None
+    assert find_frozen(SessionLog(HEADER, bare)) is None

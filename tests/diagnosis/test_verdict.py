@@ -1,0 +1,104 @@
+"""The verdict as a whole."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+
+from tb_nanwatch.diagnosis import RunLog, SessionLog, diagnose
+from tb_nanwatch.diagnosis.run_log import layer_columns, steps_held
+from tb_nanwatch.diagnosis.verdict import deciding_session
+from tb_nanwatch.numerics.spans import merge_spans
+from tb_nanwatch.schema.records import Alert, Counts, Finding, Header, Series, Variable
+from tests.event_files import HEADER, series_at, steps_of
+
+NO_STEPS = Series(np.zeros(0, np.int64), np.zeros(0, np.int64), {})
+ONE_NAN = Counts(size=1, nan=1, pos_inf=0, neg_inf=0)
+
+
+def session_of(series, *alerts, number=0):
+    return SessionLog(dataclasses.replace(HEADER, session=number), series, alerts)
+
+
+def loss_alert(step, *, session=0):
+    return Alert(step, session, 0, "raised", (Finding("loss", "loss", ONE_NAN),), NO_STEPS)
+
+
+def test_a_finite_run_says_how_many_steps_it_was_watched():
+    verdict = diagnose(RunLog("run", (session_of(steps_of(0, 1999)),)))
+    assert (verdict.status, verdict.steps_seen) == ("finite", 2000)
+    assert verdict.text == "Finite in all 2,000 steps."
+    assert (verdict.first, verdict.warnings, verdict.causes, verdict.skipped_steps) == (None, (), (), 0)
+
+
+def test_a_run_with_a_warning_is_not_merely_finite():
+    norms = [1.0] * 20 + [1e5] * 10
+    verdict = diagnose(RunLog("run", (session_of(steps_of(0, 29, global_norm=norms)),)))
+    assert verdict.status == "warning"
+    assert verdict.text.startswith("Finite in all 30 steps. The gradients explode from step 20 on:")
+    assert [(warning.kind, warning.first_step) for warning in verdict.warnings] == [("exploding", 20)]
+
+
+def test_a_nonfinite_step_outweighs_a_warning():
+    norms, losses = [1.0] * 20 + [1e5] * 10, [1.0] * 29 + [math.nan]
+    verdict = diagnose(RunLog("run", (session_of(steps_of(0, 29, global_norm=norms, loss=losses)),)))
+    assert verdict.status == "nonfinite"
+    assert verdict.text == "Step 29: NaN first appeared in the loss."
+    assert [warning.kind for warning in verdict.warnings] == ["exploding"]
+
+
+@pytest.mark.parametrize("sessions", [(), (session_of(NO_STEPS),)])
+def test_a_run_without_steps_is_empty(sessions):
+    verdict = diagnose(RunLog("run", sessions))
+    assert (verdict.status, verdict.text) == ("empty", "No step has been recorded yet.")
+
+
+def test_a_log_with_problems_does_not_speak_of_all_steps():
+    verdict = diagnose(RunLog("run", (session_of(steps_of(0, 9)),), ("a broken file.",)))
+    assert (verdict.text, verdict.problems) == ("Finite in the 10 steps that could be read.", ("a broken file.",))
+    assert diagnose(RunLog("run", (), ("a broken file.",))).text == "No step of this run could be read."
+
+
+def test_an_alert_alone_is_a_step_seen():
+    verdict = diagnose(RunLog("run", (session_of(steps_of(0, 4), loss_alert(4), loss_alert(7)),)))
+    assert verdict.steps_seen == 6
+
+
+def test_sessions_add_up():
+    sessions = (session_of(steps_of(0, 4)), session_of(steps_of(3, 9), number=1))
+    assert diagnose(RunLog("run", sessions)).steps_seen == 12
+
+
+def test_warnings_are_about_the_last_session_of_a_finite_run():
+    exploded = steps_of(0, 29, global_norm=[1.0] * 20 + [1e5] * 10)
+    calm = steps_of(20, 60)
+    assert diagnose(RunLog("run", (session_of(exploded), session_of(calm, number=1)))).status == "finite"
+    assert diagnose(RunLog("run", (session_of(calm), session_of(exploded, number=1)))).status == "warning"
+
+
+def test_the_session_shown_is_the_one_the_verdict_is_about():
+    calm, bad = session_of(steps_of(0, 4)), session_of(steps_of(3, 9), loss_alert(9, session=1), number=1)
+    after = session_of(steps_of(5, 9), number=2)
+    assert deciding_session(RunLog("run", (calm, bad, after))) is bad
+    assert deciding_session(RunLog("run", (calm, after))) is after
+    assert deciding_session(RunLog("run")) is None
+
+
+def test_steps_are_counted_and_not_their_numbers():
+    tens = series_at(np.arange(0, 100, 10))
+    assert steps_held(tens).tolist() == [1] * 10
+    assert steps_held(merge_spans(tens, [0, 4])).tolist() == [4, 6]
+    assert steps_held(merge_spans(steps_of(0, 9), [0, 4])).tolist() == [4, 6]
+
+
+def test_a_span_in_which_nothing_was_measured_counts_its_width():
+    assert steps_held(dataclasses.replace(steps_of(0, 4), columns={})).tolist() == [1] * 5
+
+
+def test_variables_of_a_layer_need_not_stand_together():
+    names = [("a/k", "a"), ("b/k", "b"), ("a/b", "a"), ("lone", None)]
+    header = Header(0, tuple(Variable(name, layer, (1,), "float32") for name, layer in names))
+    assert layer_columns(header) == {"a": [0, 2], "b": [1], None: [3]}

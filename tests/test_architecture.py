@@ -1,0 +1,293 @@
+"""The house has one direction: a part imports only parts above it in ORDER.
+
+Each rule is also shown a tree that breaks it.
+"""
+
+from __future__ import annotations
+
+import ast
+import graphlib
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+import tb_nanwatch
+
+PACKAGE = Path(tb_nanwatch.__file__).parent
+NAME = "tb_nanwatch"
+ORDER = ("errors", "schema", "numerics", "diagnosis", "watch", "reading", "plugin", "cli")
+FRONT_DOORS = ("__init__", "__main__")  # the package itself: may reach any part
+TRAINING_SIDE = frozenset({"watch"})
+VIEWING_SIDE = frozenset({"reading", "plugin", "cli"})
+FRAMEWORKS = ("tensorflow", "keras", "tensorboard.compat.tf")
+VAGUE_NAMES = frozenset({"common", "helper", "helpers", "misc", "util", "utils"})
+# An error carries the records it speaks of: it names their types, and imports nothing when the program runs.
+NAMED_IN_ANNOTATIONS_ONLY = frozenset({("errors", "schema")})
+
+
+@dataclass(frozen=True)
+class Import:
+    """One import: where it stands, the module it names, and whether only a type checker follows it."""
+
+    importer: str
+    imported: str
+    line: int
+    for_types_only: bool
+
+    def __str__(self) -> str:
+        return f"{self.importer}:{self.line} imports {self.imported}"
+
+
+def modules_of(package: Path) -> dict[str, Path]:
+    """Map the dotted name of every module to its file; a folder's name stands for its ``__init__``."""
+    names = {}
+    for path in sorted(package.rglob("*.py")):
+        parts = (NAME, *path.relative_to(package).with_suffix("").parts)
+        names[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return names
+
+
+def named_modules(node: ast.AST, *, importer: str, modules: dict[str, Path]) -> Iterator[str]:
+    """Yield the modules that a statement or call imports."""
+    match node:
+        case ast.Import(names=names):
+            yield from (alias.name for alias in names)
+        case ast.ImportFrom(module=module, names=names, level=level):
+            package = importer if modules[importer].name == "__init__.py" else importer.rpartition(".")[0]
+            above = package.rsplit(".", level - 1)[0] if level else ""
+            base = ".".join(part for part in (above, module) if part)
+            for alias in names:
+                full = f"{base}.{alias.name}"
+                yield full if full in modules or full in FRAMEWORKS or full == f"{NAME}.__version__" else base
+        case ast.Call(
+            func=ast.Name(id="import_module" | "__import__") | ast.Attribute(attr="import_module"),
+            args=[ast.Constant(value=str(name)), *_],
+        ):
+            yield name
+
+
+def is_for_types_only(node: ast.AST) -> bool:
+    """Whether ``node`` is the ``if TYPE_CHECKING:`` that no running program enters."""
+    return isinstance(node, ast.If) and ast.unparse(node.test) in {"TYPE_CHECKING", "typing.TYPE_CHECKING"}
+
+
+def imports_of(package: Path) -> list[Import]:
+    """List every import in ``package``, at the top of a module or inside a function."""
+    modules = modules_of(package)
+    found = []
+    for importer, path in modules.items():
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        typed = {id(inner) for node in ast.walk(tree) if is_for_types_only(node) for inner in ast.walk(node)}
+        for node in ast.walk(tree):
+            found += [
+                Import(importer, imported, line=node.lineno, for_types_only=id(node) in typed)
+                for imported in named_modules(node, importer=importer, modules=modules)
+            ]
+    return found
+
+
+def part_of(module: str) -> str:
+    """Name the part of the house a module of the package belongs to; the package itself is ``__init__``."""
+    return module.split(".")[1] if "." in module else "__init__"
+
+
+def is_ours(module: str) -> bool:
+    return module == NAME or module.startswith(f"{NAME}.")
+
+
+def inner_imports(package: Path) -> Iterator[tuple[Import, str, str]]:
+    """Yield the imports of one part by another, with the names of both; a front door may import anything."""
+    for entry in imports_of(package):
+        if is_ours(entry.imported) and entry.imported != f"{NAME}.__version__":
+            importer, imported = part_of(entry.importer), part_of(entry.imported)
+            if importer != imported and importer not in FRONT_DOORS:
+                yield entry, importer, imported
+
+
+def unknown_parts(package: Path) -> list[str]:
+    """Modules and folders that have no place in the order."""
+    return sorted({part_of(module) for module in modules_of(package)} - {*ORDER, *FRONT_DOORS})
+
+
+def steps_up(package: Path) -> list[str]:
+    """Imports of a part that comes later in the order; the package's own front doors come last."""
+    rank = {part: place for place, part in enumerate((*ORDER, *FRONT_DOORS))}
+    return [
+        str(entry)
+        for entry, importer, imported in inner_imports(package)
+        if rank[imported] > rank[importer]
+        and not (entry.for_types_only and (importer, imported) in NAMED_IN_ANNOTATIONS_ONLY)
+    ]
+
+
+def meetings(package: Path) -> list[str]:
+    """Imports between the training side and the viewing side: they meet in the event file only."""
+    return [
+        str(entry)
+        for entry, importer, imported in inner_imports(package)
+        if (importer in TRAINING_SIDE and imported in VIEWING_SIDE)
+        or (importer in VIEWING_SIDE and imported in TRAINING_SIDE)
+    ]
+
+
+def framework_imports(package: Path) -> list[str]:
+    """Imports of TensorFlow or Keras outside the training side, inside functions too."""
+    return [
+        str(entry)
+        for entry in imports_of(package)
+        if part_of(entry.importer) not in TRAINING_SIDE
+        and any(f"{entry.imported}.".startswith(f"{framework}.") for framework in FRAMEWORKS)
+    ]
+
+
+def cycles(package: Path) -> list[str]:
+    """The first ring of modules that import each other when the program runs, at once or later."""
+    modules = modules_of(package)
+    graph: dict[str, set[str]] = {module: set() for module in modules}
+    for entry in imports_of(package):
+        if entry.imported in modules and not entry.for_types_only:
+            graph[entry.importer].add(entry.imported)
+    try:
+        graphlib.TopologicalSorter(graph).prepare()
+    except graphlib.CycleError as error:
+        return [" -> ".join(error.args[1])]
+    return []
+
+
+def vague_names(package: Path) -> list[str]:
+    """Modules and folders whose name says nothing about what is in them."""
+    return [module for module in modules_of(package) if VAGUE_NAMES & set(module.split("."))]
+
+
+RULES = (unknown_parts, steps_up, meetings, framework_imports, cycles, vague_names)
+Rule = Callable[[Path], list[str]]
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_the_package_keeps_the_rule(rule: Rule) -> None:
+    assert rule(PACKAGE) == []
+
+
+def plant(root: Path, files: dict[str, str]) -> Path:
+    package = root / NAME
+    for name, text in {"__init__.py": "", **files}.items():
+        path = package / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    return package
+
+
+BROKEN = [
+    (unknown_parts, {"extras.py": ""}, ["extras"]),
+    (
+        steps_up,
+        {"schema/stats.py": "from tb_nanwatch import numerics\n", "numerics/__init__.py": ""},
+        ["tb_nanwatch.schema.stats:1 imports tb_nanwatch.numerics"],
+    ),
+    (
+        steps_up,
+        {"schema/__init__.py": "def later():\n    import tb_nanwatch.cli\n", "cli.py": ""},
+        ["tb_nanwatch.schema:2 imports tb_nanwatch.cli"],
+    ),
+    (
+        steps_up,
+        {"schema/__init__.py": "from ..numerics.norms import l2\n", "numerics/norms.py": ""},
+        ["tb_nanwatch.schema:1 imports tb_nanwatch.numerics.norms"],
+    ),
+    (steps_up, {"cli.py": "from tb_nanwatch import Watch\n"}, ["tb_nanwatch.cli:1 imports tb_nanwatch"]),
+    (
+        steps_up,
+        {"errors.py": "from tb_nanwatch.schema import records\n", "schema/records.py": ""},
+        ["tb_nanwatch.errors:1 imports tb_nanwatch.schema.records"],
+    ),
+    (
+        steps_up,
+        {"schema/__init__.py": "if TYPE_CHECKING:\n    import tb_nanwatch.watch\n", "watch/__init__.py": ""},
+        ["tb_nanwatch.schema:2 imports tb_nanwatch.watch"],
+    ),
+    (
+        meetings,
+        {"watch/__init__.py": "", "reading/__init__.py": "import tb_nanwatch.watch\n"},
+        ["tb_nanwatch.reading:1 imports tb_nanwatch.watch"],
+    ),
+    (
+        meetings,
+        {"watch/__init__.py": "from tb_nanwatch.cli import main\n", "cli.py": ""},
+        ["tb_nanwatch.watch:1 imports tb_nanwatch.cli"],
+    ),
+    (
+        framework_imports,
+        {"reading/__init__.py": "def read():\n    import tensorflow as tf\n"},
+        ["tb_nanwatch.reading:2 imports tensorflow"],
+    ),
+    (
+        framework_imports,
+        {"plugin/__init__.py": "from keras.callbacks import Callback\n"},
+        ["tb_nanwatch.plugin:1 imports keras.callbacks"],
+    ),
+    (
+        framework_imports,
+        {"cli.py": "from tensorboard.compat import tf\n"},
+        ["tb_nanwatch.cli:1 imports tensorboard.compat.tf"],
+    ),
+    (
+        framework_imports,
+        {"__init__.py": "import importlib\ntf = importlib.import_module('tensorflow')\n"},
+        ["tb_nanwatch:2 imports tensorflow"],
+    ),
+    (
+        cycles,
+        {
+            "schema/__init__.py": "",
+            "schema/a.py": "import tb_nanwatch.schema.b\n",
+            "schema/b.py": "def later():\n    from tb_nanwatch.schema import a\n",
+        },
+        ["tb_nanwatch.schema.a -> tb_nanwatch.schema.b -> tb_nanwatch.schema.a"],
+    ),
+    (vague_names, {"watch/__init__.py": "", "watch/utils.py": ""}, ["tb_nanwatch.watch.utils"]),
+]
+
+
+@pytest.mark.parametrize(("rule", "files", "found"), BROKEN)
+def test_the_rule_finds_what_breaks_it(
+    rule: Rule, files: dict[str, str], found: list[str], tmp_path: Path
+) -> None:
+    assert rule(plant(tmp_path, files)) == found
+
+
+def test_every_rule_has_a_tree_that_breaks_it() -> None:
+    assert {rule for rule, _, _ in BROKEN} == set(RULES)
+
+
+SOUND = {
+    "__main__.py": "from tb_nanwatch.cli import main\n",
+    "errors.py": "if TYPE_CHECKING:\n    from tb_nanwatch.schema.records import Alert\n",
+    "schema/__init__.py": "",
+    "schema/records.py": "import tb_nanwatch.errors\n",
+    "watch/__init__.py": "import tensorflow as tf\nfrom tb_nanwatch import __version__\n",
+    "reading/__init__.py": "from tensorboard.compat.tensorflow_stub.io import gfile\n",
+    "cli.py": "def main():\n    from tb_nanwatch.reading import anything\n",
+}
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_the_rule_accepts_a_sound_tree(rule: Rule, tmp_path: Path) -> None:
+    assert rule(plant(tmp_path, SOUND)) == []
+
+
+VIEWING_MODULES = ("tb_nanwatch", "tb_nanwatch.plugin.loader", "tb_nanwatch.reading", "tb_nanwatch.cli")
+
+
+@pytest.mark.parametrize("module", VIEWING_MODULES)
+def test_importing_the_viewing_side_leaves_tensorflow_unloaded(module: str) -> None:
+    program = f"import sys, {module}; print(sorted({{'tensorflow', 'keras'}} & set(sys.modules)))"
+    environment = {**os.environ, "PYTHONPATH": str(PACKAGE.parent)}
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout.strip()) == (0, "[]"), done.stderr
