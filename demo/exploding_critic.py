@@ -134,10 +134,15 @@ def draw_batches(transitions: Transitions, *, seed: int, steps: int) -> tf.data.
     return rows.shuffle(TRANSITIONS, seed=seed).repeat().batch(BATCH_SIZE).take(steps)
 
 
-def make_train_step(
-    watch: tb_nanwatch.Watch, critic: Critic, *, optimizer: keras.Optimizer, clip_norm: float | None
-) -> Callable[..., tf.Tensor]:
-    """Return the training step, which takes a batch of transitions and returns the loss."""
+def train(
+    watch: tb_nanwatch.Watch,
+    critic: Critic,
+    batches: tf.data.Dataset,
+    *,
+    optimizer: keras.Optimizer,
+    clip_norm: float | None,
+) -> None:
+    """Take one step for each batch; the watch raises NonFiniteError at the first that is not finite."""
     variables = critic.variables
 
     @watch.step
@@ -151,18 +156,9 @@ def make_train_step(
         watch.apply_gradients(optimizer, zip(clipped, variables, strict=True), raw=gradients, loss=loss)
         return loss
 
-    return train_step
-
-
-def train(train_step: Callable[..., tf.Tensor], batches: tf.data.Dataset) -> str:
-    """Train until the batches are used up or a value is non-finite, and return what happened in words."""
-    try:
-        with Progress() as progress:
-            for batch in progress.track(batches, description="Training the critic"):
-                train_step(*batch)
-    except tb_nanwatch.NonFiniteError as error:
-        return str(error)
-    return f"All {len(batches):,} steps stayed finite."
+    with Progress() as progress:
+        for batch in progress.track(batches, description="Training the critic"):
+            train_step(*batch)
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -186,9 +182,12 @@ def main() -> None:
     critic = Critic(activation=arguments.activation, init=arguments.init)
     optimizer = OPTIMIZERS[arguments.optimizer](arguments.learning_rate)
     batches = draw_batches(collect_transitions(arguments.seed), seed=arguments.seed, steps=arguments.steps)
-    with tb_nanwatch.Watch(arguments.logdir / arguments.activation, critic.variables) as watch:
-        train_step = make_train_step(watch, critic, optimizer=optimizer, clip_norm=arguments.clip_norm)
-        print(train(train_step, batches))
+    try:
+        with tb_nanwatch.Watch(arguments.logdir / arguments.activation, critic.variables) as watch:
+            train(watch, critic, batches, optimizer=optimizer, clip_norm=arguments.clip_norm)
+        print(f"All {arguments.steps:,} steps stayed finite.")
+    except tb_nanwatch.NonFiniteError as error:
+        print(error)
     print(f"The NaN Watch tab shows it: tensorboard --logdir {arguments.logdir}")
 
 

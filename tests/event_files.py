@@ -71,7 +71,7 @@ class RunWriter:
     def __init__(self, directory: Path, *, name: str = "events.out.tfevents.0.here") -> None:
         directory.mkdir(parents=True, exist_ok=True)
         self.path = directory / name
-        self.path.write_bytes(_framed(event_pb2.Event(wall_time=1.0, file_version="brain.Event:2")))
+        self.path.write_bytes(framed(event_pb2.Event(wall_time=1.0, file_version="brain.Event:2").SerializeToString()))
         self._clock = 1.0
 
     def header(self, header: Header = HEADER) -> RunWriter:
@@ -100,11 +100,11 @@ class RunWriter:
         self._clock += 1.0
         event = event_pb2.Event(wall_time=self._clock, step=step, summary=summary_pb2.Summary(value=[value]))
         with self.path.open("ab") as file:
-            file.write(_framed(event))
+            file.write(framed(event.SerializeToString()))
         return self
 
 
-def _framed(event: event_pb2.Event) -> bytes:
-    data = event.SerializeToString()
+def framed(data: bytes) -> bytes:
+    """Return a record as event files hold them: length, payload, and the checksum of each."""
     length = struct.pack("<Q", len(data))
     return length + struct.pack("<I", masked_crc32c(length)) + data + struct.pack("<I", masked_crc32c(data))

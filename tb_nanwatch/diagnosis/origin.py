@@ -130,7 +130,11 @@ def _foremost(header: Header, together: list[Sighting]) -> list[Sighting]:
     known = [order for order in orders if order is not None]
     if phase != "backward" or len(known) < len(orders):
         return together
-    return [sighting for sighting, order in zip(together, orders, strict=True) if order == min(known)]
+    # The backward pass reaches layers one after the other; within a layer nothing says which gradient was first.
+    foremost = together[orders.index(min(known))]
+    layer_of = {variable.name: variable.layer for variable in header.variables}
+    layer = layer_of.get(foremost.name)
+    return [one for one in together if one is foremost or (layer is not None and layer_of.get(one.name) == layer)]
 
 
 def _described(header: Header, chosen: list[Sighting]) -> Origin:

@@ -38,7 +38,9 @@ class Call:
     def _arrays(self) -> Iterator[tuple[str, Any]]:
         for name, argument in self._named().items():
             for path, leaf in _leaves(name, argument):
-                if isinstance(leaf, (tf.Tensor, np.ndarray, float, np.generic)):
+                if isinstance(leaf, tf.Tensor):
+                    yield path, leaf.numpy()
+                elif isinstance(leaf, np.ndarray | np.generic | float):
                     yield path, np.asarray(leaf)
 
     def _named(self) -> dict[str, Any]:

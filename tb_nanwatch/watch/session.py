@@ -41,6 +41,8 @@ class Session:
         """
         self._layout, self._policy, self._writer = layout, policy, writer
         self._recorder, self._counted = recorder, counted
+        self._steps = np.zeros(recorder.window, np.int64)
+        self._last_raw = -1
         self._stalled = False
         self._settled = -1
         self.steps_seen = 0
@@ -62,7 +64,8 @@ class Session:
         first = max(self.steps_seen, written - self._recorder.window)
         self.steps_seen = written
         if first < written:
-            rows, steps, counts = self._read(first, written, incident)
+            rows, raw = self._recorder.rows(first, written)
+            steps, counts = self._number(first, raw), _counts_at(first, incident)
             for segment in _segments(steps):
                 self._take(rows[segment], steps[segment], _shifted(counts, segment))
         return self._settle(*incident, action=action, inputs=inputs) if incident else None
@@ -81,29 +84,32 @@ class Session:
         self._first_step = self._last_step = -1
         self._thinner = Thinner()
 
-    def _read(
-        self, first: int, last: int, incident: tuple[int, IntArray] | None
-    ) -> tuple[Rows, IntArray, dict[int, IntArray]]:
-        rows, steps = self._recorder.rows(first, last)
-        steps = np.arange(first, last) if self._counted else self._advancing(steps)
-        counts = {incident[0] - first: incident[1]} if incident and first <= incident[0] < last else {}
-        return rows, steps, counts
+    def _number(self, first: int, raw: IntArray) -> IntArray:
+        """Number the rows from ``first`` on, and remember by which step each goes."""
+        steps = np.arange(first, first + len(raw)) if self._counted else self._advancing(raw)
+        self._steps[np.arange(first, first + len(raw)) % self._recorder.window] = steps
+        return steps
 
-    def _advancing(self, steps: IntArray) -> IntArray:
-        stalled = np.flatnonzero(np.diff(steps) == 0)
-        if not len(stalled):
-            return steps
+    def _advancing(self, raw: IntArray) -> IntArray:
+        before = np.concatenate([[self._last_raw], raw[:-1]])
+        self._last_raw = int(raw[-1])
+        if not np.any(raw == before):
+            return raw
+        self._warn_of_stall(int(raw[raw == before][0]))
+        steps, last = raw.copy(), self._last_step
+        for place, (now, previous) in enumerate(zip(raw.tolist(), before.tolist(), strict=True)):
+            last = max(now, last + 1) if now >= previous else now
+            steps[place] = last
+        return steps
+
+    def _warn_of_stall(self, step: int) -> None:
         if not self._stalled:
             self._stalled = True
             warnings.warn(
-                f"the step given to tb_nanwatch must grow from one training step to the next; it stood at"
-                f" {steps[stalled[0]]}, so steps are counted on from there",
+                f"the step given to tb_nanwatch must grow from one training step to the next; it stood at {step},"
+                " so steps are counted on from there",
                 stacklevel=2,
             )
-        counted = steps.copy()
-        for place in stalled + 1:
-            counted[place] = max(counted[place], counted[place - 1] + 1)
-        return counted
 
     def _take(self, rows: Rows, steps: IntArray, counts: dict[int, IntArray]) -> None:
         if self.header is not None and steps[0] <= self._last_step:
@@ -131,8 +137,10 @@ class Session:
         self._settled = number
         if action == "raised":
             self._recorder.forget_incident()
-        # Where bad step follows bad step, as in a run that is only recorded, the first of them is the alert.
-        if number < self.steps_seen - self._recorder.window or self._recorder.is_bad(number - 1):
+        elif self._recorder.is_bad(number - 1):
+            # Where bad step follows bad step in a run that is only recorded, the first of them is the alert.
+            return None
+        if number < self.steps_seen - self._recorder.window:
             return None
         return self._alert(self._window(number, table), action, (*inputs, *self._layout.findings(table)))
 
@@ -153,9 +161,10 @@ class Session:
 
     def _window(self, number: int, table: IntArray) -> Series:
         first = max(0, self.steps_seen - self._recorder.window)
-        rows, steps, counts = self._read(first, number + 1, (number, table))
+        rows, _ = self._recorder.rows(first, number + 1)
+        steps = self._steps[np.arange(first, number + 1) % self._recorder.window]
         kept = _segments(steps)[-1]
-        return self._layout.decode(rows[kept], steps[kept], _shifted(counts, kept))
+        return self._layout.decode(rows[kept], steps[kept], _shifted(_counts_at(first, (number, table)), kept))
 
     def _write_rest(self) -> None:
         for generation, spans in self._thinner.rest():
@@ -177,6 +186,10 @@ def _segments(steps: IntArray) -> list[slice]:
     """Cut where steps go back."""
     cuts = [0, *(np.flatnonzero(np.diff(steps) <= 0) + 1).tolist(), len(steps)]
     return [slice(a, b) for a, b in pairwise(cuts)]
+
+
+def _counts_at(first: int, incident: tuple[int, IntArray] | None) -> dict[int, IntArray]:
+    return {} if incident is None else {incident[0] - first: incident[1]}
 
 
 def _shifted(counts: dict[int, IntArray], segment: slice) -> dict[int, IntArray]:

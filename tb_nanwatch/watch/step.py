@@ -37,9 +37,9 @@ class StepFunction:
         """
         self._listener = listener
         self._options = tf_function_options
-        self._function = function
+        self._function: Any = function
         self._python: Callable[..., Any] = getattr(function, "python_function", function)
-        self._run = function if _is_tf_function(function) else self._traced(function)
+        self._run = self._compiled()
         functools.update_wrapper(self, self._python)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -71,14 +71,19 @@ class StepFunction:
         bind: Callable[[object, type], Callable[..., Any]] = self._function.__get__
         return bind(instance, type(instance))
 
-    def _traced(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        @functools.wraps(function)
+    def _compiled(self) -> Callable[..., Any]:
+        # With the user's own signature, TensorFlow tells arguments apart as it would without the watch.
+        @functools.wraps(self._python)
         def traced(*args: Any, **kwargs: Any) -> Any:
-            result = function(*args, **kwargs)
+            result = self._python(*args, **kwargs)
             if not tf.executing_eagerly():
                 self._listener.step_traced(tf.compat.v1.get_default_graph())
             return result
 
+        if _is_tf_function(self._function):
+            # Only its own copy keeps a tf.function's options while it compiles another Python function.
+            copied: Callable[..., Any] = self._function._clone(traced)
+            return copied
         compiled: Callable[..., Any] = tf.function(traced, **self._options)
         return compiled
 

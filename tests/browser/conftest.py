@@ -21,10 +21,12 @@ from tests.event_files import RunWriter, series_at, steps_of
 
 LAYERS = ("l3", "l3_1", "l3_2", "l3_3", "l4")
 BAD_STEP = 411
+NAMES = [(f"{layer}/{part}", layer) for layer in LAYERS for part in ("V", "g", "b")]
 CRITIC = Header(
     session=0,
     variables=tuple(
-        Variable(f"{layer}/{part}", layer, (64,), "float32") for layer in LAYERS for part in ("V", "g", "b")
+        Variable(name, layer, (64,), "float32", backward_order=len(NAMES) - 1 - place)
+        for place, (name, layer) in enumerate(NAMES)
     ),
     stats=("grad_norm", "clipped_norm", "clip_ratio", "weight_norm", "loss", "global_norm"),
     clip="scale",
@@ -47,7 +49,7 @@ def write_critic(directory: Path) -> None:
     noise = np.random.default_rng(0).lognormal(0, 0.2, (len(steps), width))
     norms = growth[:, None] * noise * np.linspace(0.1, 2, width)
     ratio = np.minimum(1, 15 / np.linalg.norm(norms, axis=1))[:, None] * np.ones(width)
-    norms[BAD_STEP, :6] = np.nan
+    norms[BAD_STEP, :3] = np.nan
     norms[BAD_STEP, 3] = np.inf
     measured = {"grad_norm": norms, "clipped_norm": norms * ratio, "clip_ratio": ratio, "loss": growth / 10}
     before = {stat: values[:-1] for stat, values in measured.items()}

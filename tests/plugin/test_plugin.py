@@ -1,0 +1,324 @@
+"""The routes as TensorBoard's own application serves them, over real event files."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import urllib.parse
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from tensorboard.backend import application
+from tensorboard.backend.event_processing.data_provider import MultiplexerDataProvider
+from tensorboard.backend.event_processing.plugin_event_multiplexer import EventMultiplexer
+from tensorboard.plugins.base_plugin import TBContext
+from werkzeug.test import Client
+
+from tb_nanwatch.plugin import plugin as plugin_module
+from tb_nanwatch.plugin.plugin import NanWatchPlugin
+from tb_nanwatch.schema.records import Alert, Counts, Finding
+from tests.event_files import HEADER, RunWriter, only_at, series_at, steps_of
+
+PREFIX = "/data/plugin/nanwatch"
+CLIPPED = dataclasses.replace(HEADER, clip="scale", session=1)
+
+
+def loss_alert(step, *, window, session=0, findings=()):
+    bad_loss = Finding("loss", "loss", Counts(size=64, nan=0, pos_inf=3, neg_inf=0))
+    return Alert(step, session, 0, "raised", (bad_loss, *findings), window)
+
+
+def write_runs(logdir):
+    losses = only_at(29, math.inf, first=0, last=29)
+    grads = only_at(29, math.nan, first=0, last=29, width=4, column=2)
+    series = steps_of(0, 29, loss=losses, grad_norm=grads)
+    gradient = Finding("gradient", "l2/V", Counts(size=4, nan=4, pos_inf=0, neg_inf=0))
+    alert = loss_alert(29, window=series, findings=(gradient,))
+    RunWriter(logdir / "relu" / "nanwatch").header().spans(series).alert(alert)
+    RunWriter(logdir / "tanh" / "nanwatch").header().spans(steps_of(0, 99))
+    ratios = np.array([[1.0, 0.5, 0.25, 1.0]] * 50)
+    RunWriter(logdir / "twice" / "nanwatch").header().spans(steps_of(0, 99)).header(CLIPPED).spans(
+        steps_of(50, 99, header=CLIPPED, clip_ratio=ratios), session=1
+    )
+    weight = Finding("weight", "l1/b", Counts(size=4, nan=1, pos_inf=0, neg_inf=0))
+    RunWriter(logdir / "update" / "nanwatch").header().spans(series_at([10, 20, 30])).alert(
+        dataclasses.replace(loss_alert(30, window=series_at([10, 20, 30])), findings=(weight,))
+    )
+    RunWriter(logdir / "new" / "nanwatch").header()
+
+
+@pytest.fixture(scope="module")
+def provider(tmp_path_factory):
+    logdir = tmp_path_factory.mktemp("logdir")
+    write_runs(logdir)
+    multiplexer = EventMultiplexer(tensor_size_guidance={"nanwatch": 0})
+    multiplexer.AddRunsFromDirectory(str(logdir)).Reload()
+    return MultiplexerDataProvider(multiplexer, str(logdir))
+
+
+def client_of(provider, *, path_prefix=""):
+    plugin = NanWatchPlugin(TBContext(data_provider=provider))
+    return Client(application.TensorBoardWSGI([plugin], path_prefix=path_prefix, data_provider=provider))
+
+
+@pytest.fixture(scope="module")
+def client(provider):
+    return client_of(provider)
+
+
+def ask(client, route, **parameters):
+    response = client.get(f"{PREFIX}/{route}?{urllib.parse.urlencode(parameters)}")
+    assert response.status_code == 200, response.text
+    assert response.mimetype == "application/json"
+    return json.loads(response.text, parse_constant=lambda constant: pytest.fail(f"{constant} is no JSON"))
+
+
+def refusal(client, query):
+    response = client.get(f"{PREFIX}/{query}")
+    assert response.mimetype == "text/plain"
+    return response.status_code, response.text
+
+
+def test_verdicts_tell_of_every_run(client):
+    answer = ask(client, "verdicts")
+    assert answer["schema"] == 1
+    assert [(run["run"], run["status"], run["steps_seen"]) for run in answer["runs"]] == [
+        ("new", "empty", 0),
+        ("relu", "nonfinite", 30),
+        ("tanh", "finite", 100),
+        ("twice", "finite", 150),
+        ("update", "nonfinite", 3),
+    ]
+
+
+def test_one_verdict_can_be_asked_for(client):
+    (run,) = ask(client, "verdicts", run="relu")["runs"]
+    assert run["text"] == "Step 29: +Inf first appeared in the loss (3 of 64 elements)."
+    assert run["first"]["counts"] == {"size": 64, "nan": 0, "pos_inf": 3, "neg_inf": 0}
+
+
+def test_a_series_has_the_steps_statistics_the_ratio_and_the_tensors(client):
+    answer = ask(client, "series", run="relu")
+    assert (answer["session"], answer["sessions"]) == (0, [0])
+    assert answer["first_step"] == answer["last_step"] == list(range(30))
+    names = ["loss", "global_norm", "clipped_global_norm", "clip_ratio"]
+    assert [curve["name"] for curve in answer["curves"]] == names
+    loss = answer["curves"][0]
+    assert (loss["max"][28:], loss["kinds"][28:]) == ([1.0, None], [0, 8])
+    assert answer["curves"][2]["min"] == []
+    assert [curve["name"] for curve in answer["tensors"]] == ["values"]
+
+
+def test_a_series_is_thinned_and_cut(client):
+    answer = ask(client, "series", run="tanh", points=10)
+    assert (answer["first_step"], answer["last_step"][-1]) == (list(range(0, 100, 10)), 99)
+    assert {len(curve["mean"]) for curve in answer["curves"] + answer["tensors"]} == {10}
+    answer = ask(client, "series", run="tanh", first=7, last=9)
+    assert answer["first_step"] == [7, 8, 9]
+
+
+def test_a_restarted_run_shows_the_session_that_is_asked_for(client):
+    answer = ask(client, "series", run="twice")
+    assert (answer["session"], answer["sessions"], answer["first_step"][0]) == (1, [0, 1], 50)
+    answer = ask(client, "series", run="twice", session=0)
+    assert (answer["session"], answer["first_step"][0]) == (0, 0)
+    assert ask(client, "heatmap", run="twice", session=0)["session"] == 0
+
+
+def test_the_ratio_of_a_step_is_the_smallest_of_its_variables(client):
+    ratio = ask(client, "series", run="twice", session=1)["curves"][-1]
+    assert (ratio["name"], set(ratio["min"]), ratio["max"]) == ("clip_ratio", {0.25}, [])
+
+
+def test_a_heatmap_has_a_row_for_each_layer(client):
+    answer = ask(client, "heatmap", run="relu", columns=3)
+    assert answer["rows"] == [
+        {"label": "l1", "layer": "l1", "variable": None},
+        {"label": "l2", "layer": "l2", "variable": None},
+    ]
+    assert answer["first_step"] == [0, 10, 20]
+    assert answer["values"] == [[1.41421] * 3] * 2
+    assert answer["kinds"] == [[0, 0, 0], [0, 0, 1]]
+
+
+def test_a_heatmap_has_a_row_for_each_variable(client):
+    answer = ask(client, "heatmap", run="twice", by="variable", stat="clip_ratio", keeps="min", columns=1)
+    assert [row["label"] for row in answer["rows"]] == ["l1/V", "l1/b", "l2/V", "l2/b"]
+    assert answer["values"] == [[1.0], [0.5], [0.25], [1.0]]
+
+
+def test_what_was_not_recorded_has_no_rows(client):
+    answer = ask(client, "heatmap", run="new")
+    assert (answer["rows"], answer["values"], answer["first_step"]) == ([], [], [])
+
+
+def test_an_alert_shows_the_last_sixteen_steps_one_by_one(client):
+    answer = ask(client, "alert", run="relu", step=29)
+    assert (answer["step"], answer["action"], answer["steps"]) == (29, "raised", list(range(14, 30)))
+    assert answer["loss"][-2:] == [1.0, None]
+    assert [(row["role"], row["name"], row["layer"]) for row in answer["findings"]] == [
+        ("loss", "loss", None),
+        ("gradient", "l2/V", "l2"),
+    ]
+    (row,) = [row for row in answer["variables"] if row["name"] == "l2/V"]
+    assert (row["grad_norm"][-2:], row["clipped_norm"][-2:], row["kinds"][-2:]) == ([1.0, None], [1.0, None], [0, 1])
+    assert row["weight_norm"][-1] == 1.0
+
+
+def test_an_alert_is_found_by_the_step_that_its_verdict_names(client):
+    (run,) = ask(client, "verdicts", run="update")["runs"]
+    assert (run["first"]["step"], run["first"]["phase"]) == (20, "update")
+    assert ask(client, "alert", run="update", step=20)["step"] == 30
+    assert ask(client, "alert", run="update", step=30)["step"] == 30
+
+
+@pytest.mark.parametrize(
+    ("query", "code", "sentence"),
+    [
+        ("series", 400, "Invalid argument: run must be given."),
+        ("series?run=nobody", 404, "Not found: the run must be one of those that `verdicts` lists."),
+        ("verdicts?run=nobody", 404, "Not found: the run must be one of those that `verdicts` lists."),
+        ("verdicts?runs=relu", 400, "Invalid argument: parameters must be among run; got 'runs'."),
+        ("verdicts?run=a&run=b", 400, "Invalid argument: run must be given once; got it more than once."),
+        ("series?run=relu&points=0", 400, "Invalid argument: points must be a whole number from 1 to 2000; got '0'."),
+        (
+            "series?run=relu&points=2001",
+            400,
+            "Invalid argument: points must be a whole number from 1 to 2000; got '2001'.",
+        ),
+        ("series?run=relu&first=-1", 400, "Invalid argument: first must be a whole number from 0 on; got '-1'."),
+        ("series?run=relu&first=%D9%A3", 400, "Invalid argument: first must be a whole number from 0 on; got '\\u0663'."),
+        ("series?run=relu&first=9&last=3", 400, "Invalid argument: first must not be after last; got 9 and 3."),
+        ("series?run=relu&session=7", 404, "Not found: the run must have a session 7, and has not."),
+        ("heatmap?run=relu&by=row", 400, "Invalid argument: by must be one of layer, variable; got 'row'."),
+        (
+            "heatmap?run=relu&stat=loss",
+            400,
+            "Invalid argument: stat must be one of grad_norm, clipped_norm, clip_ratio, weight_norm; got 'loss'.",
+        ),
+        (
+            "heatmap?run=relu&stat=weight_norm&keeps=mean",
+            400,
+            "Invalid argument: keeps must be one of max of weight_norm; got mean.",
+        ),
+        ("alert?run=relu", 400, "Invalid argument: step must be given."),
+        ("alert?run=relu&step=3", 404, "Not found: the run must have an alert at step 3, and has not."),
+        ("alert?run=tanh&step=29", 404, "Not found: the run must have an alert at step 29, and has not."),
+    ],
+)
+def test_a_request_that_makes_no_sense_is_answered_in_a_sentence(client, query, code, sentence):
+    assert refusal(client, query) == (code, sentence)
+
+
+@pytest.mark.parametrize("route", ["verdicts", "series", "heatmap", "alert", "index.js"])
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS", "PATCH"])
+def test_nothing_but_reading_is_allowed(client, route, method):
+    response = client.open(f"{PREFIX}/{route}", method=method)
+    assert (response.status_code, response.headers["Allow"]) == (405, "GET, HEAD")
+
+
+def test_a_head_has_no_body(client):
+    response = client.head(f"{PREFIX}/verdicts")
+    assert (response.status_code, response.data) == (200, b"")
+    assert int(response.headers["Content-Length"]) > 0
+
+
+def test_the_page_is_served_as_a_module(client, monkeypatch, tmp_path):
+    monkeypatch.setattr(plugin_module, "_STATIC", tmp_path)
+    assert refusal(client, "index.js") == (
+        404,
+        "Not found: the page was not built; run `npm --prefix frontend run build`, or install the package again.",
+    )
+    (tmp_path / "index.js").write_text("export function render() {}", encoding="utf-8")
+    response = client.get(f"{PREFIX}/index.js")
+    assert (response.mimetype, response.text) == ("text/javascript", "export function render() {}")
+    assert response.headers["X-Content-Type-Options"] == "nosniff"
+
+
+@pytest.mark.parametrize("path", ["licenses.txt", "../plugin.py", "index.js/..", "%2e%2e/loader.py", ""])
+def test_no_other_file_is_served(client, path):
+    assert client.get(f"{PREFIX}/{path}").status_code == 404
+
+
+def test_the_tab_has_a_name_and_a_module(provider):
+    plugin = NanWatchPlugin(TBContext(data_provider=provider))
+    metadata = plugin.frontend_metadata()
+    assert (plugin.plugin_name, metadata.tab_name, metadata.es_module_path) == ("nanwatch", "NaN Watch", "/index.js")
+    assert metadata.es_module_path in plugin.get_plugin_apps()
+    assert plugin.is_active() is False
+
+
+def test_routes_work_below_an_experiment_and_a_prefix(provider):
+    client = client_of(provider, path_prefix="/tb")
+    for path in (f"/tb{PREFIX}/verdicts", f"/tb/experiment/some_id{PREFIX}/verdicts"):
+        response = client.get(path)
+        assert (response.status_code, len(response.json["runs"])) == (200, 5)
+
+
+class DeadProvider(MultiplexerDataProvider):
+    """A provider whose other end is gone."""
+
+    def list_tensors(self, *args, **kwargs):
+        raise ConnectionError("tcp 10.0.0.1:1234 refused")
+
+
+def test_a_provider_that_does_not_answer_is_no_crash(provider):
+    client = client_of(DeadProvider(EventMultiplexer(), "logdir"))
+    sentence = "Unavailable: the data provider did not answer (ConnectionError); ask again."
+    assert refusal(client, "verdicts") == (503, sentence)
+
+
+HOSTILE = ["<script>alert(1)</script>", "a\"b'c", "new\nline", "日本語 ünï", "x" * 10_000, "[red]", "\x00\x1b[2J"]
+
+
+def test_hostile_names_pass_through_as_they_are(tmp_path):
+    variables = tuple(
+        dataclasses.replace(HEADER.variables[0], name=name, layer=name, backward_order=None) for name in HOSTILE
+    )
+    header = dataclasses.replace(HEADER, variables=variables, tensors=tuple(HOSTILE))
+    series = steps_of(0, 3, header=header)
+    finding = Finding("gradient", HOSTILE[0], Counts(size=2, nan=1, pos_inf=0, neg_inf=0))
+    alert = dataclasses.replace(loss_alert(3, window=series), findings=(finding,))
+    name = HOSTILE[0].replace("/", "_")
+    RunWriter(tmp_path / name / "nanwatch").header(header).spans(series).alert(alert)
+    multiplexer = EventMultiplexer(tensor_size_guidance={"nanwatch": 0})
+    multiplexer.AddRunsFromDirectory(str(tmp_path)).Reload()
+    client = client_of(MultiplexerDataProvider(multiplexer, str(tmp_path)))
+    (run,) = ask(client, "verdicts")["runs"]
+    assert (run["run"], run["first"]["variable"]) == (name, HOSTILE[0])
+    assert [row["label"] for row in ask(client, "heatmap", run=name)["rows"]] == HOSTILE
+    assert [curve["name"] for curve in ask(client, "series", run=name)["tensors"]] == HOSTILE
+    assert [row["name"] for row in ask(client, "alert", run=name, step=3)["variables"]] == HOSTILE
+
+
+def test_a_directory_whose_name_is_no_text_is_no_crash(tmp_path):
+    name = b"\xff\xfe".decode("utf-8", "surrogateescape")
+    RunWriter(tmp_path / "nanwatch").header().spans(steps_of(0, 3))
+    multiplexer = EventMultiplexer(tensor_size_guidance={"nanwatch": 0})
+    multiplexer.AddRun(str(tmp_path / "nanwatch"), f"{name}/nanwatch").Reload()
+    client = client_of(MultiplexerDataProvider(multiplexer, str(tmp_path)))
+    assert ask(client, "verdicts")["runs"][0]["run"] == name
+
+
+words = st.text(max_size=20) | st.sampled_from(
+    ["relu", "twice", "new", "0", "1", "29", "600", "-1", "layer", "variable", "grad_norm", "min", "max", "mean", "1e3", "９"]
+)
+names = st.sampled_from(["run", "session", "first", "last", "points", "columns", "by", "stat", "keeps", "step", "extra"])
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=300)
+@given(
+    route=st.sampled_from(["verdicts", "series", "heatmap", "alert"]),
+    parameters=st.lists(st.tuples(names, words), max_size=6),
+    garbage=st.binary(max_size=8),
+)
+def test_no_query_makes_a_route_fail(client, route, parameters, garbage):
+    spelled = [(name, value.encode("utf-8", "surrogatepass")) for name, value in parameters]
+    query = urllib.parse.urlencode(spelled) + "&" * bool(garbage) + urllib.parse.quote_from_bytes(garbage, safe="=&%+")
+    response = client.get(f"{PREFIX}/{route}", query_string=query)
+    assert response.status_code in {200, 400, 404}, response.text
+    if response.status_code != 200:
+        assert response.text.endswith(".")

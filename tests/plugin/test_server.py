@@ -1,0 +1,171 @@
+"""Both of TensorBoard's loaders, started as a user starts them, give the answer that the command gives."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from tb_nanwatch.schema.records import Alert, Counts, Finding
+from tests.event_files import RunWriter, only_at, steps_of
+
+ROOT = Path(__file__).parents[2]
+HOSTILE = "<b>a\"b'c&é日[red]"
+TIMEOUT_S = 60
+# TensorBoard itself, with this plugin, and without TensorFlow, which would take seconds to import.
+PROGRAM = """
+import sys
+from tensorboard import default, program
+from tb_nanwatch.plugin.loader import NanWatchLoader
+from tb_nanwatch.reading.logdir import leave_tensorflow_out
+leave_tensorflow_out()
+tensorboard = program.TensorBoard(plugins=[*default.get_static_plugins(), NanWatchLoader])
+tensorboard.configure(argv=["tensorboard", *sys.argv[1:]])
+tensorboard.main()
+"""
+
+
+def write_runs(logdir):
+    losses = only_at(1, math.inf, first=0, last=1499)
+    series = steps_of(0, 1499, loss=losses)
+    writer = RunWriter(logdir / "long" / "nanwatch").header()
+    for step in range(1500):
+        writer.spans(series.rows(slice(step, step + 1)))
+    finding = Finding("loss", "loss", Counts(size=64, nan=0, pos_inf=3, neg_inf=0))
+    RunWriter(logdir / HOSTILE / "nanwatch").header().spans(steps_of(0, 9)).alert(
+        Alert(9, 0, 0, "raised", (finding,), steps_of(0, 9))
+    )
+    RunWriter(logdir / "nanwatch").header().spans(steps_of(0, 4))
+    for name, damage in (("cut", lambda data: data[:-7]), ("flipped", lambda data: data[:-9] + b"?" + data[-8:])):
+        path = RunWriter(logdir / name / "nanwatch").header().spans(steps_of(0, 9)).spans(steps_of(10, 19)).path
+        path.write_bytes(damage(path.read_bytes()))
+    RunWriter(logdir / "other")
+
+
+@pytest.fixture(scope="module")
+def logdir(tmp_path_factory):
+    path = tmp_path_factory.mktemp("logdir")
+    write_runs(path)
+    return path
+
+
+class Server:
+    """A running TensorBoard."""
+
+    def __init__(self, *flags):
+        command = [sys.executable, "-c", PROGRAM, "--port=0", "--host=127.0.0.1", *flags]
+        self.process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+        self.log = []
+        self.url = next(match[0] for match in map(self.find_url, self.process.stderr) if match).rstrip("/")
+        # A full pipe would stop the server.
+        threading.Thread(target=self.log.extend, args=[self.process.stderr], daemon=True).start()
+
+    def find_url(self, line):
+        self.log.append(line)
+        return re.search(r"http://\S+", line)
+
+    def get(self, path):
+        with urllib.request.urlopen(f"{self.url}{path}", timeout=TIMEOUT_S) as response:
+            return response.read().decode()
+
+    def ask(self, route, **parameters):
+        return json.loads(self.get(f"/data/plugin/nanwatch/{route}?{urllib.parse.urlencode(parameters)}"))
+
+    def verdicts(self, *, expected):
+        """Wait until all runs have been read to their end."""
+        deadline = time.monotonic() + TIMEOUT_S
+        while time.monotonic() < deadline:
+            found = {run["run"]: run for run in self.ask("verdicts")["runs"]}
+            if {name: run["steps_seen"] for name, run in found.items()} == expected:
+                return found
+            time.sleep(0.1)
+        pytest.fail(f"TensorBoard read {found}\n{''.join(self.log)}")
+
+    def stop(self):
+        self.process.terminate()
+        self.process.wait(TIMEOUT_S)
+
+
+@pytest.fixture(scope="module", params=["true", "false"], ids=["rust", "python"])
+def server(request, logdir):
+    running = Server(f"--logdir={logdir}", f"--load_fast={request.param}", "--path_prefix=/below")
+    yield running
+    running.stop()
+
+
+EXPECTED = {".": 5, "cut": 10, "flipped": 10, "long": 1500, HOSTILE: 10}
+
+
+def nanwatch(logdir, *options):
+    command = [sys.executable, "-m", "tb_nanwatch", str(logdir), *options]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
+
+
+def test_the_page_and_the_command_give_the_same_verdicts(server, logdir):
+    served = server.verdicts(expected=EXPECTED)
+    printed = {run["run"]: run for run in json.loads(nanwatch(logdir, "--json").stdout)["runs"]}
+    whole = [".", "long", HOSTILE]
+    assert {name: served[name] for name in whole} == {name: printed[name] for name in whole}
+
+
+def test_of_a_broken_file_both_read_what_stands_before_the_break(server, logdir):
+    served = server.verdicts(expected=EXPECTED)
+    printed = {run["run"]: run for run in json.loads(nanwatch(logdir, "--json").stdout)["runs"]}
+    for name in ("cut", "flipped"):
+        assert served[name]["steps_seen"] == printed[name]["steps_seen"] == 10
+        assert len(printed[name]["problems"]) == 1
+
+
+def test_every_step_comes_back_without_a_flag(server):
+    server.verdicts(expected=EXPECTED)
+    answer = server.ask("series", run="long", first=0, last=1499, points=2000)
+    assert answer["first_step"] == list(range(1500))
+    assert answer["curves"][0]["kinds"][:3] == [0, 8, 0]
+
+
+def test_a_name_that_looks_like_markup_is_a_name(server):
+    server.verdicts(expected=EXPECTED)
+    assert server.ask("verdicts", run=HOSTILE)["runs"][0]["first"]["step"] == 9
+    assert server.ask("alert", run=HOSTILE, step=9)["run"] == HOSTILE
+    assert server.ask("heatmap", run=HOSTILE)["run"] == HOSTILE
+
+
+def test_the_plugin_is_listed_and_active_once_there_is_data(server):
+    server.verdicts(expected=EXPECTED)
+    plugins = json.loads(server.get("/data/plugins_listing"))
+    entry = plugins["nanwatch"]
+    assert (entry["enabled"], entry["tab_name"]) == (True, "NaN Watch")
+    assert entry["loading_mechanism"]["module_path"].endswith("/data/plugin/nanwatch/index.js")
+
+
+def test_routes_work_below_an_experiment(server):
+    server.verdicts(expected=EXPECTED)
+    answer = json.loads(server.get("/experiment/any/data/plugin/nanwatch/verdicts"))
+    assert len(answer["runs"]) == 5
+
+
+def test_a_refusal_is_a_sentence(server):
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        server.ask("series", run="nobody")
+    assert refused.value.code == 404
+    assert refused.value.read().decode() == "Not found: the run must be one of those that `verdicts` lists."
+
+
+@pytest.mark.parametrize("load_fast", ["true", "false"])
+def test_an_empty_logdir_has_no_runs(load_fast, tmp_path):
+    running = Server(f"--logdir={tmp_path}", f"--load_fast={load_fast}")
+    try:
+        assert running.ask("verdicts") == {"runs": [], "schema": 1}
+        assert json.loads(running.get("/data/plugins_listing"))["nanwatch"]["enabled"] is False
+    finally:
+        running.stop()

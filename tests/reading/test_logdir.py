@@ -1,0 +1,160 @@
+"""A directory of event files is read along TensorBoard's own path, and a broken file is read as far as it goes."""
+
+from __future__ import annotations
+
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tb_nanwatch.errors import LogdirError
+from tb_nanwatch.reading.logdir import THE_LOGDIR, open_logdir
+from tests.event_files import HEADER, RunWriter, only_at, steps_of
+
+
+def verdicts_in(logdir):
+    reader = open_logdir(str(logdir))
+    return {verdict.run: verdict for verdict in reader.verdicts(reader.index(THE_LOGDIR)).runs}
+
+
+def write_run(directory, *, chunks=10):
+    writer = RunWriter(directory / "nanwatch").header()
+    for number in range(chunks):
+        writer.spans(steps_of(number * 10, number * 10 + 9))
+    return writer.path
+
+
+def test_every_event_of_a_tag_is_read(tmp_path):
+    writer = RunWriter(tmp_path / "long" / "nanwatch").header()
+    bad = only_at(1, math.nan, first=1, last=1)
+    for step in range(1500):
+        writer.spans(steps_of(step, step, **({"loss": bad} if step == 1 else {})))
+    (verdict,) = verdicts_in(tmp_path).values()
+    assert (verdict.steps_seen, verdict.first.step) == (1500, 1)
+
+
+def test_runs_are_called_after_their_directories(tmp_path):
+    for name in (".", "relu", "deep/er"):
+        write_run(tmp_path / name)
+    RunWriter(tmp_path / "other").message("nanwatch/0/header", b"", step=0)
+    assert sorted(verdicts_in(tmp_path)) == [".", "deep/er", "relu"]
+    assert sorted(verdicts_in(tmp_path / "relu")) == ["."]
+    assert sorted(verdicts_in(tmp_path / "relu" / "nanwatch")) == ["."]
+
+
+def test_the_current_directory_is_a_logdir(tmp_path, monkeypatch):
+    write_run(tmp_path / "relu")
+    monkeypatch.chdir(tmp_path)
+    assert sorted(verdicts_in(".")) == ["relu"]
+    monkeypatch.chdir(tmp_path / "relu" / "nanwatch")
+    assert sorted(verdicts_in(".")) == ["."]
+
+
+def test_the_home_directory_has_a_short_name(tmp_path, monkeypatch):
+    write_run(tmp_path / "relu")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert sorted(verdicts_in("~")) == ["relu"]
+
+
+def test_several_files_of_a_run_are_read_in_order(tmp_path):
+    write_run(tmp_path, chunks=5)
+    RunWriter(tmp_path / "nanwatch", name="events.out.tfevents.1.here").spans(steps_of(50, 59))
+    assert verdicts_in(tmp_path)["."].steps_seen == 60
+
+
+def test_a_file_that_ends_within_a_record_is_read_up_to_there(tmp_path):
+    path = write_run(tmp_path)
+    path.write_bytes(path.read_bytes()[:-7])
+    verdict = verdicts_in(tmp_path)["."]
+    assert (verdict.status, verdict.steps_seen) == ("finite", 90)
+    assert verdict.text == "Finite in the 90 steps that could be read."
+    assert verdict.problems == (
+        "events.out.tfevents.0.here ends within a record: it is still being written, or its writer was stopped. "
+        "What stands before is read.",
+    )
+
+
+def test_a_flipped_bit_is_named_and_what_stands_before_it_is_read(tmp_path):
+    path = write_run(tmp_path)
+    damaged = bytearray(path.read_bytes())
+    damaged[len(damaged) // 2] ^= 1
+    path.write_bytes(damaged)
+    verdict = verdicts_in(tmp_path)["."]
+    assert (verdict.status, verdict.steps_seen) == ("finite", 40)
+    assert verdict.problems == (
+        "events.out.tfevents.0.here holds a record whose checksum is wrong. What stands before it is read, "
+        "what follows is lost.",
+    )
+
+
+def test_a_file_that_is_broken_from_the_start_is_still_a_run(tmp_path):
+    path = write_run(tmp_path / "relu")
+    path.write_bytes(b"no event file at all, but long enough for a header")
+    write_run(tmp_path / "whole")
+    verdicts = verdicts_in(tmp_path)
+    assert verdicts["relu"].status == "empty"
+    assert verdicts["relu"].text == "No step of this run could be read."
+    assert (verdicts["whole"].status, verdicts["whole"].problems) == ("finite", ())
+
+
+def test_a_record_that_is_no_event_breaks_no_other_run(tmp_path):
+    from tests.event_files import framed
+
+    path = write_run(tmp_path / "a")
+    path.write_bytes(path.read_bytes() + framed(b"\xff\xff\xff"))
+    write_run(tmp_path / "b")
+    verdicts = verdicts_in(tmp_path)
+    assert (verdicts["a"].steps_seen, verdicts["b"].steps_seen) == (100, 100)
+    assert verdicts["a"].problems == ("reading stopped at a record that is no event (DecodeError).",)
+    assert verdicts["b"].problems == ()
+
+
+def test_a_session_that_was_restarted_keeps_its_steps(tmp_path):
+    import dataclasses
+
+    writer = RunWriter(tmp_path / "nanwatch").header().spans(steps_of(0, 99))
+    writer.header(dataclasses.replace(HEADER, session=1)).spans(steps_of(50, 149), session=1)
+    assert verdicts_in(tmp_path)["."].steps_seen == 200
+
+
+def test_an_empty_directory_has_no_runs(tmp_path):
+    assert verdicts_in(tmp_path) == {}
+    RunWriter(tmp_path / "nanwatch")
+    assert verdicts_in(tmp_path) == {}
+
+
+@pytest.mark.parametrize(("name", "found"), [("missing", "nothing"), ("file", "a file")])
+def test_what_is_no_directory_is_no_logdir(tmp_path, name, found):
+    (tmp_path / "file").write_text("text", encoding="utf-8")
+    path = tmp_path / name
+    with pytest.raises(LogdirError, match=f"a logdir must be a directory; at {path} there is {found}"):
+        open_logdir(str(path))
+
+
+def test_tensorboards_log_is_left_as_it_was(tmp_path, caplog):
+    import logging
+
+    before = (logging.getLogger("tensorboard").level, list(logging.getLogger("tensorboard").handlers))
+    write_run(tmp_path)
+    verdicts_in(tmp_path)
+    after = (logging.getLogger("tensorboard").level, list(logging.getLogger("tensorboard").handlers))
+    assert after == before
+
+
+PROGRAM = """
+import sys
+from tb_nanwatch.reading.logdir import THE_LOGDIR, leave_tensorflow_out, open_logdir
+leave_tensorflow_out()
+reader = open_logdir(sys.argv[1])
+print(reader.verdicts(reader.index(THE_LOGDIR)).runs[0].steps_seen, "tensorflow" in sys.modules)
+"""
+
+
+def test_a_program_that_only_reads_does_without_tensorflow(tmp_path):
+    write_run(tmp_path)
+    root = Path(__file__).parents[2]
+    command = [sys.executable, "-c", PROGRAM, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=root)
+    assert done.stdout == "100 False\n", done.stderr

@@ -1,0 +1,136 @@
+"""Reading through a data provider: once, all of it, and whatever part of it fails."""
+
+from __future__ import annotations
+
+import math
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from tensorboard import errors
+from tensorboard.backend.event_processing.data_provider import MultiplexerDataProvider
+from tensorboard.backend.event_processing.plugin_event_multiplexer import EventMultiplexer
+from tensorboard.context import RequestContext
+
+from tb_nanwatch.reading.provider import Experiment, ProviderError, RunReader
+from tests.event_files import RunWriter, only_at, steps_of
+
+EXPERIMENT = Experiment(RequestContext(), "")
+
+
+class CountingProvider(MultiplexerDataProvider):
+    """TensorBoard's provider, which notes what it is asked, and fails on tags it is told to."""
+
+    def __init__(self, multiplexer):
+        super().__init__(multiplexer, "logdir")
+        self.asked = []
+        self.failing = {}
+
+    def list_tensors(self, *args, **kwargs):
+        if "list" in self.failing:
+            raise self.failing["list"]
+        return super().list_tensors(*args, **kwargs)
+
+    def read_tensors(self, *args, run_tag_filter=None, **kwargs):
+        (run,), (tag,) = run_tag_filter.runs, run_tag_filter.tags
+        self.asked.append((run, tag))
+        if tag in self.failing:
+            raise self.failing[tag]
+        return super().read_tensors(*args, run_tag_filter=run_tag_filter, **kwargs)
+
+
+class Log:
+    """A logdir, the multiplexer that follows it, and a reader."""
+
+    def __init__(self, path):
+        self.path = path
+        self.multiplexer = EventMultiplexer(tensor_size_guidance={"nanwatch": 0})
+        self.provider = CountingProvider(self.multiplexer)
+        self.reader = RunReader(self.provider)
+
+    def writer(self, run="relu"):
+        return RunWriter(self.path / run / "nanwatch")
+
+    def reload(self):
+        self.multiplexer.AddRunsFromDirectory(str(self.path))
+        self.multiplexer.Reload()
+
+    def verdict(self, run="relu"):
+        self.reload()
+        return self.reader.verdict(self.reader.index(EXPERIMENT), run)
+
+
+@pytest.fixture
+def log(tmp_path):
+    return Log(tmp_path)
+
+
+def test_what_has_not_changed_is_not_read_again(log):
+    writer = log.writer().header().spans(steps_of(0, 9)).spans(steps_of(10, 19), generation=1)
+    assert log.verdict().steps_seen == 20
+    log.provider.asked.clear()
+    assert log.verdict().steps_seen == 20
+    assert log.provider.asked == []
+    writer.spans(steps_of(20, 29), generation=1)
+    assert log.verdict().steps_seen == 30
+    assert log.provider.asked == [("relu/nanwatch", "nanwatch/0/spans/1")]
+
+
+def test_a_tag_that_cannot_be_read_is_named_and_asked_for_again(log):
+    log.writer().header().spans(steps_of(0, 9)).spans(steps_of(10, 19), generation=1)
+    log.provider.failing["nanwatch/0/spans/1"] = ConnectionError("gone")
+    verdict = log.verdict()
+    assert verdict.problems == ("nanwatch/0/spans/1: the data provider did not give it.",)
+    assert verdict.text == "Finite in the 10 steps that could be read."
+    log.provider.failing.clear()
+    assert (log.verdict().steps_seen, log.verdict().problems) == (20, ())
+
+
+def test_one_runs_trouble_is_not_anothers(log):
+    log.writer("bad").header().message("nanwatch/0/spans/0", b"\xff", step=0)
+    log.writer("good").header().spans(steps_of(0, 4))
+    log.reload()
+    verdicts = log.reader.verdicts(log.reader.index(EXPERIMENT)).runs
+    assert [(verdict.run, verdict.status) for verdict in verdicts] == [("bad", "empty"), ("good", "finite")]
+
+
+def test_a_provider_that_does_not_list_is_an_error_of_its_own(log):
+    log.provider.failing["list"] = ConnectionError("gone")
+    with pytest.raises(ProviderError, match=r"the data provider did not answer \(ConnectionError\)"):
+        log.reader.index(EXPERIMENT)
+
+
+def test_tensorboards_own_answer_is_passed_on(log):
+    log.provider.failing["list"] = errors.NotFoundError("no such experiment")
+    with pytest.raises(errors.NotFoundError, match="no such experiment"):
+        log.reader.index(EXPERIMENT)
+
+
+def test_tags_of_others_are_not_read(log):
+    log.writer().header().spans(steps_of(0, 4)).message("nanwatch/0/novelty", b"?", step=0)
+    log.writer("stranger").message("something/else", b"?", step=0)
+    assert log.verdict().problems == ()
+    assert sorted(log.reader.index(EXPERIMENT).names) == ["relu"]
+    assert {tag for _, tag in log.provider.asked} == {"nanwatch/0/header", "nanwatch/0/spans/0"}
+
+
+def test_many_threads_get_the_same_answer(log):
+    writer = log.writer().header()
+    for number in range(20):
+        bad = {"loss": only_at(155, math.nan, first=150, last=159)} if number == 15 else {}
+        writer.spans(steps_of(number * 10, number * 10 + 9, **bad))
+    log.reload()
+
+    def verdict(_):
+        return log.reader.verdict(log.reader.index(EXPERIMENT), "relu").first.step
+
+    with ThreadPoolExecutor(8) as pool:
+        assert set(pool.map(verdict, range(40))) == {155}
+
+
+def test_experiments_do_not_share_what_was_read(log):
+    log.writer().header().spans(steps_of(0, 4))
+    log.verdict()
+    log.provider.asked.clear()
+    other = Experiment(RequestContext(), "other")
+    log.reader.verdict(log.reader.index(other), "relu")
+    assert len(log.provider.asked) == 2
