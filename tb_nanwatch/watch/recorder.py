@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
+from tensorflow.python.ops.resource_variable_ops import ResourceVariable
 
 from tb_nanwatch.schema.records import IntArray
 
@@ -47,12 +48,12 @@ class Recorder:
             cells: cells of a row.
         """
         self.window = window
-        self._ring = tf.Variable(tf.zeros([window, cells]), trainable=False, name="nanwatch/ring")
-        self._steps = tf.Variable(tf.zeros([window], tf.int64), trainable=False, name="nanwatch/steps")
-        self._count = tf.Variable(0, trainable=False, dtype=tf.int64, name="nanwatch/count")
-        self._incident = tf.Variable(NO_INCIDENT, trainable=False, dtype=tf.int64, name="nanwatch/incident")
+        self._ring = _device_variable(tf.zeros([window, cells]), "ring")
+        self._steps = _device_variable(tf.zeros([window], tf.int64), "steps")
+        self._count = _device_variable(tf.constant(0, tf.int64), "count")
+        self._incident = _device_variable(tf.constant(NO_INCIDENT, tf.int64), "incident")
         self.on_host = "CPU" in self._ring.device
-        self._counts = tf.Variable(tf.zeros([cells, 4], tf.int64), trainable=False, name="nanwatch/counts")
+        self._counts = _device_variable(tf.zeros([cells, 4], tf.int64), "counts")
 
     def next_row(self) -> tf.Tensor:
         """Return the number of the row that is written next, as a tensor of the step; int64 scalar."""
@@ -118,6 +119,11 @@ class Recorder:
     def is_bad(self, number: int) -> bool:
         """Return whether a row that is still in the ring holds anything non-finite; no row is before the first."""
         return number >= 0 and not bool(np.isfinite(self._ring[number % self.window].numpy()).all())
+
+
+def _device_variable(initial: tf.Tensor, name: str) -> tf.Variable:
+    # tf.Variable would tell the tf.function that is being traced, and it would trace the user's step a second time.
+    return ResourceVariable(initial, trainable=False, name=f"nanwatch/{name}")
 
 
 def _scatter(variable: tf.Variable, place: tf.Tensor, value: tf.Tensor) -> tf.Operation:

@@ -36,9 +36,7 @@ HOSTILE_NAMES = (
     "line\nbreak\u202eand bidi/V",
     "long" * 2500 + "/V",
 )
-HOSTILE = Header(
-    session=0, variables=tuple(Variable(name, name[:-2], (8,), "float32") for name in HOSTILE_NAMES)
-)
+HOSTILE = Header(session=0, variables=tuple(Variable(name, name[:-2], (8,), "float32") for name in HOSTILE_NAMES))
 START_TIMEOUT_S = 40
 
 
@@ -88,7 +86,13 @@ def logdir(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def verdicts(logdir):
+def growing_run(logdir):
+    """The writer of a run of 100 steps that is not over yet."""
+    return RunWriter(logdir / "growing" / "nanwatch").header().spans(series_at(range(100)))
+
+
+@pytest.fixture(scope="session")
+def verdicts(logdir, growing_run):
     """What the command line says of each run."""
     command = [sys.executable, "-m", "tb_nanwatch", str(logdir), "--json"]
     answer = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
@@ -122,11 +126,12 @@ def address_of(server: Server) -> str:
 
 
 @pytest.fixture(scope="session")
-def tensorboards(logdir, tmp_path_factory):
+def tensorboards(logdir, growing_run, tmp_path_factory):
     """The addresses of TensorBoard, by the value of ``--load_fast``."""
     outputs = tmp_path_factory.mktemp("tensorboard")
     servers = {
-        fast: start_tensorboard(logdir, outputs / fast, f"--load_fast={fast}") for fast in ("true", "false")
+        fast: start_tensorboard(logdir, outputs / fast, f"--load_fast={fast}", "--reload_interval=1")
+        for fast in ("true", "false")
     }
     try:
         yield {fast: address_of(server) for fast, server in servers.items()}

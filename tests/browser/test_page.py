@@ -8,6 +8,8 @@ import urllib.parse
 import pytest
 from playwright.sync_api import FrameLocator, Page, expect
 
+from tests.event_files import series_at
+
 pytestmark = pytest.mark.browser
 
 HOSTILE_RUN = "<img src=x onerror=alert(1)>"
@@ -25,6 +27,11 @@ def open_page(page: Page, address: str, **link: object) -> FrameLocator:
 
 def show_run(frame: FrameLocator, run: str) -> None:
     frame.locator(f'[data-testid="run-row"][data-run="{run}"]').click()
+
+
+def reload_data(page: Page) -> None:
+    """Press TensorBoard's own reload button."""
+    page.locator("button.reload-button").click()
 
 
 def drawn(frame: FrameLocator):
@@ -131,7 +138,7 @@ def test_reloading_keeps_run_zoom_and_selection(page, tensorboards):
     zoomed = frame.get_by_text("steps 74 to 126")
     zoomed.wait_for()
     with page.expect_response(re.compile("/verdicts")):
-        page.get_by_role("button", name="Reload").click()
+        reload_data(page)
     page.wait_for_timeout(500)
     expect(zoomed).to_be_visible()
     expect(frame.get_by_test_id("selected-step")).to_have_text("100")
@@ -164,13 +171,15 @@ def test_names_are_text_whatever_is_in_them(page, tensorboards):
 
 
 @pytest.mark.parametrize("run", ["critic", HOSTILE_RUN])
-@pytest.mark.parametrize("width", [480, 760, 1280])
-def test_nothing_is_wider_than_the_window(page, tensorboards, run, width):
-    page.set_viewport_size({"width": width, "height": 900})
+def test_nothing_is_wider_than_the_window(page, tensorboards, run):
     frame = open_page(page, tensorboards["true"], run=run)
-    drawn(frame)
-    frame.get_by_test_id("findings").wait_for()
-    assert frame.locator("body").evaluate("() => document.documentElement.scrollWidth <= innerWidth")
+    for width in (1280, 760, 480):
+        page.set_viewport_size({"width": width, "height": 900})
+        drawn(frame)
+        frame.get_by_test_id("findings").wait_for()
+        fits = "() => document.documentElement.scrollWidth <= innerWidth"
+        page.wait_for_timeout(200)
+        assert frame.locator("body").evaluate(fits), f"at {width} pixels"
 
 
 def test_the_page_follows_tensorboard_into_the_dark_and_back(page, tensorboards):
@@ -188,13 +197,29 @@ def test_the_page_follows_tensorboard_into_the_dark_and_back(page, tensorboards)
 def test_a_failure_is_a_sentence_and_leaves_the_last_answer_standing(page, tensorboards, verdicts):
     frame = open_page(page, tensorboards["true"], run="critic")
     drawn(frame)
-    sentence = "Not found: the run must be one that `verdicts` lists."
     gone = {"status": 200, "content_type": "application/json", "body": '{"schema":1,"runs":7}'}
     page.route(re.compile("/verdicts"), lambda route: route.fulfill(**gone))
-    page.get_by_role("button", name="Reload").click()
+    reload_data(page)
     expect(frame.get_by_role("status")).to_contain_text("must hold a list at verdicts.runs")
     expect(frame.get_by_test_id("verdict")).to_have_text(verdicts["critic"]["text"])
     page.unroute(re.compile("/verdicts"))
-    page.get_by_role("button", name="Reload").click()
+    reload_data(page)
     expect(frame.get_by_role("status")).not_to_contain_text("verdicts.runs")
-    assert sentence
+
+
+def test_a_run_that_goes_on_is_followed_and_the_selection_stays(page, tensorboards, growing_run):
+    frame = open_page(page, tensorboards["true"], run="growing", step=30, layer="l2")
+    expect(frame.get_by_text("steps 0 to 99", exact=True)).to_be_visible()
+    growing_run.spans(series_at(range(100, 200)))
+    expect(frame.get_by_text("steps 0 to 199", exact=True)).to_be_visible()
+    expect(frame.get_by_test_id("selected-step")).to_have_text("30")
+    expect(frame.get_by_test_id("selected-layer")).to_have_text("l2")
+
+
+def test_without_data_the_page_says_how_to_begin(page, tensorboards):
+    nothing = {"content_type": "application/json", "body": '{"schema":1,"runs":[]}'}
+    page.route(re.compile("/verdicts"), lambda route: route.fulfill(**nothing))
+    page.goto(f"{tensorboards['true']}/#nanwatch")
+    empty = page.frame_locator("iframe[src*='name=nanwatch']").get_by_test_id("empty")
+    expect(empty).to_contain_text("tb_nanwatch.Watch(LOGDIR, model.trainable_variables)")
+    expect(empty).to_contain_text("nanwatch LOGDIR")
