@@ -32,9 +32,15 @@ class SessionLog:
 
     @property
     def steps_seen(self) -> int:
-        """How many steps it watched; a step that only an alert tells of counts too."""
+        """How many steps it watched; one that only an alert tells of counts too, unless it never came to be.
+
+        The step after the last one is such: its alert tells of variables that the last update left bad.
+        """
         last = int(self.series.last_step[-1]) if len(self.series) else -1
-        return int(steps_held(self.series).sum()) + len({alert.step for alert in self.alerts if alert.step > last})
+        taken = {
+            alert.step for alert in self.alerts if not len(alert.window) or alert.window.last_step[-1] == alert.step
+        }
+        return int(steps_held(self.series).sum()) + sum(step > last for step in taken)
 
 
 @dataclass(frozen=True, eq=False)

@@ -78,17 +78,32 @@ def _checked(logdir: Path) -> str:
 
 def _run_directories(path: str) -> Iterator[tuple[str, str]]:
     """Yield the run's name in TensorBoard, and its directory, of each that a watch writes to."""
-    for directory in io_wrapper.GetLogdirSubdirectories(path):
+    directories = io_wrapper.GetLogdirSubdirectories(path) if is_address(path) else _local_directories(path)
+    for directory in directories:
         if is_run_directory(Path(directory).absolute().name):
             yield os.path.relpath(directory, path), directory
+
+
+def _local_directories(path: str) -> Iterator[str]:
+    # TensorBoard's own walk ends at the first name that is no text, and goes round in rings of links.
+    for directory, below, files in os.walk(path, followlinks=True):
+        below[:] = sorted(name for name in below if not _leads_back(Path(directory), name))
+        if any("tfevents" in file for file in files):
+            yield directory
+
+
+def _leads_back(directory: Path, name: str) -> bool:
+    link = directory / name
+    return link.is_symlink() and directory.resolve().is_relative_to(link.resolve())
 
 
 def _read(multiplexer: EventMultiplexer, name: str, directory: str) -> tuple[str, ...]:
     with _heard() as messages:
         try:
             multiplexer.AddRun(directory, name)
-        except (OSError, ValueError, KeyError, TypeError, DecodeError) as error:
-            messages.append(f"reading stopped at a record that is no event ({type(error).__name__}).")
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            what = "a name that is no text" if isinstance(error, UnicodeError) else "a record that is no event"
+            messages.append(f"reading stopped at {what} ({type(error).__name__}).")
     return tuple(dict.fromkeys(messages))
 
 

@@ -115,13 +115,24 @@ class Loop:
             self._collect(None)
             self._note_harmless(call)
 
-    def close(self) -> None:
-        """Read and write what is left."""
+    def close(self, *, quietly: bool = False) -> None:
+        """Read and write what is left, and look at the variables once more.
+
+        Args:
+            quietly: not to raise, where nobody could catch it or another error is on its way.
+
+        Raises:
+            NonFiniteError: by policy ``"raise"``, if the last update left a variable non-finite.
+        """
         session = self._session_now()
+        alert = None
         if session is not None:
             session.collect(action=self._action)
+            alert = session.check_variables(self._plan.variables, action=self._action)
             session.close()
         self._writer.close()
+        if session is not None and not quietly:
+            self._raise_if_chosen(session, alert)
 
     def _collect(self, call: Call | None) -> None:
         session = self._session_now()
@@ -131,9 +142,14 @@ class Loop:
         inputs = tuple(found for found in call.findings() if found.name not in self._tolerated) if call else ()
         alert = session.collect(action=self._action, inputs=inputs)
         self._schedule(steps=session.steps_seen - before)
-        if alert is not None and session.header is not None and self._options.policy == "raise":
-            verdict = _verdict(session.header, alert, steps_seen=session.steps_seen, run=self._options.run)
-            raise NonFiniteError(_message(verdict, alert, self._options.logdir), verdict=verdict, alert=alert)
+        self._raise_if_chosen(session, alert)
+
+    def _raise_if_chosen(self, session: Session, alert: Alert | None) -> None:
+        if alert is None or session.header is None or self._options.policy != "raise":
+            return
+        verdict = _verdict(session.header, alert, steps_seen=session.steps_seen, run=self._options.run)
+        # TensorFlow's own account of the failed assertion tells nothing that the verdict does not.
+        raise NonFiniteError(_message(verdict, alert, self._options.logdir), verdict=verdict, alert=alert) from None
 
     def _has_news(self, incident: int | None) -> bool:
         return incident is not None and (self._session is None or not self._session.is_known(incident))
@@ -146,7 +162,7 @@ class Loop:
 
     def _note_harmless(self, call: Call | None) -> None:
         # An argument that holds NaN in a step that stays finite (a masked label, say) is no origin of anything.
-        if call is not None:
+        if call is not None and self._session is not None and self._session.ended_well:
             self._tolerated |= {found.name for found in call.findings()}
 
     def _session_now(self) -> Session | None:
@@ -168,4 +184,5 @@ def _verdict(header: Header, alert: Alert, *, steps_seen: int, run: str) -> Verd
 
 
 def _message(verdict: Verdict, alert: Alert, logdir: str) -> str:
-    return f"{verdict.text} The update of step {alert.step} was withheld. For more: nanwatch {logdir}"
+    withheld = f" The update of step {alert.step} was withheld." if alert.step == alert.window.last_step[-1] else ""
+    return f"{verdict.text}{withheld} For more: nanwatch {logdir}"

@@ -62,6 +62,7 @@ class Plan:
     """What is measured of every step.
 
     Attributes:
+        variables: in column order.
         layout: of the rows; ``None`` before the first step.
         recorder: of the device; ``None`` before the first step.
         polls: whether an incident makes no noise of its own, so that the host has to ask after it.
@@ -76,7 +77,7 @@ class Plan:
             window: rows that the ring holds.
             policy: the user's.
         """
-        self._variables = list(variables)
+        self.variables = list(variables)
         self._window, self._policy = window, policy
         self._pending: dict[str, tf.Tensor] = {}
         self._guards: dict[int, tuple[Any, int]] = {}
@@ -130,9 +131,9 @@ class Plan:
         self._pending.clear()
 
     def _complete(self, inputs: StepInputs, tensors: tuple[str, ...], graph: Graph | None) -> tuple[Layout, Recorder]:
-        known = {id(variable) for variable in self._variables}
-        self._variables += [variable for _, variable in inputs.pairs if id(variable) not in known]
-        described = describe(self._variables, backward_order(graph, self._variables))
+        known = {id(variable) for variable in self.variables}
+        self.variables += [variable for _, variable in inputs.pairs if id(variable) not in known]
+        described = describe(self.variables, backward_order(graph, self.variables))
         layout = Layout(described, tensors, inputs.loss is not None, self._clip_kind(inputs))
         with tf.init_scope():
             return layout, Recorder(window=self._window, cells=len(layout.cells))
@@ -152,14 +153,14 @@ class Plan:
         return Observation(
             raw=raw,
             clipped=None if layout.clip == "none" else clipped,
-            weights=[tf.convert_to_tensor(variable) for variable in self._variables],
+            weights=[tf.convert_to_tensor(variable) for variable in self.variables],
             tensors=[tensors.get(name) for name in layout.tensors],
             loss=inputs.loss if layout.loss else None,
         )
 
     def _by_column(self, gradients: Sequence[Any], inputs: StepInputs) -> list[Any]:
         of = {id(variable): gradient for gradient, (_, variable) in zip(gradients, inputs.pairs, strict=True)}
-        return [of.get(id(variable)) for variable in self._variables]
+        return [of.get(id(variable)) for variable in self.variables]
 
     def _guard(self, graph: Graph | None, *, in_step: bool, recorder: Recorder) -> Guard:
         kind: GuardKind = "none"
@@ -167,7 +168,7 @@ class Plan:
             in_xla = graph is not None and GraphOrParentsInXlaContext(graph)
             kind = "latch" if in_xla or (graph is not None and not in_step) else "stop"
         self.polls = self.polls or kind != "stop"
-        kept = [] if graph is None or kind == "none" else keep_state(graph, self._variables)
+        kept = [] if graph is None or kind == "none" else keep_state(graph, self.variables)
         return Guard(kind, recorder, kept)
 
     def _tensors_of(self, graph: Graph | None) -> dict[str, tf.Tensor]:
@@ -181,7 +182,7 @@ class Plan:
         return found
 
     def _name_unwatched(self, inputs: StepInputs, tensors: dict[str, tf.Tensor], layout: Layout) -> None:
-        known = {id(variable) for variable in self._variables}
+        known = {id(variable) for variable in self.variables}
         for _, variable in inputs.pairs:
             if id(variable) not in known:
                 self._say_once(f"variable {variable.name!r} came after the first step")

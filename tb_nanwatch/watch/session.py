@@ -7,11 +7,13 @@ import warnings
 from collections.abc import Sequence
 from importlib.metadata import version
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from tb_nanwatch import __version__
+from tb_nanwatch.numerics.finiteness import count_nonfinite
 from tb_nanwatch.schema.records import Action, Alert, Finding, Header, IntArray, Policy, Series
 from tb_nanwatch.watch.layout import Layout
 from tb_nanwatch.watch.recorder import Recorder
@@ -27,6 +29,7 @@ class Session:
     Attributes:
         header: what is constant for it.
         steps_seen: rows drained so far.
+        ended_well: whether the last of them was finite.
     """
 
     def __init__(self, layout: Layout, *, policy: Policy, writer: Writer, recorder: Recorder, counted: bool) -> None:
@@ -46,6 +49,7 @@ class Session:
         self._stalled = False
         self._settled = -1
         self.steps_seen = 0
+        self.ended_well = True
         self._begin()
 
     def collect(self, *, action: Action, inputs: Sequence[Finding] = ()) -> Alert | None:
@@ -65,6 +69,7 @@ class Session:
         self.steps_seen = written
         if first < written:
             rows, raw = self._recorder.rows(first, written)
+            self.ended_well = bool(np.isfinite(rows[-1]).all())
             steps, counts = self._number(first, raw), _counts_at(first, incident)
             for segment in _segments(steps):
                 self._take(rows[segment], steps[segment], _shifted(counts, segment))
@@ -73,6 +78,30 @@ class Session:
     def is_known(self, number: int) -> bool:
         """Return whether the incident of this row was dealt with and only waits to be cleared."""
         return number <= self._settled
+
+    def check_variables(self, values: Sequence[Any], *, action: Action) -> Alert | None:
+        """Look at the variables after the last update, which no step began with any more.
+
+        Args:
+            values: the watched variables, in column order.
+            action: what the policy makes of it.
+
+        Returns:
+            The alert that was written, of the step that would have come next; ``None`` where all are finite, or where
+            the last step was bad already.
+        """
+        if self.header is None or not self.ended_well:
+            return None
+        names = [variable.name for variable in self.header.variables]
+        counts = [count_nonfinite(value.numpy()) for value in values]
+        findings = [
+            Finding("weight", name, count) for name, count in zip(names, counts, strict=True) if count.nonfinite
+        ]
+        if not findings:
+            return None
+        self.ended_well = False
+        window = self._window(self.steps_seen - 1, None)
+        return self._alert(window, action, tuple(findings), step=self._last_step + 1)
 
     def close(self) -> None:
         """Write what is left."""
@@ -142,13 +171,16 @@ class Session:
             return None
         if number < self.steps_seen - self._recorder.window:
             return None
-        return self._alert(self._window(number, table), action, (*inputs, *self._layout.findings(table)))
+        window = self._window(number, table)
+        return self._alert(window, action, (*inputs, *self._layout.findings(table)))
 
-    def _alert(self, window: Series, action: Action, findings: tuple[Finding, ...]) -> Alert | None:
+    def _alert(
+        self, window: Series, action: Action, findings: tuple[Finding, ...], *, step: int | None = None
+    ) -> Alert | None:
         if self.header is None:
             return None
         alert = Alert(
-            step=int(window.last_step[-1]),
+            step=int(window.last_step[-1]) if step is None else step,
             session=self.header.session,
             first_step=self._first_step,
             action=action,
@@ -159,12 +191,13 @@ class Session:
         self._writer.write_alert(alert)
         return alert
 
-    def _window(self, number: int, table: IntArray) -> Series:
+    def _window(self, number: int, table: IntArray | None) -> Series:
         first = max(0, self.steps_seen - self._recorder.window)
         rows, _ = self._recorder.rows(first, number + 1)
         steps = self._steps[np.arange(first, number + 1) % self._recorder.window]
         kept = _segments(steps)[-1]
-        return self._layout.decode(rows[kept], steps[kept], _shifted(_counts_at(first, (number, table)), kept))
+        counts = _counts_at(first, None if table is None else (number, table))
+        return self._layout.decode(rows[kept], steps[kept], _shifted(counts, kept))
 
     def _write_rest(self) -> None:
         for generation, spans in self._thinner.rest():

@@ -164,7 +164,11 @@ class Watch:
         self._loop.after_step(None)
 
     def close(self) -> None:
-        """Write what is left and close the event file. A watch that is closed twice, or at exit, loses nothing."""
+        """Write what is left and close the event file; a watch that is not closed does so when the program ends.
+
+        Raises:
+            NonFiniteError: by policy ``"raise"``, if the last update left a variable non-finite.
+        """
         self._loop.close()
 
     def __enter__(self) -> Watch:  # noqa: PYI034 - Self came with Python 3.11
@@ -174,11 +178,11 @@ class Watch:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Close the watch."""
-        self.close()
+        """Close the watch; an error that is on its way is not replaced by another."""
+        self._loop.close(quietly=error is not None)
 
 
 def _close_if_alive(reference: weakref.ReferenceType[Watch]) -> None:
     watch = reference()
     if watch is not None:
-        watch.close()
+        watch._loop.close(quietly=True)

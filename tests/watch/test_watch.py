@@ -189,6 +189,19 @@ class TestPhases:
         assert (first.step, first.phase, first.variable, first.kind) == (1, "update", "layer/w", "pos_inf")
         assert caught.value.alert.step == 2
 
+    @pytest.mark.parametrize("policy", ["raise", "record"])
+    def test_update_the_last_one_is_looked_at_when_the_watch_is_closed(self, policy, tmp_path, read):
+        watch, step, _ = scalar_step(tmp_path, {"layer/w": 3.4e38}, lambda w, x: (w - 3.4e38) * x, policy=policy)
+        step(tf.constant(0.0))
+        step(tf.constant(-1e38))
+        if policy == "raise":
+            with pytest.raises(NonFiniteError, match=r"^Step 1: \+Inf first appeared in the variable layer/w"):
+                watch.close()
+        watch.close()
+        back = read(tmp_path)
+        assert (back.verdict.first.step, back.verdict.first.phase, back.verdict.steps_seen) == (1, "update", 2)
+        assert len(back.session.alerts) == 1
+
     def test_weights_that_are_bad_before_the_first_step(self, tmp_path):
         _, step, _ = scalar_step(tmp_path, {"layer/w": np.inf, "other/w": 1.0}, lambda a, b, x: a * x + b)
         with pytest.raises(NonFiniteError) as caught:
