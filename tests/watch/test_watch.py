@@ -335,16 +335,29 @@ class TestRecordPolicy:
         net, watch = Regression(), Watch(tmp_path, policy="record", window=4)
         step = trainer("function", watch, net)
         frozen = net.weights()
-        bad = [2, 3, 4, 11, 12]
+        bad = [2, 3, 4, 5, 6, 7, 8, 12, 13]
         for number in range(16):
             for variable, old in zip((*net.variables, *net.optimizer.variables), frozen, strict=True):
                 variable.assign(old)
             step(net.x, net.y * (1e30 if number in bad else 1.0))
         watch.close()
         back = read(tmp_path)
-        assert [(alert.step, alert.action) for alert in back.session.alerts] == [(2, "recorded"), (11, "recorded")]
+        assert [(alert.step, alert.action) for alert in back.session.alerts] == [(2, "recorded"), (12, "recorded")]
         assert np.flatnonzero(back.column("loss", "nonfinite")[:, 0]).tolist() == bad
         assert back.verdict.first.step == 2
+
+    def test_a_bad_batch_is_blamed_again_when_it_comes_again(self, tmp_path, read):
+        net, watch = Regression(), Watch(tmp_path, policy="record", window=2)
+        step = trainer("function", watch, net)
+        sound, bad = net.weights(), net.y.numpy()
+        bad[3] = np.nan
+        for y in [net.y, *[tf.constant(bad)] * 5, net.y, net.y, net.y, tf.constant(bad)]:
+            for variable, old in zip((*net.variables, *net.optimizer.variables), sound, strict=True):
+                variable.assign(old)
+            step(net.x, y)
+        watch.close()
+        alerts = read(tmp_path).session.alerts
+        assert [(alert.step, alert.findings[0].role) for alert in alerts] == [(1, "input"), (9, "input")]
 
     def test_it_trains_into_the_nan_as_bare_training_does(self, tmp_path):
         bare, watched = Regression(learning_rate=50.0), Regression(learning_rate=50.0)
@@ -386,6 +399,24 @@ class TestVariables:
         np.testing.assert_allclose(back.column("clipped_norm"), [[0.5, 0.5, np.nan]], rtol=1e-6)
         assert back.column("grad_norm", "count").tolist() == [[1, 1, 0]]
         np.testing.assert_allclose(back.column("weight_norm"), [[1.0, 2.0, 3.0]])
+
+    def test_clipping_that_scales_each_gradient_in_its_own_way(self, tmp_path, read):
+        variables = [tf.Variable([3.0, 4.0], name="first/w"), tf.Variable([6.0, 8.0], name="second/w")]
+        watch = Watch(tmp_path, variables)
+
+        @watch.step
+        def step(x):
+            with tf.GradientTape() as tape:
+                loss = sum(tf.reduce_sum(variable * variable) for variable in variables) * x
+            raw = tape.gradient(loss, variables)
+            factor = x * 2.0
+            watch.apply_gradients(DESCENT, zip([raw[0] * factor, raw[1] / factor], variables), raw=raw, loss=loss)
+
+        step(tf.constant(0.25))
+        watch.close()
+        back = read(tmp_path)
+        np.testing.assert_allclose(back.column("grad_norm"), [[2.5, 5.0]])
+        np.testing.assert_allclose(back.column("clipped_norm"), [[1.25, 10.0]])
 
     @pytest.mark.parametrize("dtype", [tf.float16, tf.bfloat16, tf.float64])
     def test_every_floating_dtype(self, dtype, tmp_path, read):
@@ -436,8 +467,54 @@ class TestSteps:
         with pytest.raises(NonFiniteError) as caught:
             ten_steps(net.x, tf.constant(y))
         assert caught.value.alert.step == 16
+        alone = Regression()
+        for _ in range(16):
+            _, raw = alone.gradients(alone.x, alone.y)
+            alone.optimizer.apply_gradients(zip(raw, alone.variables, strict=True))
+        for a, b in zip(alone.weights(), net.weights(), strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7)
         watch.close()
         assert read(tmp_path).session.series.first_step.tolist() == list(range(17))
+
+    def test_statistics_that_a_step_inside_a_loop_spoilt_are_put_back_to_that_steps_start(self, tmp_path):
+        norm, weight = keras.layers.BatchNormalization(), tf.Variable(1.0, name="layer/w")
+        norm.build((None, 3))
+        watch = Watch(tmp_path)
+
+        @watch.step
+        def steps(batches):
+            for number in tf.range(3):
+                with tf.GradientTape() as tape:
+                    loss = tf.reduce_sum(norm(batches[number], training=True)) + weight * batches[number, 0, 0]
+                watch.apply_gradients(DESCENT, [(tape.gradient(loss, weight), weight)], loss=loss)
+
+        batches = np.random.default_rng(0).normal(size=(3, 5, 3)).astype("float32")
+        expected = norm.moving_mean.numpy()
+        for batch in batches[:2]:
+            expected = 0.99 * expected + 0.01 * batch.mean(axis=0)
+        batches[2] = np.inf
+        with pytest.raises(NonFiniteError) as caught:
+            steps(tf.constant(batches))
+        assert caught.value.alert.step == 2
+        np.testing.assert_allclose(norm.moving_mean.numpy(), expected, rtol=1e-5)
+
+    def test_of_several_bad_steps_before_the_host_looks_the_first_is_told(self, tmp_path, regression):
+        watch = Watch(tmp_path)
+
+        @tf.function
+        def step(x, y):
+            loss, raw = regression.gradients(x, y)
+            watch.apply_gradients(regression.optimizer, zip(raw, regression.variables), loss=loss)
+
+        step(regression.x, regression.y)
+        watch.after_step()
+        before = regression.weights()
+        for y in (regression.y * np.inf, regression.y * np.nan, regression.y):
+            step(regression.x, y)
+        with pytest.raises(NonFiniteError) as caught:
+            watch.after_step()
+        assert (caught.value.alert.step, caught.value.verdict.first.kind) == (1, "pos_inf")
+        assert all(np.array_equal(a, b) for a, b in zip(before, regression.weights(), strict=True))
 
     def test_the_users_own_step_is_shown_and_a_step_that_goes_back_begins_a_session(self, tmp_path, read):
         net, number = Regression(), tf.Variable(100, dtype=tf.int64, trainable=False)
