@@ -13,7 +13,7 @@ from rich.text import Text
 
 from tb_nanwatch import __version__
 from tb_nanwatch.errors import LogdirError
-from tb_nanwatch.reading.logdir import THE_LOGDIR, is_address, leave_tensorflow_out, open_logdir
+from tb_nanwatch.reading.logdir import THE_LOGDIR, leave_tensorflow_out, open_logdir
 from tb_nanwatch.schema.codec import dumps
 from tb_nanwatch.schema.records import Status, Verdict, Verdicts
 
@@ -39,8 +39,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit status: 0 if all runs are finite, 1 if some run is not, 2 if there is nothing to read.
     """
     options = _parser().parse_args(arguments)
-    if arguments is None and not is_address(options.logdir):
-        leave_tensorflow_out()
+    if arguments is None:
+        leave_tensorflow_out(options.logdir)
     _spell_what_has_no_letter()
     try:
         verdicts = _verdicts(options.logdir, options.run)
@@ -94,7 +94,7 @@ def _spell_what_has_no_letter() -> None:
 
 
 def _print(verdicts: Verdicts) -> None:
-    console = Console(highlight=False, emoji=False)
+    console = Console()
     for number, verdict in enumerate(verdicts.runs):
         if number:
             console.print()

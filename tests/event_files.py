@@ -85,6 +85,11 @@ class RunWriter:
         tag = f"nanwatch/{alert.session}/alerts/{alert.step}-{number}"
         return self.message(tag, wire.encode_alert(alert), step=alert.step)
 
+    def session_start(self) -> RunWriter:
+        """Write what writers of TensorFlow 1 begin with; TensorBoard takes a second one for a restart from step 0."""
+        log = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
+        return self._append(event_pb2.Event(wall_time=self._clock, step=0, session_log=log))
+
     def message(self, tag: str, data: bytes, *, step: int) -> RunWriter:
         tensor = tensor_pb2.TensorProto(
             dtype=types_pb2.DT_STRING, string_val=[data], tensor_shape=tensor_shape_pb2.TensorShapeProto()
@@ -99,6 +104,9 @@ class RunWriter:
         value = summary_pb2.Summary.Value(tag=tag, metadata=metadata, tensor=tensor)
         self._clock += 1.0
         event = event_pb2.Event(wall_time=self._clock, step=step, summary=summary_pb2.Summary(value=[value]))
+        return self._append(event)
+
+    def _append(self, event: event_pb2.Event) -> RunWriter:
         with self.path.open("ab") as file:
             file.write(framed(event.SerializeToString()))
         return self

@@ -254,9 +254,7 @@ BROKEN = [
 
 
 @pytest.mark.parametrize(("rule", "files", "found"), BROKEN)
-def test_the_rule_finds_what_breaks_it(
-    rule: Rule, files: dict[str, str], found: list[str], tmp_path: Path
-) -> None:
+def test_the_rule_finds_what_breaks_it(rule: Rule, files: dict[str, str], found: list[str], tmp_path: Path) -> None:
     assert rule(plant(tmp_path, files)) == found
 
 
@@ -287,7 +285,5 @@ VIEWING_MODULES = ("tb_nanwatch", "tb_nanwatch.plugin.loader", "tb_nanwatch.read
 def test_importing_the_viewing_side_leaves_tensorflow_unloaded(module: str) -> None:
     program = f"import sys, {module}; print(sorted({{'tensorflow', 'keras'}} & set(sys.modules)))"
     environment = {**os.environ, "PYTHONPATH": str(PACKAGE.parent)}
-    done = subprocess.run(
-        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=False
-    )
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout.strip()) == (0, "[]"), done.stderr

@@ -165,8 +165,16 @@ def test_a_stream_that_cannot_spell_a_name_is_no_crash(tmp_path):
 
 def test_a_directory_whose_name_is_no_text_is_shown(tmp_path):
     write_finite(tmp_path, b"\xff".decode("utf-8", "surrogateescape"))
-    assert nanwatch(tmp_path).stdout.splitlines()[0] == r"\udcff  finite  2,000 steps"
-    assert json.loads(nanwatch(tmp_path, "--json").stdout)["runs"][0]["run"] == "\udcff"
+    write_finite(tmp_path)
+    assert nanwatch(tmp_path).stdout.splitlines() == [
+        "tanh  finite  2,000 steps",
+        "  Finite in all 2,000 steps.",
+        "",
+        r"\udcff  empty  0 steps",
+        "  No step of this run could be read.",
+        "  Not read: reading stopped at a name that is no text (UnicodeEncodeError).",
+    ]
+    assert json.loads(nanwatch(tmp_path, "--json").stdout)["runs"][1]["run"] == "\udcff"
 
 
 def test_a_terminal_gets_colour_and_a_pipe_does_not(tmp_path):

@@ -49,9 +49,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory, environment: dict[str, str])
 
 
 @pytest.fixture(scope="session")
-def viewing_machine(
-    tmp_path_factory: pytest.TempPathFactory, environment: dict[str, str], wheel: Path
-) -> Path:
+def viewing_machine(tmp_path_factory: pytest.TempPathFactory, environment: dict[str, str], wheel: Path) -> Path:
     """The commands of a fresh virtual environment that holds the wheel and what it depends on."""
     root = tmp_path_factory.mktemp("venv")
     run(sys.executable, "-m", "venv", root, env=environment)

@@ -18,19 +18,33 @@ export function showRun({ choices, pointer }: State, run: string): void {
 }
 
 /** Shows another session of the run, or the verdict's own again. */
-export function showSession({ choices, derived }: State, session: number): void {
+export function showSession(state: State, session: number): void {
+  const { choices, derived } = state;
   const home = choices.session.peek()?.home ?? derived.series.peek()?.session ?? session;
   batch(() => {
+    keepRun(state);
     choices.session.value = session === home ? null : { session, home };
     choices.cell.value = null;
     choices.zoom.value = null;
   });
 }
 
+/** Remembers the run on show as chosen: with something chosen in it, no other may take its place. */
+function keepRun({ choices, derived }: State): void {
+  choices.run.value ??= derived.verdict.peek()?.run ?? null;
+}
+
 /** Selects a step, and with it the layer it was picked in; a step picked in the timeline leaves the layer as it is. */
-export function selectCell({ choices, derived }: State, cell: Cell): void {
-  const layer = cell.layer === null ? derived.cell.peek() : cell;
-  choices.cell.value = { step: cell.step, layer: layer?.layer ?? null, variable: layer?.variable ?? null };
+export function selectCell(state: State, cell: Cell): void {
+  const place = cell.layer === null ? state.derived.cell.peek() : cell;
+  batch(() => {
+    keepRun(state);
+    state.choices.cell.value = {
+      step: cell.step,
+      layer: place?.layer ?? null,
+      variable: place?.variable ?? null,
+    };
+  });
 }
 
 /** Moves the selection by whole columns and rows of the heatmap, and stops at its edges. */
@@ -66,9 +80,12 @@ function clamp(index: number, length: number): number {
 }
 
 /** Shows a range of steps at the resolution that is stored. A range of one step is widened, since it would show nothing. */
-export function zoomTo({ choices }: State, range: StepRange): void {
+export function zoomTo(state: State, range: StepRange): void {
   const first = Math.max(0, range.first);
-  choices.zoom.value = { first, last: Math.max(range.last, first + 1) };
+  batch(() => {
+    keepRun(state);
+    state.choices.zoom.value = { first, last: Math.max(range.last, first + 1) };
+  });
 }
 
 /** Shows the steps around the selected one; each time closer. */

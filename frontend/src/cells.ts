@@ -71,7 +71,7 @@ export interface CellFact {
 }
 
 /** What is known of one cell, in the order of the data flow. `figures` are one-column heatmaps of the cell's steps. */
-export function cellFacts(figures: ReadonlyArray<HeatmapAnswer>, cell: Cell): ReadonlyArray<CellFact> {
+function cellFacts(figures: ReadonlyArray<HeatmapAnswer>, cell: Cell): ReadonlyArray<CellFact> {
   return HEATMAP_STATS.flatMap(({ stat, label }) => {
     const parts = figures.filter((figure) => figure.stat === stat).map((figure) => partOf(figure, cell));
     const known = parts.filter((part) => part !== null);
@@ -113,11 +113,31 @@ function finiteText(parts: ReadonlyArray<Part>): string | null {
   return only === null ? null : formatNumber(only);
 }
 
+/** All that is known of a cell; until the rest has arrived, the number that the heatmap itself shows. */
+export function knownFacts(
+  cell: Cell,
+  answer: HeatmapAnswer | null,
+  figures: ReadonlyArray<HeatmapAnswer>,
+): { readonly steps: StepRange; readonly facts: ReadonlyArray<CellFact> } {
+  const steps = columnSteps(answer, cell.step);
+  const ofColumn = figures.filter((figure) => figure.first_step[0] === steps.first);
+  const facts = cellFacts(ofColumn, cell);
+  return { steps, facts: facts.length > 0 || answer === null ? facts : shownFact(cell, answer) };
+}
+
+function shownFact(cell: Cell, answer: HeatmapAnswer): ReadonlyArray<CellFact> {
+  const [row, column] = [findRow(answer.rows, cell), spanAt(cell.step, answer.first_step)];
+  if (row < 0) return [];
+  const kinds = answer.kinds[row]?.[column] ?? 0;
+  const text = formatValue(answer.values[row]?.[column] ?? null, kinds);
+  return [{ label: statLabel(answer.stat), text, nonfinite: kinds !== 0 }];
+}
+
 /** The cell in a sentence, for those who hear the page and those who read it. */
 export function describeCell(cell: Cell, steps: StepRange, facts: ReadonlyArray<CellFact>): string {
-  const steps_text = `${steps.first === steps.last ? "Step" : "Steps"} ${formatSteps(steps.first, steps.last)}`;
+  const stepsText = `${steps.first === steps.last ? "Step" : "Steps"} ${formatSteps(steps.first, steps.last)}`;
   const name = cell.variable ?? cell.layer;
-  const place = name === null ? steps_text : `${steps_text}, ${visible(name)}`;
+  const place = name === null ? stepsText : `${stepsText}, ${visible(name)}`;
   const said = facts.map((fact) => `${fact.label.toLowerCase()} ${fact.text}`).join("; ");
   return said === "" ? place : `${place}: ${said}`;
 }

@@ -1,5 +1,5 @@
 /** Colours of the heatmap: a perceptually even map over the logarithm of a norm. Pure. */
-import { decadeTicks, evenTicks } from "./scale";
+import { apart, decadeTicks, evenTicks } from "./scale";
 
 export type Rgb = readonly [red: number, green: number, blue: number];
 
@@ -68,5 +68,7 @@ export function colourPosition(value: number, domain: ColourDomain): number {
 /** Values to write beside the map: powers of ten, or round numbers where it spans less than two of them. */
 export function colourTicks(domain: ColourDomain): ReadonlyArray<number> {
   const decades = decadeTicks(domain.low, domain.high, 5);
-  return decades.length >= 2 ? decades : evenTicks(10 ** domain.low, 10 ** domain.high, 3);
+  if (decades.length >= 2) return decades;
+  const even = evenTicks(10 ** domain.low, 10 ** domain.high, 5);
+  return apart(even, (value) => colourPosition(value, domain), 0.15);
 }

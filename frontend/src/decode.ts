@@ -1,4 +1,5 @@
 /** Checks the plugin's answers: what leaves this module has the type it claims. Pure. */
+import { type Decoder, inside, list, literal, nullable, number, record, string } from "./decoder";
 import type {
   AlertAnswer,
   Cause,
@@ -17,80 +18,6 @@ import type {
   Verdicts,
   Warning,
 } from "./protocol.gen";
-
-export type Decoder<T> = (value: unknown) => T;
-
-/** An answer that is not what the protocol says. The path grows on the way out, so that decoding itself builds none. */
-export class AnswerError extends Error {
-  private path = "";
-
-  constructor(
-    private readonly expected: string,
-    private readonly found: unknown,
-  ) {
-    super();
-  }
-
-  within(part: string): this {
-    this.path = part + this.path;
-    this.message = `The plugin's answer must hold ${this.expected} at ${this.path}; it holds ${describe(this.found)}. Reload the page: the plugin may have been updated.`;
-    return this;
-  }
-}
-
-function describe(value: unknown): string {
-  if (value === undefined) return "nothing";
-  if (value === null || typeof value === "number" || typeof value === "boolean") return String(value);
-  return Array.isArray(value) ? "a list" : `a value of type ${typeof value}`;
-}
-
-const string: Decoder<string> = (value) => {
-  if (typeof value === "string") return value;
-  throw new AnswerError("a text", value);
-};
-
-const number: Decoder<number> = (value) => {
-  if (typeof value === "number") return value;
-  throw new AnswerError("a number", value);
-};
-
-function nullable<T>(inner: Decoder<T>): Decoder<T | null> {
-  return (value) => (value === null ? null : inner(value));
-}
-
-function literal<T extends string>(...options: ReadonlyArray<T>): Decoder<T> {
-  return (value) => {
-    const found = options.find((option) => option === value);
-    if (found !== undefined) return found;
-    throw new AnswerError(`one of ${options.join(", ")}`, value);
-  };
-}
-
-function list<T>(item: Decoder<T>): Decoder<ReadonlyArray<T>> {
-  return (value) => {
-    if (!Array.isArray(value)) throw new AnswerError("a list", value);
-    return value.map((element, index) => inside(`[${index}]`, () => item(element)));
-  };
-}
-
-function record<T>(fields: { readonly [K in keyof T]: Decoder<T[K]> }): Decoder<T> {
-  const keys = Object.keys(fields) as Array<keyof T & string>;
-  return (value) => {
-    if (typeof value !== "object" || value === null) throw new AnswerError("a record", value);
-    const given = value as Partial<Record<string, unknown>>;
-    const decoded: Partial<T> = {};
-    for (const key of keys) decoded[key] = inside(`.${key}`, () => fields[key](given[key]));
-    return decoded as T;
-  };
-}
-
-function inside<T>(part: string, decode: () => T): T {
-  try {
-    return decode();
-  } catch (error) {
-    throw error instanceof AnswerError ? error.within(part) : error;
-  }
-}
 
 const integers = list(number);
 const numbers = list(nullable(number));

@@ -20,12 +20,14 @@ export interface FollowOptions<T> {
   readonly decode: (answers: ReadonlyArray<unknown>) => T;
   readonly read: (url: string, signal: AbortSignal) => Promise<string>;
   /** How long a request must stand before it is sent. */
-  readonly settle_ms?: number;
+  readonly settleMs?: number;
 }
 
 export interface Follower {
   /** Asks again for what is shown, unless it is being asked for. */
   refresh(): void;
+  /** Asks again if what came last was a failure. */
+  retry(): void;
   stop(): void;
 }
 
@@ -56,9 +58,13 @@ export function follow<T>(options: FollowOptions<T>): Follower {
     const urls = request.value;
     untracked(() => (urls === "" ? forget() : void load(urls)));
   });
+  const refresh = (): void => {
+    if (request.peek() !== "" && running === null) void load(request.peek());
+  };
   return {
-    refresh: () => {
-      if (request.peek() !== "" && running === null) void load(request.peek());
+    refresh,
+    retry: () => {
+      if (target.failure.peek() !== null) refresh();
     },
     stop: () => {
       stop();
@@ -83,21 +89,31 @@ async function ask<T>(
   urls: string,
   last: string,
   signal: AbortSignal,
-  { read, decode, settle_ms = 0 }: FollowOptions<T>,
+  { read, decode, settleMs = 0 }: FollowOptions<T>,
 ): Promise<Outcome<T>> {
   try {
-    if (settle_ms > 0) await pause(settle_ms, signal);
+    if (settleMs > 0) await pause(settleMs, signal);
     const texts = await Promise.all(urls.split("\n").map((url) => read(url, signal)));
     const text = texts.join("\n");
-    return text === last ? { text } : { answer: decode(texts.map((part) => JSON.parse(part))), text };
+    return text === last ? { text } : { answer: decode(texts.map(parse)), text };
   } catch (error) {
     return { failure: error instanceof Error ? error.message : String(error) };
   }
 }
 
-function pause(duration_ms: number, signal: AbortSignal): Promise<void> {
+function parse(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    throw new Error(
+      "The plugin's answer must be JSON, and is not. Is a proxy in between that answers itself?",
+    );
+  }
+}
+
+function pause(durationMs: number, signal: AbortSignal): Promise<void> {
   return new Promise((resolve, reject) => {
-    const timer = setTimeout(resolve, duration_ms);
+    const timer = setTimeout(resolve, durationMs);
     signal.addEventListener("abort", () => {
       clearTimeout(timer);
       reject(new Error("a newer request took this one's place"));

@@ -1,5 +1,5 @@
 /** Puts the page together: the one place that knows all its parts. */
-import { effect, signal } from "@preact/signals";
+import { computed, effect, signal, untracked } from "@preact/signals";
 import { h, render as mount } from "preact";
 import plotStyles from "uplot/dist/uPlot.min.css";
 import { linkOf, openLink } from "./actions";
@@ -13,7 +13,7 @@ import styles from "./styles.css";
 import { App } from "./views/app";
 
 /** How often the plugin is asked for news while the page is on show. */
-const POLL_EVERY_MS = 8_000;
+const POLL_EVERY_MS = 5_000;
 /** A pointer on its way across the heatmap asks for nothing until it rests. */
 const HOVER_SETTLE_MS = 90;
 /** Held arrow keys write the address once, at the end. */
@@ -23,13 +23,10 @@ const ADDRESS_SETTLE_MS = 300;
 export function render(): void {
   addStyles();
   const state = createState();
-  const followers = followAll(state);
-  const refresh = (): void => {
-    for (const follower of followers) follower.refresh();
-  };
+  const { verdicts, ofRun } = followAll(state);
   const isShown = signal(true);
   connectHost({
-    onReload: refresh,
+    onReload: () => refreshAll([verdicts, ...ofRun]),
     onTheme: (theme) => {
       document.documentElement.dataset.theme = theme;
       state.palette.value = readPalette(document.documentElement);
@@ -39,7 +36,12 @@ export function render(): void {
       isShown.value = shown;
     },
   });
-  pollWhileShown(isShown, refresh);
+  pollWhileShown(isShown, () => {
+    verdicts.refresh();
+    for (const follower of ofRun) follower.retry();
+  });
+  refreshWithVerdict(state, ofRun);
+  rememberRun(state);
   keepAddress(state);
   mount(h(App, { state }), document.body);
 }
@@ -51,51 +53,64 @@ function addStyles(): void {
   document.documentElement.lang = "en";
 }
 
-function followAll({ answers, requests }: State): ReadonlyArray<Follower> {
+interface Followers {
+  readonly verdicts: Follower;
+  /** Of what is shown of one run. */
+  readonly ofRun: ReadonlyArray<Follower>;
+}
+
+function followAll({ answers, requests }: State): Followers {
   const read = readText;
-  return [
+  const figures = (name: "selected" | "hovered"): Follower =>
     follow({
+      request: requests[name],
+      target: answers[name],
+      decode: (all) => all.map(decodeHeatmap),
+      read,
+      settleMs: HOVER_SETTLE_MS,
+    });
+  const { series, heatmap, alert } = answers;
+  return {
+    verdicts: follow({
       request: signal(VERDICTS_URL),
       target: answers.verdicts,
       decode: ([only]) => decodeVerdicts(only),
       read,
     }),
-    follow({
-      request: requests.series,
-      target: answers.series,
-      decode: ([only]) => decodeSeries(only),
-      read,
-    }),
-    follow({
-      request: requests.heatmap,
-      target: answers.heatmap,
-      decode: ([only]) => decodeHeatmap(only),
-      read,
-    }),
-    follow({ request: requests.alert, target: answers.alert, decode: ([only]) => decodeAlert(only), read }),
-    follow({
-      request: requests.selected,
-      target: answers.selected,
-      decode: (all) => all.map(decodeHeatmap),
-      read,
-      settle_ms: HOVER_SETTLE_MS,
-    }),
-    follow({
-      request: requests.hovered,
-      target: answers.hovered,
-      decode: (all) => all.map(decodeHeatmap),
-      read,
-      settle_ms: HOVER_SETTLE_MS,
-    }),
-  ];
+    ofRun: [
+      follow({ request: requests.series, target: series, decode: ([only]) => decodeSeries(only), read }),
+      follow({ request: requests.heatmap, target: heatmap, decode: ([only]) => decodeHeatmap(only), read }),
+      follow({ request: requests.alert, target: alert, decode: ([only]) => decodeAlert(only), read }),
+      figures("selected"),
+      figures("hovered"),
+    ],
+  };
 }
 
-function pollWhileShown(isShown: { readonly value: boolean }, refresh: () => void): void {
+function refreshAll(followers: ReadonlyArray<Follower>): void {
+  for (const follower of followers) follower.refresh();
+}
+
+/** A run that has new steps has a new verdict; as long as it has not, its charts need not be asked for again. */
+function refreshWithVerdict({ derived }: State, ofRun: ReadonlyArray<Follower>): void {
+  const verdict = computed(() => JSON.stringify(derived.verdict.value));
+  effect(() => {
+    if (verdict.value !== "null") untracked(() => refreshAll(ofRun));
+  });
+}
+
+function pollWhileShown(isShown: { readonly value: boolean }, poll: () => void): void {
   effect(() => {
     if (!isShown.value) return;
-    refresh();
-    const timer = setInterval(refresh, POLL_EVERY_MS);
+    untracked(poll);
+    const timer = setInterval(poll, POLL_EVERY_MS);
     return () => clearInterval(timer);
+  });
+}
+
+function rememberRun({ derived, shownRun }: State): void {
+  effect(() => {
+    shownRun.value = derived.verdict.value?.run ?? null;
   });
 }
 

@@ -7,7 +7,7 @@ export interface Palette {
   readonly line: string;
   readonly zero: string;
   readonly nonfinite: string;
-  readonly nonfinite_wash: string;
+  readonly nonfiniteWash: string;
   readonly curves: ReadonlyArray<string>;
 }
 
@@ -20,7 +20,7 @@ export function readPalette(root: HTMLElement): Palette {
     line: colour("line"),
     zero: colour("zero"),
     nonfinite: colour("nonfinite"),
-    nonfinite_wash: colour("nonfinite-wash"),
+    nonfiniteWash: colour("nonfinite-wash"),
     curves: [colour("curve-0"), colour("curve-1"), colour("curve-2")],
   };
 }

@@ -32,9 +32,10 @@ export function filterRuns(runs: ReadonlyArray<Verdict>, filter: string): Readon
   });
 }
 
-/** The run that the page opens with: the most urgent one. */
-export function mostUrgent(runs: ReadonlyArray<Verdict>): Verdict | null {
-  return sortRuns(runs, "status")[0] ?? null;
+/** The run to show unasked: the most urgent one; of equals, the one that is on show already. */
+export function mostUrgent(runs: ReadonlyArray<Verdict>, shown: string | null): Verdict | null {
+  const first = sortRuns(runs, "status")[0] ?? null;
+  return runs.find((run) => run.run === shown && run.status === first?.status) ?? first;
 }
 
 export const STATUS_LABELS: Readonly<Record<Verdict["status"], string>> = {

@@ -85,7 +85,11 @@ function padded(
 }
 
 /** Leaves out ticks that would be written over the one before; numbers evenly apart are not so on a log axis. */
-function apart(ticks: ReadonlyArray<number>, place: ValueAxis["place"], gap: number): ReadonlyArray<number> {
+export function apart(
+  ticks: ReadonlyArray<number>,
+  place: ValueAxis["place"],
+  gap: number,
+): ReadonlyArray<number> {
   let last = Number.NEGATIVE_INFINITY;
   return ticks.filter((tick) => {
     const isApart = place(tick) - last >= gap;
@@ -109,10 +113,19 @@ function symlogAxis(values: ReadonlyArray<number>, least: number, most: number):
   const [smallest, largest] = extent(sizes);
   const unit = Math.max(smallest, largest / 10 ** SYMLOG_DECADES);
   const place = (value: number): number => Math.sign(value) * Math.log10(1 + Math.abs(value) / unit);
+  const axis = padded(place, least, most, []);
+  const ticks = symlogTicks({ least, most, unit }).filter(
+    // Zero is what such an axis is for: it is the others that give way.
+    (tick) => tick === 0 || Math.abs(place(tick)) >= (axis.high - axis.low) / 5,
+  );
+  return padded(place, least, most, ticks.length > 1 ? ticks : evenTicks(least, most, TICKS / 2));
+}
+
+function symlogTicks(of: { least: number; most: number; unit: number }): ReadonlyArray<number> {
   const reach = (limit: number): ReadonlyArray<number> =>
-    limit > 0 ? decadeTicks(Math.log10(unit), Math.log10(limit), TICKS / 2) : [];
-  const negative = reach(-least).map((tick) => -tick);
-  return padded(place, least, most, [...negative.reverse(), 0, ...reach(most)]);
+    limit > 0 ? decadeTicks(Math.log10(of.unit) + 1, Math.log10(limit), TICKS / 2) : [];
+  const negative = reach(-of.least).map((tick) => -tick);
+  return [...negative.reverse(), 0, ...reach(of.most)];
 }
 
 /** Powers of ten between two exponents, as many of them as stay apart. */

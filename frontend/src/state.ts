@@ -69,6 +69,8 @@ export interface State {
   readonly answers: Answers;
   readonly derived: Derived;
   readonly requests: Requests;
+  /** The run on show, by choice or not. */
+  readonly shownRun: Signal<string | null>;
   /** The cell under the pointer; its layer is `null` over the timeline. */
   readonly pointer: Signal<Cell | null>;
   readonly palette: Signal<Palette | null>;
@@ -80,9 +82,11 @@ export function createState(): State {
   const choices = createChoices();
   const answers = createAnswers();
   const pointer = signal<Cell | null>(null);
-  const derived = derive(choices, answers);
+  const shownRun = signal<string | null>(null);
+  const derived = derive(choices, answers, shownRun);
   const requests = createRequests(choices, derived, pointer);
-  return { choices, answers, derived, requests, pointer, palette: signal<Palette | null>(null) };
+  const palette = signal<Palette | null>(null);
+  return { choices, answers, derived, requests, shownRun, pointer, palette };
 }
 
 function createChoices(): Choices {
@@ -110,10 +114,10 @@ function createAnswers(): Answers {
   };
 }
 
-function derive(choices: Choices, answers: Answers): Derived {
+function derive(choices: Choices, answers: Answers, shownRun: ReadonlySignal<string | null>): Derived {
   const verdict = computed(() => {
     const runs = answers.verdicts.answer.value?.runs ?? [];
-    return runs.find((run) => run.run === choices.run.value) ?? mostUrgent(runs);
+    return runs.find((run) => run.run === choices.run.value) ?? mostUrgent(runs, shownRun.value);
   });
   const ofRun = <T extends { readonly run: string }>(answer: Signal<T | null>): ReadonlySignal<T | null> =>
     computed(() => (answer.value?.run === verdict.value?.run ? answer.value : null));
@@ -168,11 +172,12 @@ function createRequests(choices: Choices, derived: Derived, pointer: Signal<Cell
   /** Addresses that give all figures of the column that a cell lies in. */
   const column = (cell: ReadonlySignal<Cell | null>): ReadonlySignal<string> =>
     computed(() => {
-      if (of.value === null || cell.value === null || cell.value.layer === null) return "";
+      const shown = of.value;
+      if (shown === null || cell.value === null || cell.value.layer === null) return "";
       const steps = columnSteps(derived.heatmap.value, cell.value.step);
       const by = choices.grouping.value;
       const url = (figure: { stat: string; keeps: string }): string =>
-        heatmapUrl(of.value as RunSession, { by, ...figure }, steps, 1);
+        heatmapUrl(shown, { by, ...figure }, steps, 1);
       return columnFigures(steps).map(url).join("\n");
     });
   return {

@@ -1,12 +1,13 @@
 import { describe, expect, it } from "vitest";
-import { cellFacts, columnFigures, columnSteps, describeCell, findRow } from "../src/cells";
+import { columnFigures, columnSteps, describeCell, findRow, knownFacts } from "../src/cells";
 import type { HeatmapAnswer } from "../src/protocol.gen";
 import { HEATMAP } from "./examples";
 
 const CELL = { step: 411, layer: "l3_1", variable: null };
 
 function figure(stat: string, keeps: string, value: number | null, kinds = 0): HeatmapAnswer {
-  return { ...HEATMAP, stat, keeps, values: [[7], [value]], kinds: [[0], [kinds]] };
+  const column = { first_step: [200], last_step: [411], values: [[7], [value]], kinds: [[0], [kinds]] };
+  return { ...HEATMAP, ...column, stat, keeps };
 }
 
 describe("findRow", () => {
@@ -53,14 +54,14 @@ describe("columnFigures", () => {
   });
 });
 
-describe("cellFacts", () => {
+describe("knownFacts", () => {
   it("says the extremes and the mean of merged steps", () => {
     const figures = [
       figure("grad_norm", "max", 9),
       figure("grad_norm", "min", 1),
       figure("grad_norm", "mean", 2),
     ];
-    expect(cellFacts(figures, CELL)).toEqual([
+    expect(knownFacts(CELL, HEATMAP, figures).facts).toEqual([
       { label: "Gradient norm", text: "1 to 9, mean 2", nonfinite: false },
     ]);
   });
@@ -71,15 +72,31 @@ describe("cellFacts", () => {
       figure("clip_ratio", "min", 0.5),
       figure("weight_norm", "max", null),
     ];
-    expect(cellFacts(figures, CELL).map((fact) => fact.text)).toEqual(["0", "0.5", "–"]);
+    expect(knownFacts(CELL, HEATMAP, figures).facts.map((fact) => fact.text)).toEqual(["0", "0.5", "–"]);
   });
 
   it("never lets finite steps of a column hide a non-finite one", () => {
     const figures = [figure("grad_norm", "max", 9, 3), figure("clipped_norm", "max", null, 1)];
-    expect(cellFacts(figures, CELL)).toEqual([
+    expect(knownFacts(CELL, HEATMAP, figures).facts).toEqual([
       { label: "Gradient norm", text: "+Inf, NaN (else 9)", nonfinite: true },
       { label: "After clipping", text: "NaN", nonfinite: true },
     ]);
+  });
+});
+
+describe("knownFacts before the figures of the cell have come", () => {
+  it("has the number that the heatmap itself shows", () => {
+    const stale = { ...figure("grad_norm", "max", 5), first_step: [0] };
+    for (const figures of [[], [stale]]) {
+      expect(knownFacts({ ...CELL, layer: "l3" }, HEATMAP, figures)).toEqual({
+        steps: { first: 200, last: 411 },
+        facts: [{ label: "Gradient norm", text: "100", nonfinite: false }],
+      });
+    }
+  });
+
+  it("has none for a cell that lies in no row", () => {
+    expect(knownFacts({ ...CELL, layer: "loss" }, HEATMAP, []).facts).toEqual([]);
   });
 });
 

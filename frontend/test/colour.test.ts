@@ -60,5 +60,6 @@ describe("colourTicks", () => {
   it("names decades where there are two or more, else round numbers", () => {
     expect(colourTicks({ low: -1.2, high: 2.1 })).toEqual([0.1, 1, 10, 100]);
     expect(colourTicks({ low: Math.log10(2), high: Math.log10(8) })).toEqual([2, 4, 6, 8]);
+    expect(colourTicks({ low: Math.log10(9), high: Math.log10(72) })).toEqual([20, 40, 60]);
   });
 });

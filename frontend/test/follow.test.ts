@@ -10,14 +10,14 @@ interface Question {
 }
 
 /** A plugin whose answers come when the test says so. */
-function startFollowing(settle_ms = 0) {
+function startFollowing(settleMs = 0) {
   const asked: Question[] = [];
   const read = (url: string, abort: AbortSignal): Promise<string> =>
     new Promise((resolve, reject) => {
       asked.push({ url, signal: abort, answer: resolve, fail: (message) => reject(new Error(message)) });
     });
   const [request, target] = [signal("./a"), resource<unknown[]>()];
-  const follower = follow({ request, target, decode: (all) => [...all], read, settle_ms });
+  const follower = follow({ request, target, decode: (all) => [...all], read, settleMs });
   const question = (index: number): Question => {
     const found = asked[index];
     if (found === undefined) throw new Error(`question ${index} was not asked`);
@@ -106,6 +106,17 @@ describe("follow", () => {
     question(1).answer("2");
     await turn();
     expect(target.answer.value).toEqual([2, 3]);
+  });
+
+  it("retries a failure, and leaves a good answer alone", async () => {
+    const { asked, question, follower } = startFollowing();
+    question(0).fail("TensorBoard does not answer.");
+    await turn();
+    follower.retry();
+    question(1).answer("1");
+    await turn();
+    follower.retry();
+    expect(asked).toHaveLength(2);
   });
 
   it("forgets everything when there is nothing to ask", async () => {

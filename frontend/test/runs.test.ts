@@ -32,8 +32,14 @@ describe("filterRuns", () => {
 
 describe("mostUrgent", () => {
   it("is the non-finite run, and none where there is no run", () => {
-    expect(mostUrgent(RUNS)?.run).toBe("zz");
-    expect(mostUrgent([])).toBeNull();
+    expect(mostUrgent(RUNS, null)?.run).toBe("zz");
+    expect(mostUrgent([], "zz")).toBeNull();
+  });
+
+  it("stays with the run on show as long as no other is more urgent", () => {
+    const finite = RUNS.filter(({ status }) => status === "finite");
+    expect(mostUrgent(finite, "run 10")?.run).toBe("run 10");
+    expect(mostUrgent(RUNS, "run 10")?.run).toBe("zz");
   });
 });
 

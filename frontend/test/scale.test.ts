@@ -50,12 +50,21 @@ describe("valueAxis", () => {
   });
 
   it("keeps zero and negative values on a log axis, in order and symmetric about zero", () => {
-    const { place, low, high } = valueAxis([-100, -1, 0, 1, 100], "log");
+    const { place, low, high, ticks } = valueAxis([-100, -1, 0, 1, 100], "log");
+    expect(ticks).toEqual([-100, -10, 0, 10, 100]);
     const places = [-100, -1, 0, 1, 100].map(place);
     expect(places).toEqual([...places].sort((a, b) => a - b));
     expect(place(0)).toBe(0);
     expect(place(-100)).toBeCloseTo(-place(100));
     expect(places.every((at) => at >= low && at <= high)).toBe(true);
+  });
+
+  it("has round ticks on a log axis whose values are all within a decade of zero", () => {
+    expect(valueAxis([-1, 0.5, 1], "log").ticks).toEqual([-1, 0, 1]);
+  });
+
+  it("keeps zero where a far end would crowd it out", () => {
+    expect(valueAxis([-15, 1, 1e6], "log").ticks).toEqual([0, 10_000]);
   });
 
   it("reaches over everything a float32 can hold", () => {

@@ -38,6 +38,12 @@ describe("what is shown unasked", () => {
     expect(Object.values(state.requests).map((request) => request.value)).toEqual(["", "", "", "", ""]);
   });
 
+  it("asks for nothing of a link whose run is not there yet", () => {
+    const state = createState();
+    openLink(state, { run: "relu", step: 3, layer: "l3" });
+    expect(Object.values(state.requests).map((request) => request.value)).toEqual(["", "", "", "", ""]);
+  });
+
   it("asks by relative addresses, and for the bad step in detail", () => {
     const { requests } = openPage();
     expect(requests.series.value).toBe("./series?run=relu&points=600");
@@ -71,6 +77,29 @@ describe("showing another run", () => {
     showRun(state, "tanh");
     state.answers.verdicts.answer.value = { runs: [{ ...FINITE, steps_seen: 2000 }, NONFINITE], schema: 1 };
     expect(state.derived.verdict.value?.steps_seen).toBe(2000);
+  });
+});
+
+describe("a more urgent run", () => {
+  const worse = { ...NONFINITE, run: "elu" };
+
+  it("takes the place of one that was only opened with, but not of its equal", () => {
+    const state = createState();
+    state.answers.verdicts.answer.value = { runs: [FINITE], schema: 1 };
+    state.shownRun.value = "tanh";
+    state.answers.verdicts.answer.value = { runs: [FINITE, NONFINITE], schema: 1 };
+    expect(state.derived.verdict.value?.run).toBe("relu");
+    state.shownRun.value = "relu";
+    state.answers.verdicts.answer.value = { runs: [FINITE, NONFINITE, worse], schema: 1 };
+    expect(state.derived.verdict.value?.run).toBe("relu");
+  });
+
+  it("does not take the place of one in which something was selected", () => {
+    const state = createState();
+    state.answers.verdicts.answer.value = { runs: [FINITE], schema: 1 };
+    selectCell(state, { step: 3, layer: "dense", variable: null });
+    state.answers.verdicts.answer.value = { runs: [FINITE, worse], schema: 1 };
+    expect(state.derived.verdict.value?.run).toBe("tanh");
   });
 });
 
@@ -153,7 +182,7 @@ describe("links", () => {
     const state = openPage();
     expect(linkOf(state)).toEqual({ run: null, step: null, layer: null });
     selectCell(state, { step: 7, layer: "l3", variable: null });
-    expect(linkOf(state)).toEqual({ run: null, step: 7, layer: "l3" });
+    expect(linkOf(state)).toEqual({ run: "relu", step: 7, layer: "l3" });
   });
 
   it("open what they say", () => {

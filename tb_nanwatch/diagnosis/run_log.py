@@ -61,8 +61,9 @@ class RunLog:
 def steps_held(series: Series) -> IntArray:
     """Return how many steps each span stands for.
 
-    Steps need not be consecutive, so a span may hold fewer than its width: the largest number of steps in
-    which anything was measured is taken, and the width where nothing was.
+    Steps need not be consecutive, so a span may hold fewer than its width: it is asked in how many of them
+    the step as a whole was measured, or where there are no such statistics, anything. Where nothing was, the
+    width is taken.
 
     Args:
         series: n spans.
@@ -72,7 +73,8 @@ def steps_held(series: Series) -> IntArray:
     """
     width = series.last_step - series.first_step + 1
     held = np.zeros_like(width)
-    for stat in {key.stat for key in series.columns if key.keeps == "count"}:
+    widths = {key.stat: column.shape[1] for key, column in series.columns.items() if key.keeps == "count"}
+    for stat in (stat for stat in widths if widths[stat] == min(widths.values())):
         measured = series.column(stat, "count").astype(np.int64) + series.column(stat, "nonfinite").astype(np.int64)
         held = np.maximum(held, measured.max(axis=1, initial=0))
     return np.where(held > 0, np.minimum(held, width), width)

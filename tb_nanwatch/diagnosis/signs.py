@@ -130,7 +130,7 @@ def norm_limit(variable: Variable) -> float:
 
 
 def _until(series: Series, bad_step: int) -> Series:
-    return series.rows(np.flatnonzero(series.first_step <= bad_step))
+    return series.rows(slice(int(np.searchsorted(series.first_step, bad_step, side="right"))))
 
 
 def _floats(series: Series, stat: str, keeps: str) -> _Floats:

@@ -27,7 +27,7 @@ def count_nonfinite(values: npt.ArrayLike) -> Counts:
     array = np.asarray(values)
     if not _can_be_nonfinite(array):
         return Counts(size=array.size, nan=0, pos_inf=0, neg_inf=0)
-    nan, inf, positive = np.isnan(array), np.isinf(array), array > 0
+    nan, inf, positive = np.isnan(array), np.isinf(array), ~np.signbit(array)
     return Counts(
         size=array.size,
         nan=int(nan.sum()),

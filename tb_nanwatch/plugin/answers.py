@@ -59,7 +59,10 @@ def heatmap_answer(log: RunLog, request: HeatmapRequest) -> HeatmapAnswer:
     is_recorded = (request.stat, request.keeps) in spans.columns
     rows = _rows(session.header, by=request.by) if is_recorded else []
     columns = min(request.columns, max(1, _MOST_CELLS // max(1, len(rows))))
-    shown = thinned(grouped(spans, request.stat, [group for _, group in rows]), columns)
+    # A mean is merged by how many steps it stands for.
+    told = only(spans, [request.stat], keeps=(request.keeps, "kinds", "count"))
+    combined = told if request.by == "variable" else grouped(told, request.stat, [group for _, group in rows])
+    shown = thinned(combined, columns)
     key = ColumnKey(request.stat, request.keeps)
     return HeatmapAnswer(
         run=log.run,

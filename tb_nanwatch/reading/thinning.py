@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from typing import cast
 
 import numpy as np
@@ -17,12 +17,9 @@ from tb_nanwatch.schema.stats import BY_KEY
 
 def within(series: Series, *, first: int | None, last: int | None) -> Series:
     """Return the spans that reach into ``first`` to ``last``, both included; ``None`` leaves an end open."""
-    rows = np.ones(len(series), bool)
-    if first is not None:
-        rows &= series.last_step >= first
-    if last is not None:
-        rows &= series.first_step <= last
-    return series.rows(np.flatnonzero(rows))
+    begin = 0 if first is None else int(np.searchsorted(series.last_step, first))
+    end = len(series) if last is None else int(np.searchsorted(series.first_step, last, side="right"))
+    return series.rows(slice(begin, end))
 
 
 def thinned(series: Series, spans: int) -> Series:
@@ -30,9 +27,13 @@ def thinned(series: Series, spans: int) -> Series:
     return thin_to(series, spans) if len(series) else series
 
 
-def only(series: Series, stats: Sequence[str]) -> Series:
-    """Return the series with the columns of ``stats`` alone, so that nothing else needs to be merged."""
-    columns = {key: column for key, column in series.columns.items() if key.stat in stats}
+def only(series: Series, stats: Container[str], *, keeps: Container[str] | None = None) -> Series:
+    """Return the series with some statistics alone, and of these what is asked for: the rest need not be merged."""
+    columns = {
+        key: column
+        for key, column in series.columns.items()
+        if key.stat in stats and (keeps is None or key.keeps in keeps)
+    }
     return Series(series.first_step, series.last_step, columns)
 
 

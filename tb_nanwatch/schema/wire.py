@@ -241,6 +241,8 @@ def _packed(key: ColumnKey, column: Array) -> bytes:
 
 def _series_record(message: pb.SpanChunk) -> Series:
     first, last = np.array(message.first_step, np.int64), np.array(message.last_step, np.int64)
+    if len(first) != len(last):
+        raise RecordError(f"a chunk must have a first and a last step for each span; got {len(first)} and {len(last)}")
     columns: dict[ColumnKey, Array] = {}
     for column in message.columns:
         key, dtype = ColumnKey(column.stat, column.keeps), column_dtype(column.keeps)

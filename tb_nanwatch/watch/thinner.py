@@ -3,27 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Final
+from typing import Final, get_args
 
 import numpy as np
 
 from tb_nanwatch.numerics.spans import concatenate, merge_spans
 from tb_nanwatch.schema.records import Series
+from tb_nanwatch.schema.stats import Merge
 
 SPANS_A_GENERATION: Final = 2048
+BYTES_A_GENERATION: Final = 64 * 1024 * 1024
+FEWEST_SPANS: Final = 64
 
 
 class Thinner:
     """Turns the steps of a session into the spans that are written.
 
     Generation 0 holds 2,048 spans of one step, generation 1 as many of two steps, then four, and so on. Steps are
-    merged and never sampled, so no peak and no first step is lost.
+    merged and never sampled, so no peak and no first step is lost. With thousands of variables a generation holds fewer
+    spans, because TensorBoard's data server hands out no more than 256 MiB of a tag.
     """
 
     def __init__(self) -> None:
         """Begin with generation 0."""
         self._generation = 0
-        self._room = SPANS_A_GENERATION
+        self._spans = 0
+        self._room = 0
         self._waiting: Series | None = None
 
     def add(self, steps: Series) -> Iterator[tuple[int, Series]]:
@@ -32,6 +37,8 @@ class Thinner:
         Args:
             steps: spans of length 1 that continue where the last call ended.
         """
+        if not self._spans:
+            self._spans = self._room = _spans_that_fit(steps)
         self._waiting = steps if self._waiting is None else concatenate([self._waiting, steps])
         while self._waiting and len(self._waiting) >= self._length:
             yield self._generation, self._take(self._waiting)
@@ -53,5 +60,10 @@ class Thinner:
         self._waiting = waiting.rows(slice(used, None)) if used < len(waiting) else None
         self._room -= spans
         if self._room == 0:
-            self._generation, self._room = self._generation + 1, SPANS_A_GENERATION
+            self._generation, self._room = self._generation + 1, self._spans
         return taken
+
+
+def _spans_that_fit(series: Series) -> int:
+    bytes_a_span = sum(4 * column.shape[1] for key, column in series.columns.items() if key.keeps in get_args(Merge))
+    return max(FEWEST_SPANS, min(SPANS_A_GENERATION, BYTES_A_GENERATION // bytes_a_span))

@@ -46,10 +46,18 @@ def write_critic(directory: Path) -> None:
     growth = 10.0 ** (np.clip((steps - 371) / 40, 0, 1) * 9)
     noise = np.random.default_rng(0).lognormal(0, 0.2, (len(steps), width))
     norms = growth[:, None] * noise * np.linspace(0.1, 2, width)
-    ratio = np.minimum(1, 15 / np.linalg.norm(norms, axis=1))[:, None] * np.ones(width)
+    global_norm = np.linalg.norm(norms, axis=1)
+    ratio = np.minimum(1, 15 / global_norm)[:, None] * np.ones(width)
     norms[BAD_STEP, :3] = np.nan
     norms[BAD_STEP, 3] = np.inf
-    measured = {"grad_norm": norms, "clipped_norm": norms * ratio, "clip_ratio": ratio, "loss": growth / 10}
+    global_norm[BAD_STEP] = np.inf
+    measured = {
+        "grad_norm": norms,
+        "clipped_norm": norms * ratio,
+        "clip_ratio": ratio,
+        "loss": growth / 10,
+        "global_norm": global_norm,
+    }
     before = {stat: values[:-1] for stat, values in measured.items()}
     window = {stat: values[-64:] for stat, values in measured.items()}
     nan_from_it = [Finding("gradient", v.name, Counts(64, 64, 0, 0)) for v in CRITIC.variables[:3]]

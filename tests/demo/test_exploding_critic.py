@@ -14,7 +14,6 @@ ROOT = Path(__file__).parents[2]
 RUNS = {
     "first": ["--activation", "relu"],
     "again": ["--activation", "relu"],
-    "other_seed": ["--activation", "relu", "--seed", "1"],
     "clipped": ["--activation", "relu", "--clip-norm", "50"],
     "bounded": ["--activation", "tanh"],
 }
@@ -63,10 +62,6 @@ def test_the_program_prints_the_bad_step_and_how_to_open_the_page(demo):
 
 def test_a_seed_repeats_its_run(demo):
     assert demo("again")[1]["first"]["step"] == demo("first")[1]["first"]["step"]
-
-
-def test_another_seed_diverges_elsewhere(demo):
-    assert demo("other_seed")[1]["first"]["step"] != demo("first")[1]["first"]["step"]
 
 
 @pytest.mark.parametrize("name", ["clipped", "bounded"])

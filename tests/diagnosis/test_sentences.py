@@ -46,13 +46,17 @@ THREE_INF = Counts(size=64, nan=0, pos_inf=3, neg_inf=0)
         ),
         (
             origin_at("backward", layer="l3_1", kind="nan"),
-            "Step 411: NaN first appeared in several gradients of the layer l3_1, in the backward pass "
-            "(which was first is not recorded).",
+            (
+                "Step 411: NaN first appeared in several gradients of the layer l3_1, in the backward pass "
+                "(which was first is not recorded)."
+            ),
         ),
         (
             origin_at("backward"),
-            "Step 411: NaN or Inf first appeared in several gradients, in the backward pass "
-            "(which was first is not recorded).",
+            (
+                "Step 411: NaN or Inf first appeared in several gradients, in the backward pass "
+                "(which was first is not recorded)."
+            ),
         ),
         (
             origin_at("clip", variable="l3/V", kind="nan"),
@@ -64,8 +68,7 @@ THREE_INF = Counts(size=64, nan=0, pos_inf=3, neg_inf=0)
         ),
         (
             origin_at("state", kind="nan"),
-            "Step 411: NaN first appeared in what is kept beside the variables "
-            "(moving statistics, optimizer slots).",
+            "Step 411: NaN first appeared in what is kept beside the variables (moving statistics, optimizer slots).",
         ),
     ],
 )

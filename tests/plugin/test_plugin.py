@@ -190,7 +190,11 @@ def test_an_alert_is_found_by_the_step_that_its_verdict_names(client):
             "Invalid argument: points must be a whole number from 1 to 2000; got '2001'.",
         ),
         ("series?run=relu&first=-1", 400, "Invalid argument: first must be a whole number from 0 on; got '-1'."),
-        ("series?run=relu&first=%D9%A3", 400, "Invalid argument: first must be a whole number from 0 on; got '\\u0663'."),
+        (
+            "series?run=relu&first=%D9%A3",
+            400,
+            "Invalid argument: first must be a whole number from 0 on; got '\\u0663'.",
+        ),
         ("series?run=relu&first=9&last=3", 400, "Invalid argument: first must not be after last; got 9 and 3."),
         ("series?run=relu&session=7", 404, "Not found: the run must have a session 7, and has not."),
         ("heatmap?run=relu&by=row", 400, "Invalid argument: by must be one of layer, variable; got 'row'."),
@@ -258,6 +262,20 @@ def test_routes_work_below_an_experiment_and_a_prefix(provider):
         assert (response.status_code, len(response.json["runs"])) == (200, 5)
 
 
+class NotingProvider(MultiplexerDataProvider):
+    """A provider that notes whose data is asked for."""
+
+    def list_tensors(self, *args, experiment_id, **kwargs):
+        self.asked = experiment_id
+        return super().list_tensors(*args, experiment_id=experiment_id, **kwargs)
+
+
+def test_the_experiment_is_the_one_of_the_address():
+    provider = NotingProvider(EventMultiplexer(), "logdir")
+    client_of(provider).get(f"/experiment/some_id{PREFIX}/verdicts")
+    assert provider.asked == "some_id"
+
+
 class DeadProvider(MultiplexerDataProvider):
     """A provider whose other end is gone."""
 
@@ -304,9 +322,28 @@ def test_a_directory_whose_name_is_no_text_is_no_crash(tmp_path):
 
 
 words = st.text(max_size=20) | st.sampled_from(
-    ["relu", "twice", "new", "0", "1", "29", "600", "-1", "layer", "variable", "grad_norm", "min", "max", "mean", "1e3", "９"]
+    [
+        "relu",
+        "twice",
+        "new",
+        "0",
+        "1",
+        "29",
+        "600",
+        "-1",
+        "layer",
+        "variable",
+        "grad_norm",
+        "min",
+        "max",
+        "mean",
+        "1e3",
+        "９",
+    ]
 )
-names = st.sampled_from(["run", "session", "first", "last", "points", "columns", "by", "stat", "keeps", "step", "extra"])
+names = st.sampled_from(
+    ["run", "session", "first", "last", "points", "columns", "by", "stat", "keeps", "step", "extra"]
+)
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=300)

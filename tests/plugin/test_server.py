@@ -28,11 +28,20 @@ import sys
 from tensorboard import default, program
 from tb_nanwatch.plugin.loader import NanWatchLoader
 from tb_nanwatch.reading.logdir import leave_tensorflow_out
-leave_tensorflow_out()
+leave_tensorflow_out("nowhere")
 tensorboard = program.TensorBoard(plugins=[*default.get_static_plugins(), NanWatchLoader])
 tensorboard.configure(argv=["tensorboard", *sys.argv[1:]])
 tensorboard.main()
 """
+
+
+def cut(data, _):
+    return data[:-7]
+
+
+def flipped(data, record):
+    """Damage the length of the record that begins at ``record``: of that, both loaders look at the checksum."""
+    return data[:record] + bytes([data[record] ^ 1]) + data[record + 1 :]
 
 
 def write_runs(logdir):
@@ -46,9 +55,11 @@ def write_runs(logdir):
         Alert(9, 0, 0, "raised", (finding,), steps_of(0, 9))
     )
     RunWriter(logdir / "nanwatch").header().spans(steps_of(0, 4))
-    for name, damage in (("cut", lambda data: data[:-7]), ("flipped", lambda data: data[:-9] + b"?" + data[-8:])):
-        path = RunWriter(logdir / name / "nanwatch").header().spans(steps_of(0, 9)).spans(steps_of(10, 19)).path
-        path.write_bytes(damage(path.read_bytes()))
+    for name, damage in (("cut", cut), ("flipped", flipped)):
+        writer = RunWriter(logdir / name / "nanwatch").header().spans(steps_of(0, 9))
+        whole = writer.path.stat().st_size
+        path = writer.spans(steps_of(10, 19)).path
+        path.write_bytes(damage(path.read_bytes(), whole))
     RunWriter(logdir / "other")
 
 
@@ -68,7 +79,8 @@ class Server:
         self.log = []
         self.url = next(match[0] for match in map(self.find_url, self.process.stderr) if match).rstrip("/")
         # A full pipe would stop the server.
-        threading.Thread(target=self.log.extend, args=[self.process.stderr], daemon=True).start()
+        self.reading = threading.Thread(target=self.log.extend, args=[self.process.stderr], daemon=True)
+        self.reading.start()
 
     def find_url(self, line):
         self.log.append(line)
@@ -94,6 +106,8 @@ class Server:
     def stop(self):
         self.process.terminate()
         self.process.wait(TIMEOUT_S)
+        self.reading.join()
+        self.process.stderr.close()
 
 
 @pytest.fixture(scope="module", params=["true", "false"], ids=["rust", "python"])

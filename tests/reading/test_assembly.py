@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from tb_nanwatch.diagnosis import diagnose
 from tb_nanwatch.reading.assembly import assemble
-from tb_nanwatch.reading.messages import Datum, decode_tag
+from tb_nanwatch.reading.messages import Datum, TagContent, Written, decode_tag
 from tb_nanwatch.reading.tags import parse_tag
 from tb_nanwatch.schema import nanwatch_pb2, wire
 from tb_nanwatch.schema.records import Alert, ColumnKey, Counts, Finding, Series
@@ -67,6 +67,11 @@ def test_of_chunks_that_overlap_the_later_written_stands():
     assert log.sessions[0].series.column("loss", "max")[:, 0].tolist() == [2.0] * 6
 
 
+def test_the_later_written_is_told_by_its_time_and_not_by_its_tag():
+    log = log_of(with_header(spans_2=spans(steps_of(0, 5, loss=1.0)), spans_10=spans(steps_of(3, 8, loss=2.0))))
+    assert log.sessions[0].series.column("loss", "max")[:, 0].tolist() == [2.0] * 6
+
+
 @given(st.lists(st.tuples(st.integers(0, 30), st.integers(0, 5)), max_size=12))
 def test_whatever_overlaps_the_series_stays_in_order_and_the_last_chunk_is_whole(intervals):
     chunks = [steps_of(first, first + length) for first, length in intervals]
@@ -83,6 +88,15 @@ def test_a_message_that_does_not_decode_is_named_and_the_rest_stands():
     assert problem.startswith("nanwatch/0/spans/0: 2 bytes do not decode as SpanChunk: ")
     assert problem.endswith(".")
     assert not problem.endswith("..")
+
+
+def test_columns_that_do_not_go_together_are_named():
+    uneven = nanwatch_pb2.SpanChunk(first_step=[0, 1, 2], last_step=[0, 1])
+    column = uneven.columns.add(stat="loss", keeps="max", width=1)
+    column.values = np.zeros(3, "<f4").tobytes()
+    log = log_of(with_header(spans_0=[uneven.SerializeToString(), *spans(steps_of(0, 2))]))
+    assert steps_in(log) == [0, 1, 2]
+    assert log.problems[0].startswith("nanwatch/0/spans/0: ")
 
 
 @pytest.mark.parametrize("tensor", [np.array([b"a", b"b"], object), np.array(3.5), np.array("text", object)])
@@ -112,7 +126,9 @@ def test_without_a_header_the_steps_and_the_alert_still_tell():
 
 
 def test_a_chunk_that_contradicts_the_header_is_left_out():
-    wide = dataclasses.replace(HEADER, variables=(*HEADER.variables, dataclasses.replace(HEADER.variables[0], name="x")))
+    wide = dataclasses.replace(
+        HEADER, variables=(*HEADER.variables, dataclasses.replace(HEADER.variables[0], name="x"))
+    )
     log = log_of(with_header(spans_0=spans(steps_of(0, 2), steps_of(3, 5, header=wide))))
     assert steps_in(log) == [0, 1, 2]
     assert log.problems == (
@@ -191,6 +207,16 @@ def test_bookkeeping_that_tells_something_is_kept():
     bad = only_at(8, math.nan, first=6, last=9, width=4, column=2)
     series = log_of(with_header(spans_0=spans(steps_of(0, 5), steps_of(6, 9, grad_norm=bad)))).sessions[0].series
     assert series.column("grad_norm", "first_nonfinite")[8].tolist() == [-1, -1, 8, -1]
+
+
+def test_bookkeeping_that_tells_the_same_of_all_variables_is_kept():
+    count = np.broadcast_to(np.array([[1], [0], [1]]), (3, 4))
+    chunk = steps_of(0, 2)
+    told = dataclasses.replace(chunk, columns={**chunk.columns, ColumnKey("grad_norm", "nonfinite"): count})
+    header, tag = parse_tag("nanwatch/0/header"), parse_tag("nanwatch/0/spans/0")
+    contents = {header: TagContent((Written(0.0, HEADER),)), tag: TagContent((Written(1.0, told),))}
+    series = assemble("run", contents).sessions[0].series
+    assert series.column("grad_norm", "nonfinite").tolist() == [[1] * 4, [0] * 4, [1] * 4]
 
 
 def test_of_many_problems_the_first_are_told():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import logging
 import math
 import subprocess
 import sys
@@ -11,7 +13,7 @@ import pytest
 
 from tb_nanwatch.errors import LogdirError
 from tb_nanwatch.reading.logdir import THE_LOGDIR, open_logdir
-from tests.event_files import HEADER, RunWriter, only_at, steps_of
+from tests.event_files import HEADER, RunWriter, framed, only_at, steps_of
 
 
 def verdicts_in(logdir):
@@ -58,6 +60,14 @@ def test_the_home_directory_has_a_short_name(tmp_path, monkeypatch):
     assert sorted(verdicts_in("~")) == ["relu"]
 
 
+def test_links_are_followed_and_rings_of_links_are_not(tmp_path):
+    write_run(tmp_path / "elsewhere" / "relu")
+    (tmp_path / "logdir").mkdir()
+    (tmp_path / "logdir" / "linked").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere" / "ring").symlink_to(tmp_path / "elsewhere")
+    assert sorted(verdicts_in(tmp_path / "logdir")) == ["linked/relu"]
+
+
 def test_several_files_of_a_run_are_read_in_order(tmp_path):
     write_run(tmp_path, chunks=5)
     RunWriter(tmp_path / "nanwatch", name="events.out.tfevents.1.here").spans(steps_of(50, 59))
@@ -71,8 +81,10 @@ def test_a_file_that_ends_within_a_record_is_read_up_to_there(tmp_path):
     assert (verdict.status, verdict.steps_seen) == ("finite", 90)
     assert verdict.text == "Finite in the 90 steps that could be read."
     assert verdict.problems == (
-        "events.out.tfevents.0.here ends within a record: it is still being written, or its writer was stopped. "
-        "What stands before is read.",
+        (
+            "events.out.tfevents.0.here ends within a record: it is still being written, or its writer was stopped. "
+            "What stands before is read."
+        ),
     )
 
 
@@ -84,8 +96,10 @@ def test_a_flipped_bit_is_named_and_what_stands_before_it_is_read(tmp_path):
     verdict = verdicts_in(tmp_path)["."]
     assert (verdict.status, verdict.steps_seen) == ("finite", 40)
     assert verdict.problems == (
-        "events.out.tfevents.0.here holds a record whose checksum is wrong. What stands before it is read, "
-        "what follows is lost.",
+        (
+            "events.out.tfevents.0.here holds a record whose checksum is wrong. What stands before it is read, "
+            "what follows is lost."
+        ),
     )
 
 
@@ -100,8 +114,6 @@ def test_a_file_that_is_broken_from_the_start_is_still_a_run(tmp_path):
 
 
 def test_a_record_that_is_no_event_breaks_no_other_run(tmp_path):
-    from tests.event_files import framed
-
     path = write_run(tmp_path / "a")
     path.write_bytes(path.read_bytes() + framed(b"\xff\xff\xff"))
     write_run(tmp_path / "b")
@@ -112,11 +124,15 @@ def test_a_record_that_is_no_event_breaks_no_other_run(tmp_path):
 
 
 def test_a_session_that_was_restarted_keeps_its_steps(tmp_path):
-    import dataclasses
-
     writer = RunWriter(tmp_path / "nanwatch").header().spans(steps_of(0, 99))
     writer.header(dataclasses.replace(HEADER, session=1)).spans(steps_of(50, 149), session=1)
     assert verdicts_in(tmp_path)["."].steps_seen == 200
+
+
+def test_what_looks_like_a_restart_takes_nothing_away(tmp_path):
+    writer = RunWriter(tmp_path / "nanwatch").session_start().header().spans(steps_of(0, 9))
+    writer.session_start().spans(steps_of(10, 19))
+    assert verdicts_in(tmp_path)["."].steps_seen == 20
 
 
 def test_an_empty_directory_has_no_runs(tmp_path):
@@ -134,8 +150,6 @@ def test_what_is_no_directory_is_no_logdir(tmp_path, name, found):
 
 
 def test_tensorboards_log_is_left_as_it_was(tmp_path, caplog):
-    import logging
-
     before = (logging.getLogger("tensorboard").level, list(logging.getLogger("tensorboard").handlers))
     write_run(tmp_path)
     verdicts_in(tmp_path)
@@ -146,15 +160,27 @@ def test_tensorboards_log_is_left_as_it_was(tmp_path, caplog):
 PROGRAM = """
 import sys
 from tb_nanwatch.reading.logdir import THE_LOGDIR, leave_tensorflow_out, open_logdir
-leave_tensorflow_out()
+leave_tensorflow_out(sys.argv[1])
 reader = open_logdir(sys.argv[1])
 print(reader.verdicts(reader.index(THE_LOGDIR)).runs[0].steps_seen, "tensorflow" in sys.modules)
 """
 
 
+def read_in_a_program(logdir):
+    root = Path(__file__).parents[2]
+    command = [sys.executable, "-c", PROGRAM, str(logdir)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=root)
+    return done.stdout.split()
+
+
 def test_a_program_that_only_reads_does_without_tensorflow(tmp_path):
     write_run(tmp_path)
-    root = Path(__file__).parents[2]
-    command = [sys.executable, "-c", PROGRAM, str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=root)
-    assert done.stdout == "100 False\n", done.stderr
+    assert read_in_a_program(tmp_path) == ["100", "False"]
+
+
+def test_a_large_log_is_read_with_tensorflow_which_is_sooner_done(tmp_path):
+    pytest.importorskip("tensorflow")
+    writer = RunWriter(tmp_path / "nanwatch").header().spans(steps_of(0, 9))
+    with writer.path.open("ab") as file:
+        file.write(framed(b"")[:-4] + bytes(24_000_000))
+    assert read_in_a_program(tmp_path) == ["10", "True"]

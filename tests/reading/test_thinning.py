@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import numpy as np
@@ -36,8 +37,6 @@ def test_layers_are_the_norm_of_their_variables_together():
 
 
 def test_of_ratios_the_smallest_stands_for_the_layer():
-    import dataclasses
-
     header = dataclasses.replace(HEADER, clip="other")
     ratios = np.array([[0.5, 0.25, math.nan, 1.0]])
     layers = grouped(series_at([0], header=header, clip_ratio=ratios), "clip_ratio", [[0, 1], [2, 3]])

@@ -1,14 +1,14 @@
 import type { TargetedKeyboardEvent } from "preact";
 import { useEffect, useMemo, useRef, useState } from "preact/hooks";
-import { cellAt, moveSelection, selectAt, selectCell, showAllSteps, zoomToSelection } from "../actions";
-import { columnSteps, findRow, layerOf, statLabel } from "../cells";
+import { cellAt, moveSelection, selectAt, showAllSteps, zoomToSelection } from "../actions";
+import { columnSteps, findRow, statLabel } from "../cells";
 import { colourDomain } from "../colour";
-import { shorten, visible } from "../format";
 import type { Palette } from "../palette";
 import type { HeatmapAnswer } from "../protocol.gen";
 import { edgeOf, type StepRange, spanAt, stepAt } from "../scale";
 import type { State } from "../state";
 import type { Frame } from "./frame";
+import { Labels, type LabelsProps } from "./labels";
 import { Legend } from "./legend";
 import { type HeatmapDrawing, paintHeatmap, STRIP_HEIGHT } from "./paint";
 import { Ruler } from "./ruler";
@@ -91,54 +91,6 @@ function onKey(event: TargetedKeyboardEvent<HTMLDivElement>, state: State): void
   if (action === undefined || event.ctrlKey || event.metaKey || event.altKey) return;
   event.preventDefault();
   action(state, event.shiftKey);
-}
-
-interface LabelsProps {
-  readonly state: State;
-  readonly answer: HeatmapAnswer;
-  readonly frame: Frame;
-  readonly rowHeight: number;
-}
-
-const LABEL_HEIGHT = 13;
-
-/** Names of the rows: as many as fit, and always the selected one. */
-function Labels({ state, answer, frame, rowHeight }: LabelsProps) {
-  const selected = findRow(answer.rows, state.derived.cell.value);
-  const stride = Math.ceil(LABEL_HEIGHT / rowHeight);
-  const isShown = (row: number): boolean =>
-    row === selected ||
-    (row % stride === 0 && Math.abs(row - selected) * rowHeight >= LABEL_HEIGHT) ||
-    stride === 1;
-  const pick = (row: number): void => {
-    const step = state.derived.cell.peek()?.step ?? answer.last_step[answer.last_step.length - 1] ?? 0;
-    const entry = answer.rows[row];
-    if (entry !== undefined) selectCell(state, { step, layer: layerOf(entry), variable: entry.variable });
-  };
-  const top = (row: number): number => STRIP_HEIGHT + row * rowHeight + (rowHeight - LABEL_HEIGHT) / 2;
-  return (
-    <ul class="labels" style={{ width: `${frame.gutter}px` }}>
-      {answer.rows.map(({ label }, row) =>
-        isShown(row) ? (
-          <li
-            key={label}
-            class={row === selected ? "label label-selected" : "label"}
-            style={{ top: `${top(row)}px` }}
-          >
-            <button
-              type="button"
-              class="label-name"
-              tabIndex={-1}
-              title={shorten(visible(label))}
-              onClick={() => pick(row)}
-            >
-              <bdi>{visible(label)}</bdi>
-            </button>
-          </li>
-        ) : null,
-      )}
-    </ul>
-  );
 }
 
 /** The canvas, and on it the marks of selection and pointer. */

@@ -19,7 +19,7 @@ export interface HeatmapDrawing {
 /** Height of the strip above the rows that marks columns with something non-finite, in CSS pixels. */
 export const STRIP_HEIGHT = 10;
 
-/** Narrower, and a single step among thousands would vanish. */
+/** Smaller, and a single step among thousands, or one variable among hundreds, would vanish. */
 const LEAST_BLOCK_PX = 6;
 /** Browsers give up on canvases that are taller than this. */
 const TALLEST_CANVAS_PX = 16_000;
@@ -49,10 +49,14 @@ function prepared(canvas: HTMLCanvasElement, { answer, width, rowHeight }: Heatm
   return context;
 }
 
+/** Puts the edges of columns on whole device pixels: between fractions of them the background would shine through. */
 function placer({ answer, range, width }: HeatmapDrawing): Place {
+  const snapped = (step: number): number =>
+    Math.round(edgeOf(step, range, width) * devicePixelRatio) / devicePixelRatio;
   return (column) => {
-    const x = edgeOf(answer.first_step[column] ?? 0, range, width);
-    return { x, width: edgeOf((answer.last_step[column] ?? 0) + 1, range, width) - x };
+    const x = snapped(answer.first_step[column] ?? 0);
+    const end = snapped((answer.last_step[column] ?? 0) + 1);
+    return { x, width: Math.max(end - x, 1 / devicePixelRatio) };
   };
 }
 
@@ -124,9 +128,10 @@ function paintBlock(
 ): void {
   const { palette, rowHeight } = drawing;
   const span = blockBox(block, place, drawing.width);
-  const height = rowHeight - (rowHeight >= 8 ? 1 : 0);
-  const box = { ...span, y: STRIP_HEIGHT + block.row * rowHeight, height };
-  const isHatched = box.width >= LEAST_HATCHED_PX;
+  const height = Math.max(LEAST_BLOCK_PX, rowHeight - (rowHeight >= 8 ? 1 : 0));
+  const y = STRIP_HEIGHT + block.row * rowHeight - Math.max(0, height - rowHeight) / 2;
+  const box = { ...span, y, height };
+  const isHatched = box.width >= LEAST_HATCHED_PX && box.height > LEAST_BLOCK_PX;
   context.save();
   context.beginPath();
   context.rect(box.x, box.y, box.width, box.height);

@@ -12,18 +12,25 @@ export function runPanels(series: SeriesAnswer): ReadonlyArray<PanelModel> {
     const found = curve(name);
     return found !== undefined && hasData(found) ? [{ label, curve: found, colour }] : [];
   };
-  const norms = [...line("global_norm", "before", 1), ...line("clipped_global_norm", "after", 0)];
+  const ratio = line("clip_ratio", "", 0).filter(clipsAnything);
+  const clippedNorm = ratio.length > 0 ? line("clipped_global_norm", "after", 0) : [];
+  const norm = line("global_norm", clippedNorm.length > 0 ? "before" : "", 1);
   const panels = [
     panel(series, "Loss", line("loss", "", 2)),
-    panel(series, "Gradient norm", norms),
-    panel(series, "Clip ratio", line("clip_ratio", "", 0).filter(clipsAnything)),
-    ...series.tensors.map((tensor) => panel(series, tensor.name, [{ label: "", curve: tensor, colour: 2 }])),
+    panel(series, "Gradient norm", [...norm, ...clippedNorm]),
+    panel(series, "Clip ratio", ratio),
+    ...series.tensors.map((tensor) => tensorPanel(series, tensor)),
   ];
   return panels.filter(({ lines }) => lines.length > 0);
 }
 
 function panel(steps: Steps, title: string, lines: ReadonlyArray<Line>): PanelModel {
   return { key: title, title, first_step: steps.first_step, last_step: steps.last_step, lines };
+}
+
+function tensorPanel(steps: Steps, tensor: Curve): PanelModel {
+  const line = { label: "", curve: tensor, colour: 2 };
+  return { ...panel(steps, tensor.name, [line]), key: `tensor ${tensor.name}`, note: "norm of the tensor" };
 }
 
 function hasData({ min, max, mean, kinds }: Curve): boolean {
@@ -33,7 +40,7 @@ function hasData({ min, max, mean, kinds }: Curve): boolean {
   );
 }
 
-/** Clipping that never was leaves a flat line at 1, which tells nothing. */
+/** Clipping that never was leaves a flat line at 1, and two norms that are one: neither tells anything. */
 function clipsAnything({ curve }: Line): boolean {
   return curve.kinds.some((bits) => bits !== 0) || curve.min.some((value) => value !== null && value !== 1);
 }

@@ -118,7 +118,7 @@ function paintNonfinite(chart: uPlot, { model, palette, range }: Drawing): void 
   for (const { from, to } of nonfiniteStretches(model.lines.map((line) => line.curve.kinds))) {
     const start = place(model.first_step[from] ?? 0);
     const size = Math.max(3 * devicePixelRatio, place((model.last_step[to] ?? 0) + 1) - start);
-    ctx.fillStyle = palette.nonfinite_wash;
+    ctx.fillStyle = palette.nonfiniteWash;
     ctx.fillRect(start, top, size, height);
     ctx.fillStyle = palette.nonfinite;
     ctx.fillRect(start, top, size, 4 * devicePixelRatio);

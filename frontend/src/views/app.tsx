@@ -44,7 +44,7 @@ function Body({ state }: { readonly state: State }) {
         ) : (
           <Charts state={state} />
         )}
-        {alert !== null && <Details alert={alert} />}
+        {alert !== null && <Details alert={alert} first={verdict.first} />}
       </div>
     </>
   );

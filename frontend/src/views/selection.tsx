@@ -1,5 +1,4 @@
-import { type Cell, describeCell } from "../cells";
-import { knownFacts } from "../charts/tooltip";
+import { type Cell, describeCell, knownFacts } from "../cells";
 import { formatStep, formatSteps } from "../format";
 import type { State } from "../state";
 import { Name } from "./name";
@@ -32,6 +31,7 @@ function SelectedCell({ state, cell }: { readonly state: State; readonly cell: C
           {formatStep(cell.step)}
         </span>
       </span>
+      {cell.layer === null && <span class="muted">no layer: click a cell below for its numbers</span>}
       {cell.layer !== null && (
         <span class="chip">
           <span class="chip-label">Layer</span>

@@ -1,0 +1,41 @@
+"""Measure what watching costs, beside TensorFlow's own debuggers: ``python benchmarks/run.py [--quick] [--write]``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from rich.console import Console
+
+# A script has its own folder on the path, and not the one above.
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from benchmarks.report import circumstances, markdown, table
+from benchmarks.step_cost import measure
+
+RESULTS = Path(__file__).with_name("RESULTS.md")
+NETWORKS = ("critic", "MNIST", "AlphaZero")
+SECONDS, QUICK_SECONDS = 75.0, 8.0
+
+
+def main() -> None:
+    """Measure each network in turn and print the table."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition(":")[0])
+    parser.add_argument("--quick", action="store_true", help="a shorter run, with wider quartiles")
+    parser.add_argument("--write", action="store_true", help="write benchmarks/RESULTS.md as well")
+    arguments = parser.parse_args()
+    console, costs = Console(), []
+    for network in NETWORKS:
+        with console.status(f"Measuring the {network} network"):
+            costs.append(measure(network, seconds=QUICK_SECONDS if arguments.quick else SECONDS))
+    console.print(table(costs))
+    for fact in circumstances():
+        console.print(fact, highlight=False)
+    if arguments.write:
+        RESULTS.write_text(markdown(costs), encoding="utf-8")
+        console.print(f"Wrote {RESULTS}")
+
+
+if __name__ == "__main__":
+    main()

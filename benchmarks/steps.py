@@ -1,0 +1,52 @@
+"""The training step that is timed, bare and watched: the same lines but for the watch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import tensorflow as tf
+
+import tb_nanwatch
+from benchmarks.networks import Network
+
+Step = Callable[[], tf.Tensor]
+
+
+def bare_step(network: Network) -> Step:
+    """Return a step that nothing watches; call it to take the step.
+
+    Args:
+        network: trained by the step.
+    """
+
+    @tf.function
+    def train_step(*batch: tf.Tensor) -> tf.Tensor:
+        loss, gradients = _loss_and_gradients(network, batch)
+        network.optimizer.apply_gradients(zip(network.clip(gradients), network.variables, strict=True))
+        return loss
+
+    return lambda: train_step(*network.batch)
+
+
+def watched_step(network: Network, watch: tb_nanwatch.Watch) -> Step:
+    """Return a watched step; call it to take the step.
+
+    Args:
+        network: trained by the step.
+        watch: of its variables.
+    """
+
+    @watch.step
+    def train_step(*batch: tf.Tensor) -> tf.Tensor:
+        loss, gradients = _loss_and_gradients(network, batch)
+        clipped = zip(network.clip(gradients), network.variables, strict=True)
+        watch.apply_gradients(network.optimizer, clipped, raw=gradients, loss=loss)
+        return loss
+
+    return lambda: train_step(*network.batch)
+
+
+def _loss_and_gradients(network: Network, batch: Sequence[tf.Tensor]) -> tuple[tf.Tensor, Sequence[tf.Tensor]]:
+    with tf.GradientTape() as tape:
+        loss = network.loss(*batch)
+    return loss, tape.gradient(loss, [variable.value for variable in network.variables])

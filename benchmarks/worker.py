@@ -1,0 +1,85 @@
+"""A process that takes steps when it is told to, and says how long they took.
+
+TensorFlow's debuggers are switched on for a whole process and slow down whatever it calls from then on, functions that
+were traced before among them. A step under a debugger therefore has a process of its own, and is timed in turn with the
+bare step in another one.
+
+Each line on standard input is the name of a step and a number of steps; the answer is a line with the seconds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import tensorflow as tf
+
+import tb_nanwatch
+from benchmarks.networks import BUILDERS, Network
+from benchmarks.steps import Step, bare_step, watched_step
+
+WARM_UP_STEPS = 20
+
+
+@contextmanager
+def beside_the_bare_step(network: str) -> Iterator[dict[str, Step]]:
+    """Yield the bare and the watched step of two networks alike; the log is removed in the end."""
+    bare, watched = BUILDERS[network](), BUILDERS[network]()
+    with tempfile.TemporaryDirectory() as logdir, tb_nanwatch.Watch(logdir, watched.variables) as watch:
+        yield {"bare": bare_step(bare), "watched": watched_step(watched, watch)}
+
+
+@contextmanager
+def under_debugger_v2(network: str) -> Iterator[dict[str, Step]]:
+    """Yield the step that Debugger V2 records, with its default buffer; what it wrote is removed in the end."""
+    built: Network = BUILDERS[network]()
+    with tempfile.TemporaryDirectory() as directory:
+        tf.debugging.experimental.enable_dump_debug_info(directory, tensor_debug_mode="CONCISE_HEALTH")
+        yield {"debugged": bare_step(built)}
+        tf.debugging.experimental.disable_dump_debug_info()
+
+
+@contextmanager
+def under_check_numerics(network: str) -> Iterator[dict[str, Step]]:
+    """Yield the step every floating output of which is checked."""
+    built: Network = BUILDERS[network]()
+    tf.debugging.enable_check_numerics()
+    yield {"debugged": bare_step(built)}
+
+
+SETTINGS = {
+    "watch": beside_the_bare_step,
+    "debugger-v2": under_debugger_v2,
+    "check-numerics": under_check_numerics,
+}
+
+
+def take(step: Step, *, steps: int) -> float:
+    """Take steps one after the other and return the seconds that they took."""
+    began = time.perf_counter()
+    for _ in range(steps):
+        step()
+    return time.perf_counter() - began
+
+
+def main() -> None:
+    """Answer until standard input ends."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("network", choices=BUILDERS)
+    parser.add_argument("setting", choices=SETTINGS)
+    arguments = parser.parse_args()
+    with SETTINGS[arguments.setting](arguments.network) as steps:
+        for step in steps.values():
+            take(step, steps=WARM_UP_STEPS)
+        print("ready", flush=True)
+        for line in sys.stdin:
+            name, number = line.split()
+            print(take(steps[name], steps=int(number)), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,130 @@
+import { useSignal } from "@preact/signals";
+import { countedKinds, sortVariables } from "../evidence";
+import { formatStep, formatValue, plural } from "../format";
+import type { AlertAnswer, VariableRow } from "../protocol.gen";
+import { Choice } from "./choice";
+import { Name } from "./name";
+
+type NormKey = "grad_norm" | "clipped_norm" | "weight_norm";
+
+const NORMS: ReadonlyArray<{ readonly value: NormKey; readonly label: string }> = [
+  { value: "grad_norm", label: "Gradient norm" },
+  { value: "clipped_norm", label: "After clipping" },
+  { value: "weight_norm", label: "Weight norm" },
+];
+
+const LAST_STEPS = 6;
+/** As many of them as a narrow window has room for. */
+const NARROW_STEPS = 3;
+const FIRST_VARIABLES = 40;
+
+/** The last steps' norms, variable by variable. */
+export function Norms({ alert }: { readonly alert: AlertAnswer }) {
+  const norm = useSignal<NormKey>("grad_norm");
+  const isWhole = useSignal(false);
+  const from = Math.max(0, alert.steps.length - LAST_STEPS);
+  const rows = sortVariables(alert.variables);
+  const shown = isWhole.value ? rows : rows.slice(0, FIRST_VARIABLES);
+  return (
+    <>
+      <div class="bar bar-table">
+        <h3>The last {plural(alert.steps.length - from, "step")}, by variable</h3>
+        <span class="spring" />
+        <Choice
+          name="Norm"
+          options={NORMS}
+          value={norm.value}
+          onChoose={(chosen) => {
+            norm.value = chosen;
+          }}
+        />
+      </div>
+      <div class="table-scroll">
+        <table class="grid grid-numbers">
+          <Head steps={alert.steps.slice(from)} badStep={alert.step} />
+          <tbody>
+            <LossRow alert={alert} from={from} />
+            {shown.map((row) => (
+              <NormRow key={row.name} row={row} norm={norm.value} from={from} />
+            ))}
+          </tbody>
+        </table>
+      </div>
+      {shown.length < rows.length && (
+        <button
+          type="button"
+          class="more"
+          onClick={() => {
+            isWhole.value = true;
+          }}
+        >
+          Show all {formatStep(rows.length)} variables
+        </button>
+      )}
+    </>
+  );
+}
+
+function Head({ steps, badStep }: { readonly steps: ReadonlyArray<number>; readonly badStep: number }) {
+  return (
+    <thead>
+      <tr>
+        <th scope="col">Variable</th>
+        {steps.map((step, index) => (
+          <th scope="col" key={step} class={cellClass(index, steps.length, step === badStep)}>
+            {formatStep(step)}
+          </th>
+        ))}
+      </tr>
+    </thead>
+  );
+}
+
+function cellClass(index: number, columns: number, isBad: boolean): string {
+  return `number${isBad ? " bad" : ""}${index < columns - NARROW_STEPS ? " early" : ""}`;
+}
+
+function LossRow({ alert, from }: { readonly alert: AlertAnswer; readonly from: number }) {
+  const steps = alert.steps.slice(from);
+  const found = alert.findings.find(({ role }) => role === "loss");
+  return (
+    <tr class="row-loss">
+      <th scope="row">loss</th>
+      {steps.map((step, index) => {
+        const isBad = step === alert.step && found !== undefined;
+        const value = alert.loss[from + index] ?? null;
+        return (
+          <td class={cellClass(index, steps.length, isBad)} key={step}>
+            {isBad ? countedKinds(found.counts) : formatValue(value)}
+          </td>
+        );
+      })}
+    </tr>
+  );
+}
+
+interface NormRowProps {
+  readonly row: VariableRow;
+  readonly norm: NormKey;
+  readonly from: number;
+}
+
+function NormRow({ row, norm, from }: NormRowProps) {
+  const columns = row.kinds.slice(from);
+  return (
+    <tr>
+      <th scope="row">
+        <Name text={row.name} />
+      </th>
+      {columns.map((kinds, index) => {
+        const value = row[norm][from + index] ?? null;
+        const isBad = value === null && kinds !== 0;
+        return (
+          <td key={index} class={cellClass(index, columns.length, isBad)}>
+            {formatValue(value, isBad ? kinds : 0)}
+          </td>
+        );
+      })}
+    </tr>
+  );
+}

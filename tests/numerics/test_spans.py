@@ -1,0 +1,88 @@
+"""The merge of spans: however steps are grouped, the same facts come out."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tb_nanwatch.numerics.spans import concatenate, merge_spans, single_steps, thin_to
+from tb_nanwatch.schema.records import Series
+from tests.strategies import partitions, single_step_series
+
+EXACT = ["min", "max", "count", "nonfinite", "first_nonfinite", "kinds"]
+
+
+def assert_equal(a: Series, b: Series) -> None:
+    assert a.first_step.tolist() == b.first_step.tolist()
+    assert a.last_step.tolist() == b.last_step.tolist()
+    assert a.columns.keys() == b.columns.keys()
+    for key in a.columns:
+        if key.keeps in EXACT:
+            np.testing.assert_array_equal(a.columns[key], b.columns[key])
+        else:
+            np.testing.assert_allclose(a.columns[key], b.columns[key], rtol=1e-5, atol=1e-30)
+
+
+@given(st.data())
+def test_merging_is_associative(data):
+    steps = data.draw(single_step_series())
+    fine = data.draw(partitions(len(steps)))
+    coarse = data.draw(partitions(len(fine)))
+    in_two_goes = merge_spans(merge_spans(steps, fine), coarse)
+    assert_equal(in_two_goes, merge_spans(steps, [fine[start] for start in coarse]))
+
+
+@given(st.data())
+def test_a_span_holds_what_its_steps_hold(data):
+    steps = data.draw(single_step_series())
+    merged = merge_spans(steps, [0])
+    for stat in ("grad_norm", "loss"):
+        value, kinds = steps.column(stat, "max"), steps.column(stat, "kinds")
+        measured = np.isfinite(value)
+        for column in range(value.shape[1]):
+            finite, bad = value[measured[:, column], column], kinds[:, column] != 0
+            extremes = (finite.min(), finite.max()) if len(finite) else (np.nan, np.nan)
+            np.testing.assert_array_equal([merged.column(stat, k)[0, column] for k in ("min", "max")], extremes)
+            assert merged.column(stat, "count")[0, column] == len(finite)
+            assert merged.column(stat, "nonfinite")[0, column] == bad.sum()
+            first = steps.first_step[bad][0] if bad.any() else -1
+            assert merged.column(stat, "first_nonfinite")[0, column] == first
+            mean = finite.astype(np.float64).mean() if len(finite) else np.nan
+            np.testing.assert_allclose(merged.column(stat, "mean")[0, column], mean, rtol=1e-5, atol=1e-30)
+
+
+@given(st.data(), st.integers(1, 30))
+def test_thinning_keeps_within_the_width_and_loses_no_first_step_and_no_peak(data, width):
+    steps = data.draw(single_step_series(max_size=60))
+    thin = thin_to(steps, width)
+    assert 1 <= len(thin) <= max(width, 1)
+    assert_equal(merge_spans(thin, [0]), merge_spans(steps, [0]))
+
+
+def test_thinning_a_short_series_returns_it():
+    steps = single_steps(np.arange(3), {"loss": np.ones((3, 1))}, {"loss": np.zeros((3, 1), np.uint8)})
+    assert thin_to(steps, 3) is steps
+
+
+@given(st.data())
+def test_joining_what_was_cut_gives_the_whole(data):
+    steps = data.draw(single_step_series(min_size=2))
+    cut = data.draw(st.integers(1, len(steps) - 1))
+    assert_equal(concatenate([steps.rows(slice(cut)), steps.rows(slice(cut, None))]), steps)
+
+
+def test_a_step_that_was_not_measured_is_neither_finite_nor_bad():
+    values, kinds = np.array([[1.0], [np.nan], [np.nan]]), np.array([[0], [0], [2]], np.uint8)
+    steps = single_steps(np.array([5, 6, 7]), {"loss": values}, {"loss": kinds})
+    assert steps.column("loss", "count")[:, 0].tolist() == [1, 0, 0]
+    assert steps.column("loss", "nonfinite")[:, 0].tolist() == [0, 0, 1]
+    assert steps.column("loss", "first_nonfinite")[:, 0].tolist() == [-1, -1, 7]
+
+
+@pytest.mark.parametrize("stat", ["loss", "grad_norm"])
+def test_means_of_numbers_near_the_limit_do_not_overflow(stat):
+    limit = float(np.finfo(np.float32).max)
+    steps = single_steps(np.arange(4), {stat: np.full((4, 1), limit)}, {stat: np.zeros((4, 1), np.uint8)})
+    np.testing.assert_allclose(merge_spans(steps, [0]).column(stat, "mean"), [[limit]])

@@ -1,0 +1,140 @@
+"""Bytes and back, and bytes that are none of ours."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tb_nanwatch.errors import RecordError, SchemaError
+from tb_nanwatch.numerics.spans import single_steps
+from tb_nanwatch.schema import nanwatch_pb2 as pb
+from tb_nanwatch.schema import wire
+from tb_nanwatch.schema.records import ColumnKey, Counts, Finding, Header, Series
+from tests.strategies import alerts, headers, span_series
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+def assert_same_series(a: Series, b: Series) -> None:
+    np.testing.assert_array_equal(a.first_step, b.first_step)
+    np.testing.assert_array_equal(a.last_step, b.last_step)
+    assert a.columns.keys() == b.columns.keys()
+    for key, column in a.columns.items():
+        np.testing.assert_array_equal(column, b.columns[key])
+
+
+@given(headers())
+def test_a_header_reads_back(header):
+    assert wire.decode_header(wire.encode_header(header)) == header
+
+
+@given(span_series())
+def test_spans_read_back(series):
+    assert_same_series(wire.decode_series(wire.encode_series(series)), series)
+
+
+@given(alerts())
+def test_an_alert_reads_back(alert):
+    back = wire.decode_alert(wire.encode_alert(alert))
+    assert (back.step, back.session, back.first_step, back.action) == (
+        alert.step,
+        alert.session,
+        alert.first_step,
+        alert.action,
+    )
+    assert back.findings == alert.findings
+    assert_same_series(back.window, alert.window)
+
+
+def healthy(steps: int) -> Series:
+    return single_steps(
+        np.arange(steps), {"grad_norm": np.ones((steps, 100))}, {"grad_norm": np.zeros((steps, 100), np.uint8)}
+    )
+
+
+def test_a_healthy_step_stores_its_numbers_and_no_bookkeeping():
+    # Three merges of 100 float32 each, and a few bytes for two step numbers.
+    assert len(wire.encode_series(healthy(64))) / 64 < 3 * 400 + 8
+
+
+def test_a_finite_float64_beyond_float32_is_not_stored_as_an_infinity():
+    one = np.zeros(1, np.int64)
+    series = Series(
+        one, one, {ColumnKey("loss", "max"): np.array([[1e300]]), ColumnKey("loss", "min"): np.array([[-np.inf]])}
+    )
+    back = wire.decode_series(wire.encode_series(series))
+    assert back.column("loss", "max") == np.finfo(np.float32).max
+    assert back.column("loss", "min") == -np.inf
+
+
+@given(st.binary(max_size=200), st.sampled_from([wire.decode_header, wire.decode_series, wire.decode_alert]))
+def test_other_bytes_are_refused_or_read_and_never_break(data, decode):
+    try:
+        decode(data)
+    except RecordError:
+        pass
+
+
+@given(st.data())
+def test_bytes_that_were_cut_or_flipped_never_break(data):
+    whole = wire.encode_alert(data.draw(alerts()))
+    place = data.draw(st.integers(0, len(whole) - 1))
+    for spoilt in (whole[:place], whole[:place] + bytes([whole[place] ^ 0x41]) + whole[place + 1 :]):
+        try:
+            wire.decode_alert(spoilt)
+        except RecordError:
+            pass
+
+
+def test_a_column_of_the_wrong_size_is_named():
+    message = pb.SpanChunk(first_step=[0], last_step=[0])
+    message.columns.add(stat="loss", keeps="max", width=1, values=b"\0" * 8)
+    with pytest.raises(RecordError, match=r"stat='loss', keeps='max'\) must hold 1 x 1 values of float32; got 8 bytes"):
+        wire.decode_series(message.SerializeToString())
+
+
+def test_spans_that_begin_and_do_not_end_are_refused():
+    with pytest.raises(RecordError, match="a first and a last step for each span; got 2 and 1"):
+        wire.decode_series(pb.SpanChunk(first_step=[0, 1], last_step=[0]).SerializeToString())
+
+
+def versioned(major: int, minor: int) -> pb.Header:
+    message = pb.Header()
+    message.ParseFromString(wire.encode_header(Header(session=3, variables=())))
+    message.schema.major, message.schema.minor = major, minor
+    return message
+
+
+def test_a_newer_major_is_refused_with_both_numbers():
+    with pytest.raises(SchemaError, match=r"schema 1\.x to be read; this one is 2\.0: upgrade tb_nanwatch"):
+        wire.decode_header(versioned(2, 0).SerializeToString())
+
+
+def test_a_newer_minor_is_read_as_far_as_it_is_known():
+    unknown_field = b"\xfa\x01\x01x"
+    with pytest.warns(UserWarning, match=r"schema 1\.7, newer than 1\.0"):
+        header = wire.decode_header(versioned(1, 7).SerializeToString() + unknown_field)
+    assert header.session == 3
+
+
+def test_a_role_of_a_newer_minor_is_passed_over():
+    message = pb.Alert(step=4, action="raised")
+    message.findings.add(role=pb.ROLE_LOSS, name="loss", size=1, nan=1)
+    message.findings.add(role=99, name="what is to come", size=1, nan=1)
+    (finding,) = wire.decode_alert(message.SerializeToString()).findings
+    assert finding == Finding("loss", "loss", Counts(1, 1, 0, 0))
+
+
+@pytest.mark.skipif(shutil.which("protoc") is None, reason="protoc comes with the dev extra")
+def test_the_generated_module_is_what_protoc_writes(tmp_path):
+    proto = "tb_nanwatch/schema/nanwatch.proto"
+    command = ["protoc", "-I", ".", f"--python_out={tmp_path}", f"--pyi_out={tmp_path}", proto]
+    subprocess.run(command, cwd=ROOT, check=True)
+    for name in ("nanwatch_pb2.py", "nanwatch_pb2.pyi"):
+        assert (tmp_path / "tb_nanwatch/schema" / name).read_text() == (ROOT / "tb_nanwatch/schema" / name).read_text()
