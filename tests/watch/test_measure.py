@@ -47,7 +47,7 @@ def test_counts_and_norms_are_those_of_numpy(way, dtype, name):
 def test_a_finite_tensor_whose_squares_overflow_keeps_its_norm(way, dtype, size):
     tensor = tf.constant([3 * size, 4 * size], dtype)
     settled = WAYS[way](lambda x: settled_cell(x, count(x)))(tensor).numpy()
-    np.testing.assert_allclose(norm_in(settled), min(5 * size, np.finfo(np.float32).max), rtol=1e-6)
+    np.testing.assert_allclose(norm_in(settled), min(5 * size, float(np.finfo(np.float32).max)), rtol=1e-6)
 
 
 def test_of_a_sparse_gradient_the_values_count():

@@ -122,6 +122,9 @@ function Plot({ state, drawing }: { readonly state: State; readonly drawing: Hea
   );
 }
 
+/** Smaller, and the frame would cover the cell that it is about. */
+const LEAST_FRAME_PX = 10;
+
 /** A frame around the selected cell, and a faint one around its row. */
 function SelectionBox({ state, drawing }: { readonly state: State; readonly drawing: HeatmapDrawing }) {
   const { answer, range, width, rowHeight } = drawing;
@@ -130,8 +133,9 @@ function SelectionBox({ state, drawing }: { readonly state: State; readonly draw
   if (cell === null || row < 0) return null;
   const vertical = { top: `${STRIP_HEIGHT + row * rowHeight - 1}px`, height: `${rowHeight + 1}px` };
   const { first, last } = columnSteps(answer, cell.step);
-  const left = edgeOf(first, range, width);
-  const size = Math.max(4, edgeOf(last + 1, range, width) - left);
+  const start = edgeOf(first, range, width);
+  const size = Math.max(LEAST_FRAME_PX, edgeOf(last + 1, range, width) - start);
+  const left = Math.min(start, width - size);
   return (
     <>
       <div class="row-box" style={{ ...vertical, left: "0", width: `${width}px` }} />

@@ -1,0 +1,39 @@
+"""Write the goldens: what the routes answer on a small logdir. Both pytest and the page's own tests read them.
+
+Run it as ``python -m tests.golden.generate`` when an answer changes on purpose.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+
+from tensorboard.backend.event_processing.data_provider import MultiplexerDataProvider
+from tensorboard.backend.event_processing.plugin_event_multiplexer import EventMultiplexer
+
+from tests.plugin.test_plugin import ask, client_of, write_runs
+
+HERE = Path(__file__).parent
+QUESTIONS = {
+    "verdicts": ("verdicts", {}),
+    "series": ("series", {"run": "relu", "points": 10}),
+    "heatmap": ("heatmap", {"run": "relu", "by": "variable", "columns": 10}),
+    "alert": ("alert", {"run": "relu", "step": 29}),
+}
+
+
+def answers() -> dict[str, str]:
+    """Return the text of each golden, by its name."""
+    with tempfile.TemporaryDirectory() as logdir:
+        write_runs(Path(logdir))
+        multiplexer = EventMultiplexer(tensor_size_guidance={"nanwatch": 0})
+        multiplexer.AddRunsFromDirectory(logdir).Reload()
+        client = client_of(MultiplexerDataProvider(multiplexer, logdir))
+        found = {name: ask(client, route, **parameters) for name, (route, parameters) in QUESTIONS.items()}
+    return {name: json.dumps(answer, indent=1) + "\n" for name, answer in found.items()}
+
+
+if __name__ == "__main__":
+    for name, text in answers().items():
+        (HERE / f"{name}.json").write_text(text, encoding="utf-8")
