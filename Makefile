@@ -22,13 +22,14 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
 .NOTPARALLEL:
-.PHONY: help demo test check lint types page generated chromium unit bench protocol clean
+.PHONY: help demo test check lint types page generated chromium unit bench protocol screenshot clean
 
 help:
 	@echo "make demo      train a critic that diverges, name the origin, serve TensorBoard (SERVE=0: stop before that)"
 	@echo "make test      every check that CI runs"
 	@echo "make bench     overhead, log growth and latency (QUICK=1: a short run)"
 	@echo "make protocol  write the generated files anew"
+	@echo "make screenshot  make README's picture anew"
 	@echo "make clean     remove whatever git does not keep"
 
 # Environments
@@ -109,6 +110,10 @@ generated: $(DEV)
 
 unit: $(DEV) chromium
 	pytest $(PYTEST_FLAGS)
+
+# The picture in README, of the demo's run as the browser test sees it.
+screenshot: $(DEV) chromium
+	NANWATCH_SCREENSHOT=docs/nan-watch.png pytest tests/browser/test_demo.py -k pictured
 
 clean:
 	rm -rf $(VENV) frontend/node_modules tb_nanwatch/plugin/static runs build dist *.egg-info

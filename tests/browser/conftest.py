@@ -9,6 +9,8 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -133,10 +135,9 @@ def address_of(server: Server) -> str:
     raise AssertionError(f"TensorBoard must start; it said:\n{server.output.read_text()}")
 
 
-@pytest.fixture(scope="session")
-def tensorboards(logdir, growing_run, tmp_path_factory):
-    """The addresses of TensorBoard, by the value of ``--load_fast``."""
-    outputs = tmp_path_factory.mktemp("tensorboard")
+@contextmanager
+def serving(logdir: Path, outputs: Path) -> Iterator[dict[str, str]]:
+    """Serve a logdir with each loader; yields the addresses by the value of ``--load_fast``."""
     servers = {
         fast: start_tensorboard(logdir, outputs / fast, f"--load_fast={fast}", "--reload_interval=1")
         for fast in ("true", "false")
@@ -148,6 +149,13 @@ def tensorboards(logdir, growing_run, tmp_path_factory):
             server.process.terminate()
         for server in servers.values():
             server.process.wait()
+
+
+@pytest.fixture(scope="session")
+def tensorboards(logdir, growing_run, tmp_path_factory):
+    """The addresses of TensorBoard, by the value of ``--load_fast``."""
+    with serving(logdir, tmp_path_factory.mktemp("tensorboard")) as addresses:
+        yield addresses
 
 
 @pytest.fixture(scope="session")
