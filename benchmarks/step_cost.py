@@ -24,7 +24,7 @@ ROOT: Final = Path(__file__).parent.parent
 STEPS_A_BLOCK: Final = 256
 # Where steps are so slow that the host reads every ten seconds, a read is lost in their time, and blocks may be short.
 LONGEST_BLOCK_S: Final = 1.5
-SHORT_BLOCK_S: Final = 0.4
+SHORT_BLOCK_S: Final = 0.25
 FEWEST_PAIRS: Final = 3
 # Ratios of a debugger are far above 1 and need fewer pairs than one that is close to it.
 SHARES: Final = {"watch": 0.6, "debugger-v2": 0.2, "check-numerics": 0.2}

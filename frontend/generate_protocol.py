@@ -1,7 +1,7 @@
 """Write ``src/protocol.gen.ts`` from the Python records, or check that it is up to date (``--check``).
 
-The page and the plugin speak through the classes of ``tb_nanwatch.schema``; their TypeScript twins are generated, so that
-neither can change alone.
+The page and the plugin speak through the classes of ``tb_nanwatch.schema``; their TypeScript twins are generated, so
+that neither can change alone.
 """
 
 from __future__ import annotations
@@ -16,8 +16,7 @@ from tb_nanwatch.schema import protocol, records, stats
 
 TARGET = Path(__file__).parent / "src" / "protocol.gen.ts"
 ROOTS = (records.Verdicts, protocol.SeriesAnswer, protocol.HeatmapAnswer, protocol.AlertAnswer)
-HEADER = """// Generated from tb_nanwatch/schema by generate_protocol.py; change the Python records, then run `make protocol`.
-"""
+HEADER = "// Generated from tb_nanwatch/schema by generate_protocol.py; change the Python records, then run `make protocol`.\n"
 
 
 def typescript_type(hint: object) -> str:
@@ -56,18 +55,19 @@ def nested_records(hint: object) -> list[type]:
     return [part for argument in typing.get_args(hint) for part in nested_records(argument)]
 
 
+def catalogue_entry(stat: stats.Stat) -> str:
+    """Spell one entry of the catalogue."""
+    merges = ", ".join(f'"{merge}"' for merge in stat.merges)
+    return f'  {{ key: "{stat.key}", scope: "{stat.scope}", merges: [{merges}], meaning: "{stat.meaning}" }},'
+
+
 def render() -> str:
     """Return the whole file."""
     seen: dict[type, str] = {}
     for root in ROOTS:
         interfaces(root, seen)
     keys = "\n".join(f'  | "{stat.key}"' for stat in stats.STATS)
-    table = "\n".join(
-        f'  {{ key: "{stat.key}", scope: "{stat.scope}", merges: {list(stat.merges)}, meaning: "{stat.meaning}" }},'.replace(
-            "'", '"'
-        )
-        for stat in stats.STATS
-    )
+    table = "\n".join(catalogue_entry(stat) for stat in stats.STATS)
     catalogue = (
         f"export type StatKey =\n{keys};\n\nexport interface Stat {{\n  readonly key: StatKey;\n"
         '  readonly scope: "variable" | "step" | "tensor";\n  readonly merges: ReadonlyArray<"min" | "max" | "mean">;\n'

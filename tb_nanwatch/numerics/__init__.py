@@ -1,1 +1,1 @@
-"""Norms, finiteness, clipping and the merging of spans, in NumPy: also the oracle that the TensorFlow side is held to."""
+"""Norms, finiteness, clipping and the merge of spans, in NumPy: also what the TensorFlow side is held to."""

@@ -16,8 +16,8 @@ def clip_ratio(before: npt.ArrayLike, after: npt.ArrayLike) -> DoubleArray:
         after: norms after clipping, same shape.
 
     Returns:
-        float64. 1 where nothing was clipped, and where both are 0: a zero gradient is not clipped. 0 where a finite gradient
-        was clipped to nothing. NaN where either is NaN or ``before`` is Inf.
+        float64. 1 where nothing was clipped, and where both are 0: a zero gradient is not clipped. 0 where a finite
+        gradient was clipped to nothing. NaN where either is NaN or ``before`` is Inf.
 
     Example:
         >>> clip_ratio([10.0, 0.0, 3.0], [5.0, 0.0, 3.0]).tolist()

@@ -13,15 +13,15 @@ from tb_nanwatch.schema.records import DoubleArray
 def l2_norm(values: npt.ArrayLike) -> float:
     """Return the L2 norm, finite whenever every element and the norm itself are.
 
-    The elements are scaled by a power of two near the largest of them before they are squared, so that 1e30 in float32 does
-    not become Inf and 1e-30 does not become 0. A power of two makes the scaling exact.
+    The elements are scaled by a power of two near the largest of them before they are squared, so that 1e30 in
+    float32 does not become Inf and 1e-30 does not become 0. A power of two makes the scaling exact.
 
     Args:
         values: any real dtype and shape.
 
     Returns:
-        0 for an empty array; NaN if any element is NaN; else Inf if any is infinite, or if the norm is above the range of
-        float64.
+        0 for an empty array; NaN if any element is NaN; else Inf if any is infinite, or if the norm is above the
+        range of float64.
 
     Example:
         >>> l2_norm([3 * 2.0**900, 4 * 2.0**900]) == 5 * 2.0**900
@@ -35,8 +35,8 @@ def l2_norm(values: npt.ArrayLike) -> float:
         return math.nan if np.isnan(magnitudes).any() else math.inf
     if peak == 0.0:
         return 0.0
-    # The smallest subnormal has exponent -1073, and 2**1073 is out of range: ldexp reaches it in the array's own arithmetic.
-    exponent = math.frexp(peak)[1]
+    # The smallest subnormal has exponent -1073, and 2**1073 is out of range: ldexp reaches it in the array's own
+    arithmetic.exponent = math.frexp(peak)[1]
     scaled = np.ldexp(magnitudes, -exponent)
     try:
         return math.ldexp(math.sqrt(float(np.dot(scaled, scaled))), exponent)

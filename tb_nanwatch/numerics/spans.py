@@ -1,7 +1,7 @@
 """Spans: many steps as one row, and the merge that makes them.
 
-Merging is associative, so it does not matter whether steps are merged as they are written, again as the log is thinned, or
-once more for the width of a screen: the peak stays the peak and the first non-finite step stays the first.
+Merging is associative, so it does not matter whether steps are merged as they are written, again as the log is
+thinned, or once more for the width of a screen: the peak stays the peak and the first non-finite step stays the first.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ def single_steps(steps: IntArray, values: Mapping[str, npt.NDArray[np.floating]]
     Args:
         steps: int64 ``[n]``, strictly increasing.
         values: by statistic, ``[n, width]``; NaN or Inf where there is no finite value.
-        kinds: by statistic, uint8 ``[n, width]``: what was non-finite. A value that is not finite although ``kinds`` is 0 was
-            not measured (a variable without a gradient).
+        kinds: by statistic, uint8 ``[n, width]``: what was non-finite. A value that is not finite although ``kinds``
+            is 0 was not measured (a variable without a gradient).
 
     Returns:
         A series of n spans.

@@ -1,8 +1,8 @@
 """The one JSON codec: strict, so that a browser and a shell read the same thing.
 
-JSON has no NaN and no Infinity, and the usual ways out (a bare ``NaN``, or the string ``"NaN"``) either break the reader or
-look like a name. Here a number that is not finite is a ``null``, put there on purpose by :func:`finite_or_none`; one that
-slips through is an error.
+JSON has no NaN and no Infinity, and the usual ways out (a bare ``NaN``, or the string ``"NaN"``) either break the
+reader or look like a name. Here a number that is not finite is a ``null``, put there on purpose by
+:func:`finite_or_none`; one that slips through is an error.
 """
 
 from __future__ import annotations

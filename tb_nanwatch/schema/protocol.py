@@ -1,7 +1,7 @@
 """What the plugin's routes answer, besides :class:`~tb_nanwatch.schema.records.Verdicts`.
 
-``frontend/src/protocol.gen.ts`` is generated from these classes, so the page cannot drift from them. Every list of numbers
-holds ``None`` where there is no finite value; ``kinds`` beside it says why: the bits of
+``frontend/src/protocol.gen.ts`` is generated from these classes, so the page cannot drift from them. Every list of
+numbers holds ``None`` where there is no finite value; ``kinds`` beside it says why: the bits of
 :data:`tb_nanwatch.schema.stats.BOOKKEEPING`, 0 where nothing was non-finite.
 """
 

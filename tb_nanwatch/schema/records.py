@@ -1,6 +1,7 @@
 """The records: what passes between the parts, frozen, and checked where they are made.
 
-``Header`` and ``Alert`` are what a session writes besides its spans; ``Series`` holds spans as columns; ``Verdict`` is the answer.
+``Header`` and ``Alert`` are what a session writes besides its spans; ``Series`` holds spans as columns; ``Verdict``
+is the answer.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -75,10 +76,8 @@ def test_a_finite_float64_beyond_float32_is_not_stored_as_an_infinity():
 
 @given(st.binary(max_size=200), st.sampled_from([wire.decode_header, wire.decode_series, wire.decode_alert]))
 def test_other_bytes_are_refused_or_read_and_never_break(data, decode):
-    try:
+    with suppress(RecordError):
         decode(data)
-    except RecordError:
-        pass
 
 
 @given(st.data())
@@ -86,10 +85,8 @@ def test_bytes_that_were_cut_or_flipped_never_break(data):
     whole = wire.encode_alert(data.draw(alerts()))
     place = data.draw(st.integers(0, len(whole) - 1))
     for spoilt in (whole[:place], whole[:place] + bytes([whole[place] ^ 0x41]) + whole[place + 1 :]):
-        try:
+        with suppress(RecordError):
             wire.decode_alert(spoilt)
-        except RecordError:
-            pass
 
 
 def test_a_column_of_the_wrong_size_is_named():

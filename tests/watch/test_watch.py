@@ -630,13 +630,13 @@ class TestTrouble:
     def test_misuse_is_refused_at_once(self, tmp_path, regression):
         with pytest.raises(SetupError, match=r"policy must be one of 'raise', 'record'; got 'explode'"):
             Watch(tmp_path, policy="explode")
-        with pytest.raises(SetupError, match="window and flush_interval_s must be positive; got 0 and 10.0"):
+        with pytest.raises(SetupError, match=r"window and flush_interval_s must be positive; got 0 and 10\.0"):
             Watch(tmp_path, window=0)
         watch, (loss, raw) = Watch(tmp_path), regression.gradients(regression.x, regression.y)
         pairs = list(zip(raw, regression.variables, strict=True))
         with pytest.raises(SetupError, match="raw must have one gradient for each pair; got 1 for 4 pairs"):
             watch.apply_gradients(regression.optimizer, pairs, raw=raw[:1], loss=loss)
-        with pytest.raises(SetupError, match="at least one gradient; got none"):
+        with pytest.raises(SetupError, match=r"at least one gradient; got none"):
             watch.apply_gradients(regression.optimizer, [(None, regression.variables[0])])
         with pytest.raises(SetupError, match="must be floating; 'count' is int32"):
             watch.tensor("count", tf.constant(1))
