@@ -1,4 +1,4 @@
-// Generated from tb_nanwatch/schema by generate_protocol.py; change the Python records, then run `make protocol`.
+// Generated from tb_nanwatch/schema by generate_protocol.py; then: `make protocol`.
 
 export type StatKey =
   | "grad_norm"

@@ -35,8 +35,8 @@ def l2_norm(values: npt.ArrayLike) -> float:
         return math.nan if np.isnan(magnitudes).any() else math.inf
     if peak == 0.0:
         return 0.0
-    # The smallest subnormal has exponent -1073, and 2**1073 is out of range: ldexp reaches it in the array's own
-    arithmetic.exponent = math.frexp(peak)[1]
+    # The smallest subnormal has exponent -1073, and 2**1073 is out of range: only ldexp can scale by that.
+    exponent = math.frexp(peak)[1]
     scaled = np.ldexp(magnitudes, -exponent)
     try:
         return math.ldexp(math.sqrt(float(np.dot(scaled, scaled))), exponent)

@@ -65,5 +65,7 @@ class Thinner:
 
 
 def _spans_that_fit(series: Series) -> int:
-    bytes_a_span = sum(4 * column.shape[1] for key, column in series.columns.items() if key.keeps in get_args(Merge))
+    bytes_a_span: int = sum(
+        4 * column.shape[1] for key, column in series.columns.items() if key.keeps in get_args(Merge)
+    )
     return max(FEWEST_SPANS, min(SPANS_A_GENERATION, BYTES_A_GENERATION // bytes_a_span))
