@@ -16,7 +16,7 @@ from tb_nanwatch.schema import protocol, records, stats
 
 TARGET = Path(__file__).parent / "src" / "protocol.gen.ts"
 ROOTS = (records.Verdicts, protocol.SeriesAnswer, protocol.HeatmapAnswer, protocol.AlertAnswer)
-HEADER = "// Generated from tb_nanwatch/schema by generate_protocol.py; then: `make protocol`.\n"
+HEADER = "// Generated from the records of tb_nanwatch/schema: change those, then run `make protocol`.\n"
 
 
 def typescript_type(hint: object) -> str:

@@ -8,12 +8,15 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.request import urlopen
 
 import pytest
+
+from tests.critic_run import BAD_STEP, write_critic
 
 ROOT = Path(__file__).parent.parent
 TIMEOUT_S = 300
@@ -91,6 +94,22 @@ def test_its_command_explains_itself(viewing_machine: Path, environment: dict[st
     assert "usage: nanwatch" in run(viewing_machine / "nanwatch", "--help", env=environment, cwd="/").stdout
 
 
+@pytest.fixture(scope="module")
+def logdir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A logdir with the run of a critic that diverged."""
+    directory = tmp_path_factory.mktemp("logdir")
+    write_critic(directory / "relu")
+    return directory
+
+
+def test_its_command_reads_a_run(viewing_machine: Path, environment: dict[str, str], logdir: Path) -> None:
+    command = [viewing_machine / "nanwatch", logdir, "--json"]
+    done = subprocess.run(command, env=environment, cwd="/", capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1, done.stderr
+    (relu,) = json.loads(done.stdout)["runs"]
+    assert (relu["first"]["step"], relu["first"]["layer"]) == (BAD_STEP, "l3_1")
+
+
 def announced_address(server: subprocess.Popen[str]) -> str:
     said = []
     for line in server.stdout:
@@ -101,9 +120,9 @@ def announced_address(server: subprocess.Popen[str]) -> str:
 
 
 @pytest.fixture
-def address(viewing_machine: Path, environment: dict[str, str], tmp_path: Path) -> Iterator[str]:
-    """The address of a TensorBoard of that environment, serving an empty logdir with its own defaults."""
-    command = [viewing_machine / "tensorboard", "--logdir", tmp_path, "--port", "0"]
+def address(viewing_machine: Path, environment: dict[str, str], logdir: Path) -> Iterator[str]:
+    """The address of a TensorBoard of that environment, serving the run with its own defaults."""
+    command = [viewing_machine / "tensorboard", "--logdir", logdir, "--port", "0"]
     with subprocess.Popen(
         command, env=environment, cwd="/", stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     ) as server:
@@ -121,3 +140,13 @@ def test_tensorboard_lists_the_tab_and_serves_its_page(address: str, wheel: Path
     with urlopen(f"{address}{entry}", timeout=30) as answer, zipfile.ZipFile(wheel) as archive:
         assert "javascript" in answer.headers["Content-Type"]
         assert answer.read() == archive.read("tb_nanwatch/plugin/static/index.js")
+
+
+def test_tensorboard_shows_the_run(address: str) -> None:
+    end = time.monotonic() + 30
+    runs: list[dict[str, object]] = []
+    while not runs and time.monotonic() < end:
+        with urlopen(f"{address}/data/plugin/nanwatch/verdicts", timeout=30) as answer:
+            runs = json.load(answer)["runs"]
+        time.sleep(0.2)
+    assert [(run["run"], run["status"]) for run in runs] == [("relu", "nonfinite")]

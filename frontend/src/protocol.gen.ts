@@ -1,4 +1,4 @@
-// Generated from tb_nanwatch/schema by generate_protocol.py; then: `make protocol`.
+// Generated from the records of tb_nanwatch/schema: change those, then run `make protocol`.
 
 export type StatKey =
   | "grad_norm"

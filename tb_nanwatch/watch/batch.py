@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -14,8 +13,7 @@ from tb_nanwatch.numerics.finiteness import bad_samples, count_nonfinite
 from tb_nanwatch.schema.records import Finding
 
 
-@dataclass(frozen=True, eq=False)
-class Call:
+class Call(NamedTuple):
     """The arguments of one call of a training step.
 
     Attributes:

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import tensorflow as tf
 from tensorflow.core.framework import attr_value_pb2
 
-from tb_nanwatch.watch.freeze import Kept
+from tb_nanwatch.watch.freeze import Kept, hold_back
 from tb_nanwatch.watch.observation import Observation
 from tb_nanwatch.watch.recorder import Entry, Recorder
 
@@ -36,17 +36,17 @@ class Guard:
     recorder: Recorder
     kept: Sequence[Kept]
 
-    def observe(self, observation: Observation, row: tf.Tensor, step: tf.Tensor | None) -> tf.Tensor:
+    def observe(self, observation: Observation, step: tf.Tensor | None) -> tf.Tensor:
         """Record the step and return whether its update may run.
 
         Args:
             observation: of the step.
-            row: its row, from :meth:`Observation.row`.
             step: the user's step, int64 scalar, if there is one.
 
         Returns:
             A bool scalar. With ``"stop"`` it is always true: a bad step does not get that far.
         """
+        row = observation.row()
         entry = Entry(self.recorder.next_row(), row, step)
         settled, passed = _rarely(
             tf.reduce_all(tf.math.is_finite(row)),
@@ -70,8 +70,15 @@ class Guard:
         if self.kind == "latch":
             tf.cond(allowed, lambda: _true_after(update), self._put_back)
             return None
-        with tf.control_dependencies([allowed] if self.kind == "stop" else []):
+        if self.kind == "none" or not tf.is_symbolic_tensor(allowed):
             return update()
+        # Only what the update writes waits for the guard. Were all of it to wait, TensorFlow's graph optimiser could no
+        # longer fold a clip's scale into the learning rate, and every gradient would be gone over once more.
+        operations = allowed.graph.get_operations
+        before = len(operations())
+        result = update()
+        hold_back(operations()[before:], until=allowed.op)
+        return result
 
     def _look_closer(self, observation: Observation, entry: Entry) -> tuple[tf.Tensor, tf.Tensor]:
         counts = observation.counts()

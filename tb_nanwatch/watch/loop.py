@@ -8,11 +8,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
+import numpy as np
 import tensorflow as tf
 
 from tb_nanwatch.diagnosis import RunLog, SessionLog, diagnose
 from tb_nanwatch.errors import NonFiniteError
-from tb_nanwatch.schema.records import Action, Alert, Header, Policy, Verdict
+from tb_nanwatch.schema.records import Action, Alert, Header, Policy, Series, Verdict
 from tb_nanwatch.watch.batch import Call
 from tb_nanwatch.watch.guard import MESSAGE
 from tb_nanwatch.watch.plan import Plan
@@ -179,8 +180,16 @@ class Loop:
 
 
 def _verdict(header: Header, alert: Alert, *, steps_seen: int, run: str) -> Verdict:
-    log = RunLog(run, (SessionLog(header, alert.window, (alert,)),))
+    log = RunLog(run, (SessionLog(header, _since_the_last_bad_step(alert.window), (alert,)),))
     return replace(diagnose(log), steps_seen=steps_seen)
+
+
+def _since_the_last_bad_step(window: Series) -> Series:
+    # A caller that caught an earlier error went on: what was bad then is no part of this verdict.
+    columns = [column for key, column in window.columns.items() if key.keeps == "nonfinite"]
+    bad = np.any([column.any(axis=1) for column in columns], axis=0)
+    before = np.flatnonzero(bad[:-1])
+    return window.rows(slice(int(before[-1]) + 1, None)) if len(before) else window
 
 
 def _message(verdict: Verdict, alert: Alert, logdir: str) -> str:

@@ -30,7 +30,8 @@ def half_sum_of_squares(gradient: Gradient) -> tf.Tensor:
         return tf.constant(ABSENT, tf.float32)
     if values.dtype.size < tf.float32.size:
         values = tf.cast(values, tf.float32)
-    return tf.cast(tf.nn.l2_loss(values), tf.float32)
+    taken = _sum_taken_already(values)
+    return tf.cast(tf.nn.l2_loss(values) if taken is None else taken, tf.float32)
 
 
 def loss_cell(loss: tf.Tensor) -> tf.Tensor:
@@ -93,10 +94,34 @@ def clipped_cells(raw: tf.Tensor, factors: Sequence[tuple[str, tf.Tensor]]) -> t
     return raw * tf.square(scale)
 
 
+def scaled(gradient: Gradient, factors: Sequence[tuple[str, tf.Tensor]], column: int) -> tf.Tensor | None:
+    """Return a gradient as a norm clip leaves it, or ``None`` where there is none.
+
+    Args:
+        gradient: before clipping.
+        factors: as for :func:`clipped_cells`.
+        column: the gradient's place among them.
+    """
+    values = dense_values(gradient)
+    if values is None:
+        return None
+    for operation, factor in factors:
+        one = tf.cast(factor if factor.shape.rank == 0 else factor[column], values.dtype)
+        values = values * one if operation == "Mul" else values / one
+    return values
+
+
 def dense_values(gradient: Gradient) -> tf.Tensor | None:
     """Return the floating values of a gradient, or ``None`` where there are none to measure."""
     values = gradient.values if isinstance(gradient, tf.IndexedSlices) else gradient
     return values if values is not None and values.dtype.is_floating else None
+
+
+def _sum_taken_already(values: tf.Tensor) -> tf.Tensor | None:
+    # clip_by_global_norm takes the same sum of the same tensor.
+    if not tf.is_symbolic_tensor(values) or values.graph is not tf.compat.v1.get_default_graph():
+        return None
+    return next((op.outputs[0] for op in values.consumers() if op.type == "L2Loss"), None)
 
 
 def _scaled_norm(values: tf.Tensor) -> tf.Tensor:

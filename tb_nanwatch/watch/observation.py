@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import tensorflow as tf
 
@@ -31,19 +32,21 @@ class Observation:
     tensors: Sequence[tf.Tensor]
     loss: tf.Tensor | None
 
-    def row(self, factors: Sequence[Factor] | None) -> tf.Tensor:
-        """Return the row, float32 ``[cells]``: finite if and only if nothing was non-finite and no square overflowed.
+    @cached_property
+    def factors(self) -> list[Factor] | None:
+        """What a norm clip scales by; ``None`` if nothing clips, or clipping is something else, or not known."""
+        return None if self.clipped is None else scale_factors(self.raw, self.clipped)
 
-        Args:
-            factors: what a norm clip scales by, if that is all that clipping does.
-        """
+    def row(self) -> tf.Tensor:
+        """Return the row, float32 ``[cells]``: finite if and only if all was finite and no square overflowed."""
         raw = [measure.half_sum_of_squares(gradient) for gradient in self.raw]
         rest = [measure.half_sum_of_squares(tensor) for tensor in (*self.weights, *self.tensors)]
         rest += [] if self.loss is None else [measure.loss_cell(self.loss)]
-        if self.clipped is None or factors is None:
+        if self.factors is None:
             return tf.stack([*raw, *(measure.half_sum_of_squares(gradient) for gradient in self.clipped or ()), *rest])
         before = tf.stack(raw)
-        return tf.concat([before, self._kept_absent(measure.clipped_cells(before, factors)), tf.stack(rest)], axis=0)
+        after = self._kept_absent(measure.clipped_cells(before, self.factors))
+        return tf.concat([before, after, tf.stack(rest)], axis=0)
 
     def counts(self) -> tf.Tensor:
         """Return the exact counts of every cell's tensor, int64 ``[cells, 4]``: size, NaN, +Inf, -Inf."""
@@ -55,13 +58,15 @@ class Observation:
         cells = [measure.settled_cell(tensor, counts[place]) for place, tensor in enumerate(tensors)]
         return tf.stack(cells if self.loss is None else [*cells, measure.settled_loss(self.loss)])
 
-    def factors(self) -> list[Factor] | None:
-        """Return what a norm clip scales by, or ``None`` if clipping is something else, or not known."""
-        return None if self.clipped is None else scale_factors(self.raw, self.clipped)
-
     def _all(self) -> list[Gradient]:
         loss = [] if self.loss is None else [self.loss]
-        return [*self.raw, *(self.clipped or ()), *self.weights, *self.tensors, *loss]
+        return [*self.raw, *self._clipped_again(), *self.weights, *self.tensors, *loss]
+
+    def _clipped_again(self) -> Sequence[Gradient]:
+        # A branch that read the clipped gradients themselves would keep them from being computed in place.
+        if self.clipped is None or self.factors is None:
+            return self.clipped or ()
+        return [measure.scaled(gradient, self.factors, column) for column, gradient in enumerate(self.raw)]
 
     def _kept_absent(self, cells: tf.Tensor) -> tf.Tensor:
         absent = [gradient is None for gradient in self.raw]

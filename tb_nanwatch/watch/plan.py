@@ -12,7 +12,7 @@ from tensorflow.python.ops.control_flow_util import GraphOrParentsInXlaContext
 from tb_nanwatch.errors import SetupError
 from tb_nanwatch.schema.records import ClipKind, Policy
 from tb_nanwatch.watch.freeze import hold_back, keep_state
-from tb_nanwatch.watch.graph import Graph, backward_order
+from tb_nanwatch.watch.graph import Graph, backward_order, scale_factors
 from tb_nanwatch.watch.guard import Guard, GuardKind
 from tb_nanwatch.watch.layout import Layout
 from tb_nanwatch.watch.naming import describe
@@ -118,7 +118,7 @@ class Plan:
             self.counted = inputs.step is None
         observation = self._observation(inputs, tensors, self.layout)
         guard = self._guard(graph, in_step=in_step, recorder=self.recorder)
-        allowed = guard.observe(observation, observation.row(observation.factors()), inputs.step)
+        allowed = guard.observe(observation, inputs.step)
         if guard.kind == "stop" and graph is not None:
             self._guards[id(graph)] = (allowed.op, len(graph.get_operations()))
         return guard, allowed
@@ -128,6 +128,7 @@ class Plan:
         guard, place = self._guards.pop(id(graph), (None, 0))
         if guard is not None:
             hold_back(graph.get_operations()[place:], until=guard)
+        self._guards.clear()
         self._pending.clear()
 
     def _complete(self, inputs: StepInputs, tensors: tuple[str, ...], graph: Graph | None) -> tuple[Layout, Recorder]:
@@ -141,8 +142,8 @@ class Plan:
     def _clip_kind(self, inputs: StepInputs) -> ClipKind:
         if inputs.raw is None:
             return "none"
-        clipped = [gradient for gradient, _ in inputs.pairs]
-        return "other" if Observation(inputs.raw, clipped, (), (), None).factors() is None else "scale"
+        factors = scale_factors(inputs.raw, [gradient for gradient, _ in inputs.pairs])
+        return "other" if factors is None else "scale"
 
     def _observation(self, inputs: StepInputs, tensors: dict[str, tf.Tensor], layout: Layout) -> Observation:
         if layout.loss and inputs.loss is None:
