@@ -223,10 +223,15 @@ def _series_message(series: Series, generation: int) -> pb.SpanChunk:
 
 
 def _is_default(key: ColumnKey, column: Array, series: Series) -> bool:
-    if key.keeps not in _DTYPES:
-        return False
-    steps = {"first_step": series.first_step, "last_step": series.last_step}
-    return bool(np.array_equal(column, default_column(key, **steps, width=column.shape[1])))
+    match key.keeps:
+        case "count":
+            return bool((column == (series.last_step - series.first_step + 1)[:, None]).all())
+        case "first_nonfinite":
+            return bool((column == -1).all())
+        case "nonfinite" | "kinds":
+            return not column.any()
+        case _:
+            return False
 
 
 def _packed(key: ColumnKey, column: Array) -> bytes:

@@ -12,7 +12,7 @@ from tensorflow.python.ops.control_flow_util import GraphOrParentsInXlaContext
 from tb_nanwatch.errors import SetupError
 from tb_nanwatch.schema.records import ClipKind, Policy
 from tb_nanwatch.watch.freeze import hold_back, keep_state
-from tb_nanwatch.watch.graph import Graph, backward_order, scale_factors
+from tb_nanwatch.watch.graph import Graph, backward_order, scale_factors, values_at_start
 from tb_nanwatch.watch.guard import Guard, GuardKind
 from tb_nanwatch.watch.layout import Layout
 from tb_nanwatch.watch.naming import describe
@@ -116,7 +116,7 @@ class Plan:
         if self.layout is None or self.recorder is None:
             self.layout, self.recorder = self._complete(inputs, tuple(tensors), graph)
             self.counted = inputs.step is None
-        observation = self._observation(inputs, tensors, self.layout)
+        observation = self._observation(inputs, tensors, layout=self.layout, graph=graph)
         guard = self._guard(graph, in_step=in_step, recorder=self.recorder)
         allowed = guard.observe(observation, inputs.step)
         if guard.kind == "stop" and graph is not None:
@@ -145,7 +145,9 @@ class Plan:
         factors = scale_factors(inputs.raw, [gradient for gradient, _ in inputs.pairs])
         return "other" if factors is None else "scale"
 
-    def _observation(self, inputs: StepInputs, tensors: dict[str, tf.Tensor], layout: Layout) -> Observation:
+    def _observation(
+        self, inputs: StepInputs, tensors: dict[str, tf.Tensor], *, layout: Layout, graph: Graph | None
+    ) -> Observation:
         if layout.loss and inputs.loss is None:
             raise SetupError("loss must be given to every apply_gradients of a watch, or to none; this call has none")
         clipped = self._by_column([gradient for gradient, _ in inputs.pairs], inputs)
@@ -154,7 +156,7 @@ class Plan:
         return Observation(
             raw=raw,
             clipped=None if layout.clip == "none" else clipped,
-            weights=[tf.convert_to_tensor(variable) for variable in self.variables],
+            weights=values_at_start(graph, self.variables),
             tensors=[tensors.get(name) for name in layout.tensors],
             loss=inputs.loss if layout.loss else None,
         )

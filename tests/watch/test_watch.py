@@ -160,6 +160,21 @@ class TestPhases:
         first = caught.value.verdict.first
         assert (first.step, first.phase, first.layer, first.variable) == (1, "backward", "second", "second/w")
 
+    def test_backward_a_table_that_is_read_in_part_has_its_place_too(self, tmp_path):
+        table, weight = tf.Variable(tf.ones([3, 2]), name="embedding/table"), tf.Variable(1.0, name="head/w")
+        watch = Watch(tmp_path)
+
+        @watch.step
+        def step(rows, x):
+            with tf.GradientTape() as tape:
+                loss = tf.sqrt(tf.reduce_sum(tf.gather(table, rows)) * x * weight)
+            gradients = tape.gradient(loss, [table, weight])
+            watch.apply_gradients(DESCENT, zip(gradients, [table, weight]), loss=loss)
+
+        with pytest.raises(NonFiniteError) as caught:
+            step(tf.constant([0, 2]), tf.constant(0.0))
+        assert caught.value.verdict.first.layer == "head"
+
     def test_clip_a_finite_gradient_that_clipping_spoils(self, tmp_path):
         # The squares of 1e25 overflow float32, so the global norm is Inf, and Inf norms make every gradient NaN.
         variable = tf.Variable(1.0, name="layer/w")
