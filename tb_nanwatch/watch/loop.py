@@ -65,37 +65,28 @@ class Loop:
         self._flush_at_s = 0.0
         self._tolerated: set[str] = set()
 
-    def run(self, step: Callable[[], _T]) -> _T:
-        """Run an eager step that is not called through a step function."""
-        self.step_begins()
-        try:
-            result = step()
-        except Exception as error:
-            self.step_ends(None, error)
-            raise
-        self.step_ends(None, None)
-        return result
-
     @property
     def in_step(self) -> bool:
         """Whether a step is being run or traced that catches what the guard raises."""
         return self._depth > 0
 
-    def step_begins(self) -> None:
+    def run(self, step: Callable[[], _T], call: Call | None) -> _T:
         """See :class:`~tb_nanwatch.watch.step.StepListener`."""
         self._depth += 1
+        try:
+            result = step()
+        except tf.errors.InvalidArgumentError as error:
+            if MESSAGE in str(error):
+                self._collect(call)
+            raise
+        finally:
+            self._depth -= 1
+        self.after_step(call)
+        return result
 
     def step_traced(self, graph: Any) -> None:
         """See :class:`~tb_nanwatch.watch.step.StepListener`."""
         self._plan.finish_trace(graph)
-
-    def step_ends(self, call: Call | None, error: Exception | None) -> None:
-        """See :class:`~tb_nanwatch.watch.step.StepListener`."""
-        self._depth -= 1
-        if error is None:
-            self.after_step(call)
-        elif isinstance(error, tf.errors.InvalidArgumentError) and MESSAGE in str(error):
-            self._collect(call)
 
     def after_step(self, call: Call | None) -> None:
         """Ask after an incident where that is needed, and read the device when it is due.

@@ -4,24 +4,23 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import tensorflow as tf
 
 from tb_nanwatch.watch.batch import Call
 
+_T = TypeVar("_T")
+
 
 class StepListener(Protocol):
     """What a step function tells its watch."""
 
-    def step_begins(self) -> None:
-        """Called before each call."""
+    def run(self, step: Callable[[], _T], call: Call | None) -> _T:
+        """Run a step, and raise if it was bad and the policy says so; the step's own errors pass."""
 
     def step_traced(self, graph: Any) -> None:
         """Called when the whole function was traced into ``graph``."""
-
-    def step_ends(self, call: Call, error: Exception | None) -> None:
-        """Called after each call; raises if the step was bad and the policy says so, and lets other errors pass."""
 
 
 class StepFunction:
@@ -48,15 +47,7 @@ class StepFunction:
         Raises:
             NonFiniteError: if the step was bad and the policy is ``"raise"``.
         """
-        call = Call(self._python, args, kwargs)
-        self._listener.step_begins()
-        try:
-            result = self._run(*args, **kwargs)
-        except Exception as error:
-            self._listener.step_ends(call, error)
-            raise
-        self._listener.step_ends(call, None)
-        return result
+        return self._listener.run(lambda: self._run(*args, **kwargs), Call(self._python, args, kwargs))
 
     def __get__(self, instance: object, owner: type | None = None) -> Any:
         """Bind to an instance, as a method does; each instance has a step, and so a graph, of its own."""

@@ -137,7 +137,7 @@ class Watch:
             return guard.apply(allowed, lambda: optimizer.apply_gradients(inputs.pairs, **extra))
 
         eager_alone = tf.executing_eagerly() and not self._loop.in_step
-        return self._loop.run(guarded) if eager_alone else guarded()
+        return self._loop.run(guarded, None) if eager_alone else guarded()
 
     def tensor(self, name: str, value: tf.Tensor) -> tf.Tensor:
         """Watch one more tensor, such as an activation, in each step; call it before :meth:`apply_gradients`.
