@@ -47,6 +47,9 @@ class StepFunction:
         Raises:
             NonFiniteError: if the step was bad and the policy is ``"raise"``.
         """
+        if not tf.executing_eagerly():
+            # Part of a larger graph: whoever runs that checks with Watch.after_step.
+            return self._run(*args, **kwargs)
         return self._listener.run(lambda: self._run(*args, **kwargs), Call(self._python, args, kwargs))
 
     def __get__(self, instance: object, owner: type | None = None) -> Any:

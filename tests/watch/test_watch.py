@@ -613,6 +613,26 @@ class TestFunctions:
         step(y=regression.y, x=regression.x)
         assert len(traces) == 1
 
+    def test_a_step_inside_a_larger_function_is_checked_after_it(self, tmp_path, regression, read):
+        watch = Watch(tmp_path)
+        step = trainer("function", watch, regression)
+
+        @tf.function
+        def two_steps(x, y):
+            step(x, y)
+            return step(x, y)
+
+        two_steps(regression.x, regression.y)
+        watch.after_step()
+        before = regression.weights()
+        two_steps(regression.x, regression.y * 1e30)
+        with pytest.raises(NonFiniteError) as caught:
+            watch.after_step()
+        assert caught.value.alert.step == 2
+        assert all(np.array_equal(a, b) for a, b in zip(before, regression.weights(), strict=True))
+        watch.close()
+        assert read(tmp_path).session.series.first_step.tolist() == [0, 1, 2, 3]
+
     def test_the_users_own_errors_pass_through(self, tmp_path, regression):
         watch = Watch(tmp_path)
 
