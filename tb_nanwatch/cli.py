@@ -105,7 +105,10 @@ def _print(verdicts: Verdicts) -> None:
 def _lines(verdict: Verdict) -> Iterator[Text]:
     style = _STYLES[verdict.status]
     yield Text.assemble(
-        (visible(verdict.run), "bold"), "  ", (verdict.status, style), f"  {verdict.steps_seen:,} steps"
+        (visible(verdict.run), "bold"),
+        "  ",
+        (verdict.status, style),
+        f"  {verdict.steps_seen:,} step{'' if verdict.steps_seen == 1 else 's'}",
     )
     yield Text(f"  {visible(verdict.text)}")
     for cause in verdict.causes:

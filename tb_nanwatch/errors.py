@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 class NanWatchError(Exception):
     """Root of every error that tb_nanwatch raises on purpose."""
 
+    # AutoGraph hands an error out of a traced step as it is only if it is made as an Exception is.
+    __init__ = Exception.__init__
+
 
 class NonFiniteError(NanWatchError, RuntimeError):
     """Training met a non-finite value and the policy is ``"raise"``.

@@ -90,7 +90,8 @@ def _bad_update(evidence: Evidence) -> Cause | None:
     return Cause(
         id="bad-update",
         text="The gradients were finite, the variable after the update was not: an epsilon that is 0 in the "
-        "variable's dtype, a learning rate that is not finite, or a slot of the optimizer that is not.",
+        "variable's dtype, a learning rate that is far too large or not finite, a slot of the optimizer that is "
+        "not, or something that set the variable between two steps.",
         fix="Raise the optimizer's epsilon (1e-3 in half precision), look at what the learning-rate "
         "schedule returns at that step, and keep variables and slots in float32.",
         confidence="medium" if evidence.explosion is None else "low",
@@ -105,10 +106,14 @@ def _clip_overflow(evidence: Evidence) -> Cause | None:
     figure = f" (their global norm is {norm:.3g})" if is_out_of_range else ""
     return Cause(
         id="clip-overflow",
-        text=f"The gradients were finite, clipping was not: their squares overflow in the norm{figure}.",
+        text=f"The gradients were finite, clipping was not: their squares overflow in the norm{figure}."
+        if is_out_of_range
+        else "The gradients were finite, clipping was not: a division by a norm of 0, or a product that overflows.",
         fix="Divide the gradients by their largest element before their norm is taken, or clip by value "
-        "first; then ask why they are so large.",
-        confidence="high" if is_out_of_range else "medium",
+        "first; then ask why they are so large."
+        if is_out_of_range
+        else "Add an epsilon to the norm that the gradients are divided by, or use tf.clip_by_global_norm.",
+        confidence="high" if is_out_of_range else "low",
     )
 
 
@@ -120,10 +125,24 @@ def _backward_only(evidence: Evidence) -> Cause | None:
         id="backward-only",
         text="The loss was finite, its derivative was not: a root, norm or logarithm has no finite slope "
         "at 0, and tf.where multiplies the slope of the branch it does not take by 0, which makes NaN of "
-        "Inf.",
+        "Inf. Or a NaN, of a bad sample too, was swallowed by a relu or max pooling on its way to the loss.",
         fix="Add an epsilon inside the root, norm or logarithm; with tf.where, make the input of the other "
-        "branch safe as well.",
-        confidence="medium",
+        "branch safe as well. Make the batch an argument of the watched step, so that it is looked at.",
+        confidence="low",
+    )
+
+
+def _loss_alone(evidence: Evidence) -> Cause | None:
+    if evidence.origin.phase not in {"loss", "forward"} or evidence.explosion is not None:
+        return None
+    return Cause(
+        id="forward-range",
+        text="The variables were finite as the step began: something between them and there left the range, such as "
+        "log(0), 0/0, the root of a negative number, an exp or a square that overflows, or a batch that was not looked "
+        "at because it is no argument of the watched step.",
+        fix="Watch what goes into such operations with watch.tensor, and keep them in range: an epsilon, a clip, or "
+        "TensorFlow's own cross-entropy from logits.",
+        confidence="low",
     )
 
 
@@ -131,6 +150,7 @@ RULES: Final[tuple[Rule, ...]] = (
     _bad_input,
     _bad_start,
     _exploding_gradients,
+    _loss_alone,
     _backward_only,
     _clip_overflow,
     _bad_update,

@@ -75,7 +75,7 @@ def _clip(origin: Origin) -> str:
 
 
 def _update(origin: Origin) -> str:
-    return f"first appeared in {_owner(origin, 'the variable', 'variables')}, made by the update of that step"
+    return f"first appeared in {_owner(origin, 'the variable', 'variables')}, after the update of that step"
 
 
 def _state(_: Origin) -> str:

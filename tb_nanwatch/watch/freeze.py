@@ -46,7 +46,7 @@ def keep_state(graph: Graph, variables: Sequence[object]) -> list[Kept]:
     kept: dict[str, Kept] = {}
     for op, placeholder in _writes(graph.get_operations()):
         name = placeholder.name
-        if name not in handles or id(handles[name]) in watched:
+        if name not in handles or id(handles[name]) in watched or not _is_variable(handles[name]):
             continue
         if name not in kept:
             kept[name] = _read_first(graph, placeholder, handles[name])
@@ -69,6 +69,11 @@ def _writes(operations: Sequence[Op]) -> Iterator[tuple[Op, Any]]:
     for op in operations:
         if any(tensor.dtype == tf.resource for tensor in op.inputs):
             yield from ((op, placeholder) for placeholder in get_read_write_resource_inputs(op)[1])
+
+
+def _is_variable(handle: Any) -> bool:
+    # Iterators, tables and queues are resources too; they cannot be put back.
+    return handle._handle_data is not None and len(handle._handle_data.shape_and_type) == 1
 
 
 def _read_first(graph: Graph, placeholder: Any, handle: Any) -> Kept:

@@ -18,7 +18,7 @@ Factor = tuple[str, tf.Tensor]
 Graph = Any
 Op = Any
 
-_WHOLE, _IN_PART = ("ReadVariableOp",), ("ResourceGather", "ResourceGatherNd")
+_READS = ("ReadVariableOp", "ResourceGather", "ResourceGatherNd")
 _PASSING = ("Identity", "StopGradient")
 _FIXED_ARITY = 2
 
@@ -64,24 +64,10 @@ def backward_order(graph: Graph, variables: Sequence[object]) -> tuple[int | Non
     """
     if not isinstance(graph, FuncGraph):
         return (None,) * len(variables)
-    first_read = {variable: place for place, variable in enumerate(first_reads(graph, *_WHOLE, *_IN_PART))}
+    first_read = _first_reads(graph)
     reads = [first_read.get(id(handle_of(variable))) for variable in variables]
     latest_first = sorted({read for read in reads if read is not None}, reverse=True)
     return tuple(None if read is None else latest_first.index(read) for read in reads)
-
-
-def values_at_start(graph: Graph, variables: Sequence[object]) -> list[tf.Tensor]:
-    """Return the variables as tensors, as the step began: what the forward pass read of them, where it did.
-
-    Args:
-        graph: of the step; ``None`` in an eager one.
-        variables: TensorFlow or Keras variables.
-    """
-    read = first_reads(graph, *_WHOLE) if isinstance(graph, FuncGraph) else {}
-    return [
-        read[id(handle_of(variable))].outputs[0] if id(handle_of(variable)) in read else tf.convert_to_tensor(variable)
-        for variable in variables
-    ]
 
 
 def handle_of(variable: Any) -> Any:
@@ -96,13 +82,12 @@ def captured_handles(graph: Graph) -> dict[str, Any]:
     return {inner.name: outer for outer, inner in pairs if inner.dtype == tf.resource}
 
 
-def first_reads(graph: Graph, *types: str) -> dict[int, Op]:
-    """Return the first operation of ``types`` on each variable, by the identity of its handle, in the graph's order."""
+def _first_reads(graph: Graph) -> dict[int, int]:
     handles = captured_handles(graph)
-    reads: dict[int, Op] = {}
-    for op in graph.get_operations():
-        if op.type in types and op.inputs[0].name in handles:
-            reads.setdefault(id(handles[op.inputs[0].name]), op)
+    reads: dict[int, int] = {}
+    for place, op in enumerate(graph.get_operations()):
+        if op.type in _READS and op.inputs[0].name in handles:
+            reads.setdefault(id(handles[op.inputs[0].name]), place)
     return reads
 
 

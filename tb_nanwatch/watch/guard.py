@@ -70,7 +70,7 @@ class Guard:
         if self.kind == "latch":
             tf.cond(allowed, lambda: _true_after(update), self._put_back)
             return None
-        if self.kind == "none" or not tf.is_symbolic_tensor(allowed):
+        if not tf.is_symbolic_tensor(allowed):
             return update()
         # Only what the update writes waits for the guard. Were all of it to wait, TensorFlow's graph optimiser could no
         # longer fold a clip's scale into the learning rate, and every gradient would be gone over once more.

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
@@ -64,6 +66,11 @@ class Loop:
         self._calls_due = 1
         self._flush_at_s = 0.0
         self._tolerated: set[str] = set()
+        # Until it is closed, the program's end is what closes it.
+        atexit.register(self._close_at_exit)
+
+    def _close_at_exit(self) -> None:
+        self.close(quietly=True)
 
     @property
     def in_step(self) -> bool:
@@ -111,20 +118,28 @@ class Loop:
         """Read and write what is left, and look at the variables once more.
 
         Args:
-            quietly: not to raise, where nobody could catch it or another error is on its way.
+            quietly: to warn and not to raise, where nobody could catch it or another error is on its way.
 
         Raises:
-            NonFiniteError: by policy ``"raise"``, if the last update left a variable non-finite.
+            NonFiniteError: by policy ``"raise"``, if the last update left a variable non-finite, or a bad step was not
+                asked after.
         """
+        atexit.unregister(self._close_at_exit)
         session = self._session_now()
         alert = None
         if session is not None:
-            session.collect(action=self._action)
-            alert = session.check_variables(self._plan.variables, action=self._action)
+            alert = session.collect(action=self._action)
+            alert = alert or session.check_variables(self._plan.variables, action=self._action)
             session.close()
         self._writer.close()
-        if session is not None and not quietly:
+        if session is None:
+            return
+        try:
             self._raise_if_chosen(session, alert)
+        except NonFiniteError as error:
+            if not quietly:
+                raise
+            warnings.warn(str(error), stacklevel=2)
 
     def _collect(self, call: Call | None) -> None:
         session = self._session_now()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+import weakref
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -12,7 +13,7 @@ from tensorflow.python.ops.control_flow_util import GraphOrParentsInXlaContext
 from tb_nanwatch.errors import SetupError
 from tb_nanwatch.schema.records import ClipKind, Policy
 from tb_nanwatch.watch.freeze import hold_back, keep_state
-from tb_nanwatch.watch.graph import Graph, backward_order, scale_factors, values_at_start
+from tb_nanwatch.watch.graph import Graph, backward_order, scale_factors
 from tb_nanwatch.watch.guard import Guard, GuardKind
 from tb_nanwatch.watch.layout import Layout
 from tb_nanwatch.watch.naming import describe
@@ -81,6 +82,7 @@ class Plan:
         self._window, self._policy = window, policy
         self._pending: dict[str, tf.Tensor] = {}
         self._guards: dict[int, tuple[Any, int]] = {}
+        self._observed: weakref.WeakSet[Any] = weakref.WeakSet()
         self._told: set[str] = set()
         self.layout: Layout | None = None
         self.recorder: Recorder | None = None
@@ -112,11 +114,12 @@ class Plan:
             The guard, and whether it lets the update through.
         """
         graph = None if tf.executing_eagerly() else tf.compat.v1.get_default_graph()
+        self._check_alone(graph)
         tensors = self._tensors_of(graph)
         if self.layout is None or self.recorder is None:
             self.layout, self.recorder = self._complete(inputs, tuple(tensors), graph)
             self.counted = inputs.step is None
-        observation = self._observation(inputs, tensors, layout=self.layout, graph=graph)
+        observation = self._observation(inputs, tensors, layout=self.layout)
         guard = self._guard(graph, in_step=in_step, recorder=self.recorder)
         allowed = guard.observe(observation, inputs.step)
         if guard.kind == "stop" and graph is not None:
@@ -130,6 +133,15 @@ class Plan:
             hold_back(graph.get_operations()[place:], until=guard)
         self._guards.clear()
         self._pending.clear()
+
+    def _check_alone(self, graph: Graph | None) -> None:
+        if graph is None:
+            return
+        if graph in self._observed:
+            raise SetupError(
+                "a watch must see one apply_gradients in a step; give a second optimizer a Watch of its own"
+            )
+        self._observed.add(graph)
 
     def _complete(self, inputs: StepInputs, tensors: tuple[str, ...], graph: Graph | None) -> tuple[Layout, Recorder]:
         known = {id(variable) for variable in self.variables}
@@ -145,9 +157,7 @@ class Plan:
         factors = scale_factors(inputs.raw, [gradient for gradient, _ in inputs.pairs])
         return "other" if factors is None else "scale"
 
-    def _observation(
-        self, inputs: StepInputs, tensors: dict[str, tf.Tensor], *, layout: Layout, graph: Graph | None
-    ) -> Observation:
+    def _observation(self, inputs: StepInputs, tensors: dict[str, tf.Tensor], *, layout: Layout) -> Observation:
         if layout.loss and inputs.loss is None:
             raise SetupError("loss must be given to every apply_gradients of a watch, or to none; this call has none")
         clipped = self._by_column([gradient for gradient, _ in inputs.pairs], inputs)
@@ -156,7 +166,7 @@ class Plan:
         return Observation(
             raw=raw,
             clipped=None if layout.clip == "none" else clipped,
-            weights=values_at_start(graph, self.variables),
+            weights=[tf.convert_to_tensor(variable) for variable in self.variables],
             tensors=[tensors.get(name) for name in layout.tensors],
             loss=inputs.loss if layout.loss else None,
         )

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import atexit
 import os
-import weakref
 from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
 from typing import Any, get_args
@@ -77,12 +75,14 @@ class Watch:
             raise SetupError(f"policy must be one of {', '.join(map(repr, get_args(Policy)))}; got {policy!r}")
         if window < 1 or flush_interval_s <= 0:
             raise SetupError(f"window and flush_interval_s must be positive; got {window} and {flush_interval_s}")
+        if not hasattr(variables or (), "__iter__"):
+            kind = type(variables).__name__
+            raise SetupError(f"variables must be a list of variables, such as model.trainable_variables; got a {kind}")
         directory = os.path.join(os.fspath(logdir), run_name or "").rstrip(os.sep)
         self._step = step
         self._plan = Plan(variables or (), window=window, policy=policy)
         options = LoopOptions(policy=policy, window=window, flush_interval_s=flush_interval_s, logdir=directory)
         self._loop = Loop(options, self._plan, Writer(directory))
-        atexit.register(_close_if_alive, weakref.ref(self))
 
     def step(self, function: Callable[..., Any] | None = None, **tf_function_options: Any) -> Any:
         """Make a training step whose bad steps are caught: a decorator, with or without arguments.
@@ -180,9 +180,3 @@ class Watch:
     ) -> None:
         """Close the watch; an error that is on its way is not replaced by another."""
         self._loop.close(quietly=error is not None)
-
-
-def _close_if_alive(reference: weakref.ReferenceType[Watch]) -> None:
-    watch = reference()
-    if watch is not None:
-        watch._loop.close(quietly=True)

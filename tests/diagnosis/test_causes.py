@@ -30,9 +30,9 @@ RISING = [1.0] * 20 + [1e4] * 9 + [math.nan]
     [
         ("input", "x", [("bad-input", "high")]),
         ("weight", "l2/V", [("bad-update", "medium")]),
-        ("loss", "loss", []),
-        ("gradient", "l2/V", [("backward-only", "medium")]),
-        ("clipped", "l2/V", [("clip-overflow", "medium")]),
+        ("loss", "loss", [("forward-range", "low")]),
+        ("gradient", "l2/V", [("backward-only", "low")]),
+        ("clipped", "l2/V", [("clip-overflow", "low")]),
     ],
 )
 def test_each_phase_has_its_cause(role, name, causes):
@@ -63,7 +63,7 @@ def test_an_explosion_makes_the_optimizer_less_suspect():
 
 
 def test_a_loss_that_was_not_recorded_is_not_called_finite():
-    assert causes_of("gradient", loss=np.full(30, math.nan)) == []
+    assert causes_of("gradient", loss=np.full(30, math.nan)) == [("forward-range", "low")]
 
 
 def test_a_norm_out_of_range_proves_the_clip_guilty():

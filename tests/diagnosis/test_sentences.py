@@ -64,7 +64,7 @@ THREE_INF = Counts(size=64, nan=0, pos_inf=3, neg_inf=0)
         ),
         (
             origin_at("update", variable="l3/V", kind="nan", step=1410),
-            "Step 1,410: NaN first appeared in the variable l3/V, made by the update of that step.",
+            "Step 1,410: NaN first appeared in the variable l3/V, after the update of that step.",
         ),
         (
             origin_at("state", kind="nan"),

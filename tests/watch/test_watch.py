@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import warnings
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -678,6 +682,61 @@ class TestTrouble:
         watch.apply_gradients(regression.optimizer, pairs, loss=loss)
         with pytest.raises(SetupError, match="loss must be given to every apply_gradients of a watch, or to none"):
             watch.apply_gradients(regression.optimizer, pairs)
+
+    def test_a_model_in_place_of_its_variables_is_refused_with_what_to_pass(self, tmp_path, regression):
+        with pytest.raises(SetupError, match=r"such as model\.trainable_variables; got a Sequential"):
+            Watch(tmp_path, regression.model)
+
+    def test_a_second_optimizer_in_one_step_is_refused(self, tmp_path, regression):
+        watch = Watch(tmp_path)
+
+        @watch.step
+        def step(x, y):
+            loss, raw = regression.gradients(x, y)
+            for _ in range(2):
+                watch.apply_gradients(regression.optimizer, zip(raw, regression.variables), loss=loss)
+
+        with pytest.raises(SetupError, match="one apply_gradients in a step; give a second"):
+            step(regression.x, regression.y)
+
+    def test_a_bad_step_that_nobody_asked_after_is_told_when_the_watch_is_closed(self, tmp_path, regression):
+        watch = Watch(tmp_path)
+
+        @tf.function
+        def step(x, y):
+            loss, raw = regression.gradients(x, y)
+            watch.apply_gradients(regression.optimizer, zip(raw, regression.variables), loss=loss)
+
+        for y in (regression.y, regression.y * 1e30, regression.y):
+            step(regression.x, y)
+        with pytest.raises(NonFiniteError, match=r"^Step 1"):
+            watch.close()
+
+    def test_a_watch_that_is_never_closed_has_written_its_run_when_the_program_ends(self, tmp_path, read):
+        program = (
+            "import tensorflow as tf, tb_nanwatch\n"
+            "def main():\n"
+            f"    watch, w = tb_nanwatch.Watch({str(tmp_path)!r}), tf.Variable(1.0)\n"
+            "    optimizer = tf.compat.v1.train.GradientDescentOptimizer(0.1)\n"
+            "    for _ in range(5):\n"
+            "        watch.apply_gradients(optimizer, [(tf.constant(0.5), w)], loss=w)\n"
+            "main()\n"
+        )
+        environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+        subprocess.run([sys.executable, "-c", program], env=environment, check=True, capture_output=True)
+        assert read(tmp_path).verdict.steps_seen == 5
+
+    def test_an_iterator_that_the_step_draws_from_is_left_alone(self, tmp_path, regression):
+        watch = Watch(tmp_path)
+        batches = iter(tf.data.Dataset.from_tensors((regression.x, regression.y)).repeat())
+
+        @watch.step
+        def step():
+            loss, raw = regression.gradients(*next(batches))
+            watch.apply_gradients(regression.optimizer, zip(raw, regression.variables), loss=loss)
+            return loss
+
+        assert float(step()) > float(step())
 
     def test_what_comes_after_the_first_step_is_named_once(self, tmp_path, regression):
         watch = Watch(tmp_path)
