@@ -37,8 +37,9 @@ class Call(NamedTuple):
         for name, argument in self._named().items():
             for path, leaf in _leaves(name, argument):
                 if isinstance(leaf, tf.Tensor):
-                    yield path, leaf.numpy()
-                elif isinstance(leaf, np.ndarray | np.generic | float):
+                    if leaf.dtype.is_floating:
+                        yield path, leaf.numpy()
+                elif isinstance(leaf, np.ndarray | np.generic | float) and np.asarray(leaf).dtype.kind != "c":
                     yield path, np.asarray(leaf)
 
     def _named(self) -> dict[str, Any]:

@@ -19,6 +19,7 @@ Graph = Any
 Op = Any
 
 _READS = ("ReadVariableOp", "ResourceGather", "ResourceGatherNd")
+_WIDE = (tf.float32, tf.float64)
 _PASSING = ("Identity", "StopGradient")
 _FIXED_ARITY = 2
 
@@ -37,7 +38,11 @@ def scale_factors(raw: Sequence[Gradient], clipped: Sequence[Gradient]) -> list[
         (``"Mul"`` or ``"RealDiv"``, scalar or ``[V]``), in the order in which the clip applies them; a gradient that
         is ``None`` has a factor of 1.
     """
-    chains = [_chain(before, after) for before, after in zip(raw, clipped, strict=True) if before is not None]
+    pairs = [(a, b) for a, b in zip(raw, clipped, strict=True) if a is not None or b is not None]
+    if any(a is None or b is None or a.dtype not in _WIDE for a, b in pairs):
+        # In half precision a product may overflow that is finite in the float32 that norms are taken in.
+        return None
+    chains = [_chain(before, after) for before, after in pairs]
     if not chains or any(chain is None for chain in chains):
         return None
     known = [chain for chain in chains if chain is not None]

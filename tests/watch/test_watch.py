@@ -437,6 +437,35 @@ class TestVariables:
         np.testing.assert_allclose(back.column("grad_norm"), [[2.5, 5.0]])
         np.testing.assert_allclose(back.column("clipped_norm"), [[1.25, 10.0]])
 
+    def test_clipping_in_half_precision_that_overflows_on_the_way_is_seen(self, tmp_path):
+        variable = tf.Variable(tf.ones([2], tf.float16), name="layer/w")
+        watch = Watch(tmp_path)
+
+        @watch.step
+        def step(x):
+            with tf.GradientTape() as tape:
+                loss = tf.reduce_sum(variable * x)
+            raw = tape.gradient(loss, [variable])
+            watch.apply_gradients(DESCENT, [(tf.clip_by_norm(raw[0], 100.0), variable)], raw=raw, loss=loss)
+
+        with pytest.raises(NonFiniteError) as caught:
+            step(tf.constant([10.0, 1000.0], tf.float16))
+        assert caught.value.verdict.first.phase == "clip"
+        np.testing.assert_array_equal(variable.numpy(), [1.0, 1.0])
+
+    def test_a_gradient_that_only_clipping_brought_is_looked_at(self, tmp_path):
+        variables = [tf.Variable(1.0, name="first/w"), tf.Variable(1.0, name="second/w")]
+        watch = Watch(tmp_path, variables)
+
+        @watch.step
+        def step(x):
+            pairs = zip([x * 0.5, x * np.nan], variables)
+            watch.apply_gradients(DESCENT, pairs, raw=[x, None], loss=x)
+
+        with pytest.raises(NonFiniteError):
+            step(tf.constant(1.0))
+        assert float(variables[1]) == 1.0
+
     @pytest.mark.parametrize("dtype", [tf.float16, tf.bfloat16, tf.float64])
     def test_every_floating_dtype(self, dtype, tmp_path, read):
         variable = tf.Variable(tf.cast([3.0, 4.0], dtype), name="layer/w")
