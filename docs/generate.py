@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from tb_nanwatch.schema.generated import write_or_check
 from tb_nanwatch.schema.stats import BOOKKEEPING, STATS
 
 TARGET = Path(__file__).parent / "statistics.md"
@@ -38,17 +39,5 @@ def render() -> str:
     )
 
 
-def main(arguments: list[str]) -> int:
-    """Write the page; with ``--check`` only compare, and return 1 where it differs."""
-    text = render()
-    if "--check" not in arguments:
-        TARGET.write_text(text, encoding="utf-8")
-        return 0
-    if TARGET.exists() and TARGET.read_text(encoding="utf-8") == text:
-        return 0
-    print(f"{TARGET.name} is out of date: run `make protocol`", file=sys.stderr)
-    return 1
-
-
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(write_or_check(TARGET, render(), sys.argv[1:]))

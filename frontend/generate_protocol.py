@@ -13,9 +13,10 @@ import typing
 from pathlib import Path
 
 from tb_nanwatch.schema import protocol, records, stats
+from tb_nanwatch.schema.generated import write_or_check
 
 TARGET = Path(__file__).parent / "src" / "protocol.gen.ts"
-ROOTS = (records.Verdicts, protocol.SeriesAnswer, protocol.HeatmapAnswer, protocol.AlertAnswer)
+ROOTS = (records.Verdicts, protocol.SeriesAnswer, protocol.HeatmapAnswer, protocol.AlertAnswer, protocol.BatchAnswer)
 HEADER = "// Generated from the records of tb_nanwatch/schema: change those, then run `make protocol`.\n"
 
 
@@ -76,17 +77,5 @@ def render() -> str:
     return HEADER + "\n" + catalogue + "\n" + "\n\n".join(seen.values()) + "\n"
 
 
-def main(arguments: list[str]) -> int:
-    """Write the file; with ``--check`` only compare, and return 1 where it differs."""
-    text = render()
-    if "--check" not in arguments:
-        TARGET.write_text(text, encoding="utf-8")
-        return 0
-    if TARGET.exists() and TARGET.read_text(encoding="utf-8") == text:
-        return 0
-    print(f"{TARGET.name} is out of date: run `make protocol`", file=sys.stderr)
-    return 1
-
-
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(write_or_check(TARGET, render(), sys.argv[1:]))

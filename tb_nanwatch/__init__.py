@@ -10,12 +10,17 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from tb_nanwatch.errors import NonFiniteError
-    from tb_nanwatch.watch import Watch
+    from tb_nanwatch.watch import Batch, Watch, load_batch
 
 __version__ = "0.1.0"
-__all__ = ["NonFiniteError", "Watch", "__version__"]
+__all__ = ["Batch", "NonFiniteError", "Watch", "__version__", "load_batch"]
 
-_HOME = {"NonFiniteError": "tb_nanwatch.errors", "Watch": "tb_nanwatch.watch"}
+_HOME = {
+    "Batch": "tb_nanwatch.watch",
+    "NonFiniteError": "tb_nanwatch.errors",
+    "Watch": "tb_nanwatch.watch",
+    "load_batch": "tb_nanwatch.watch",
+}
 
 
 def __getattr__(name: str) -> object:

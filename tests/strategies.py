@@ -6,8 +6,22 @@ import numpy as np
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as nps
 
+from tb_nanwatch.diagnosis.operations import RULES
 from tb_nanwatch.numerics.spans import merge_spans, single_steps
-from tb_nanwatch.schema.records import Alert, Counts, Finding, Header, Series, Variable
+from tb_nanwatch.schema.records import (
+    PHASES,
+    Alert,
+    Counts,
+    Finding,
+    Header,
+    Link,
+    Operand,
+    Operation,
+    Replay,
+    Series,
+    Source,
+    Variable,
+)
 
 names = st.text(min_size=1, max_size=20)
 finite32 = st.floats(width=32, allow_nan=False, allow_infinity=False)
@@ -80,4 +94,51 @@ def alerts(draw: st.DrawFn) -> Alert:
         action=draw(st.sampled_from(["raised", "recorded"])),
         findings=tuple(draw(st.lists(finding, min_size=1, max_size=3))),
         window=draw(single_step_series()),
+        replay=draw(st.none() | replays()),
+        batch=draw(st.none() | names),
+    )
+
+
+KNOWN_OPERATIONS = sorted(set().union(*(rule.operations for rule in RULES)))
+indices = st.lists(st.integers(0, 2**40), max_size=3).map(tuple)
+lines = st.lists(st.text(max_size=20), max_size=2).map(tuple)
+sources = st.builds(Source, names, st.integers(1, 9999), names, st.text(max_size=20), lines, lines)
+doubles = st.none() | st.floats(allow_nan=False, allow_infinity=False)
+operands = st.builds(
+    Operand,
+    names,
+    st.sampled_from(["float16", "float32", "int64"]),
+    indices,
+    counts(),
+    doubles,
+    doubles,
+    st.integers(0, 99),
+)
+links = st.builds(
+    Link,
+    st.none() | st.builds(Operation, names | st.sampled_from(KNOWN_OPERATIONS), names),
+    st.sampled_from(PHASES),
+    st.none() | names,
+    st.sampled_from(["nan", "pos_inf", "neg_inf"]),
+    st.none() | sources,
+    st.none() | names,
+    st.none() | names,
+    st.none() | counts(),
+    indices,
+    st.lists(operands, max_size=5).map(tuple),
+    st.lists(sources, max_size=2).map(tuple),
+)
+
+
+@st.composite
+def replays(draw: st.DrawFn) -> Replay:
+    """What a replay found, or that it found nothing."""
+    outcome = draw(st.sampled_from(["found", "finite", "failed"]))
+    chains = st.lists(st.lists(links, min_size=1, max_size=3).map(tuple), min_size=1, max_size=2).map(tuple)
+    return Replay(
+        outcome,
+        notes=draw(lines),
+        chains=draw(chains) if outcome == "found" else (),
+        seconds=draw(st.floats(0, 1e6)),
+        dump=draw(st.none() | names),
     )

@@ -20,10 +20,10 @@ import tb_nanwatch
 
 PACKAGE = Path(tb_nanwatch.__file__).parent
 NAME = "tb_nanwatch"
-ORDER = ("errors", "schema", "numerics", "diagnosis", "watch", "reading", "plugin", "cli")
+ORDER = ("errors", "schema", "numerics", "diagnosis", "watch", "reading", "plugin", "printing", "cli")
 FRONT_DOORS = ("__init__", "__main__")  # the package itself: may reach any part
 TRAINING_SIDE = frozenset({"watch"})
-VIEWING_SIDE = frozenset({"reading", "plugin", "cli"})
+VIEWING_SIDE = frozenset({"reading", "plugin", "printing", "cli"})
 FRAMEWORKS = ("tensorflow", "keras", "tensorboard.compat.tf")
 VAGUE_NAMES = frozenset({"common", "helper", "helpers", "misc", "util", "utils"})
 # An error carries the records it speaks of: it names their types, and imports nothing when the program runs.

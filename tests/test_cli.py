@@ -12,11 +12,12 @@ from pathlib import Path
 import pytest
 
 import tb_nanwatch
-from tb_nanwatch.cli import main, visible
+from tb_nanwatch.cli import main
 from tb_nanwatch.reading.logdir import THE_LOGDIR, open_logdir
 from tb_nanwatch.schema.codec import dumps
 from tb_nanwatch.schema.records import Alert, Counts, Finding
 from tests.event_files import RunWriter, steps_of
+from tests.plugin.test_plugin import write_runs
 
 ROOT = Path(__file__).parents[1]
 COMMAND = [sys.executable, "-m", "tb_nanwatch"]
@@ -74,6 +75,14 @@ def test_a_bad_run_is_told_with_its_cause(tmp_path):
         "tanh  finite  2,000 steps\n"
         "  Finite in all 2,000 steps.\n"
     )
+
+
+def test_a_run_that_was_run_again_is_told_with_its_evidence(tmp_path):
+    write_runs(tmp_path)
+    lines = nanwatch(tmp_path, "--run", "again").stdout.splitlines()
+    assert "    > 41 |     loss = tf.reduce_mean(tf.square(returns - value))" in lines
+    path = tmp_path / "again" / "nanwatch" / "batches" / "step-29.npz"
+    assert lines[-1] == f'  Its batch: tb_nanwatch.load_batch("{path}")'
 
 
 def test_a_warning_is_no_failure(tmp_path):
@@ -203,11 +212,3 @@ def test_tensorflow_is_not_imported(tmp_path):
     command = [sys.executable, "-c", program, str(tmp_path)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "False"
-
-
-@pytest.mark.parametrize(
-    ("text", "shown"),
-    [("l1/V", "l1/V"), ("é日", "é日"), ("a b", "a b"), ("\u202eevil", r"\u202eevil"), ("\x9b1m", r"\x9b1m")],
-)
-def test_what_has_no_glyph_is_spelled_out(text, shown):
-    assert visible(text) == shown

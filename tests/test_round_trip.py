@@ -60,8 +60,14 @@ def test_the_verdict_of_the_error_is_the_verdict_of_the_log(tmp_path, capsys):
     with tb_nanwatch.Watch(tmp_path / "some_run") as watch, pytest.raises(tb_nanwatch.NonFiniteError) as raised:
         train(watch, [*BATCHES[:300], [0.0, 2.0], *BATCHES[:5]])
     log, verdict = log_of(tmp_path, "some_run")
-    assert verdict.text == "Step 300: -Inf first appeared in the loss."
-    assert verdict.first == raised.value.verdict.first
+    assert verdict.text.startswith("Step 300: -Inf first appeared in the output of Log (")
+    assert [cause.id for cause in verdict.causes] == ["logarithm-of-zero"]
+    of_the_error = raised.value.verdict
+    assert (verdict.first, verdict.chain, verdict.causes) == (
+        of_the_error.first,
+        of_the_error.chain,
+        of_the_error.causes,
+    )
     assert verdict.steps_seen == 301
     assert [alert.step for alert in log.sessions[0].alerts] == [300]
     assert main([str(tmp_path), "--json"]) == 1

@@ -1,4 +1,5 @@
 /** Cells of the heatmap: which one is meant, and what it says. Pure. */
+import { isTelling } from "./clipping";
 import { formatKinds, formatNumber, formatSteps, formatValue, visible } from "./format";
 import type { HeatmapAnswer, HeatmapRow, StatKey } from "./protocol.gen";
 import { type StepRange, spanAt } from "./scale";
@@ -44,6 +45,19 @@ export function findRow(rows: ReadonlyArray<HeatmapRow>, cell: Cell | null): num
   return exact >= 0 ? exact : rows.findIndex((row) => layerOf(row) === cell.layer);
 }
 
+/**
+ * The value of a cell, unless it only stands beside what was non-finite.
+ *
+ * Of a layer of which one variable was bad, the number is the norm of the others: a line through it would fall where
+ * the layer's norm was lost. Over several steps it may be the peak of the finite ones, unless it is 0.
+ */
+export function finiteValue(answer: HeatmapAnswer, row: number, column: number): number | null {
+  const value = answer.values[row]?.[column] ?? null;
+  const isBad = (answer.kinds[row]?.[column] ?? 0) !== 0;
+  const isSingle = answer.first_step[column] === answer.last_step[column];
+  return isBad && (isSingle || value === 0) ? null : value;
+}
+
 /** The steps of the column that holds a step; the step alone where no column does. */
 export function columnSteps(answer: HeatmapAnswer | null, step: number): StepRange {
   const index = answer === null ? -1 : spanAt(step, answer.first_step);
@@ -53,15 +67,21 @@ export function columnSteps(answer: HeatmapAnswer | null, step: number): StepRan
   return holds ? { first, last } : { first: step, last: step };
 }
 
+interface Figure {
+  readonly stat: HeatmapStat;
+  readonly keeps: string;
+}
+
 /** What to ask for, to say all that is known of a column. Of a single step, all that is kept is the same number. */
-export function columnFigures(steps: StepRange): ReadonlyArray<{ stat: HeatmapStat; keeps: string }> {
+export function columnFigures(steps: StepRange, clips: boolean): ReadonlyArray<Figure> {
   const extremes = steps.first === steps.last ? ["max"] : ["max", "min", "mean"];
-  return [
+  const figures: ReadonlyArray<Figure> = [
     ...extremes.map((keeps) => ({ stat: "grad_norm" as const, keeps })),
     { stat: "clipped_norm", keeps: "max" },
     { stat: "clip_ratio", keeps: "min" },
     { stat: "weight_norm", keeps: "max" },
   ];
+  return figures.filter(({ stat }) => isTelling(stat, clips));
 }
 
 export interface CellFact {
@@ -88,7 +108,7 @@ interface Part {
 function partOf(figure: HeatmapAnswer, cell: Cell): Part | null {
   const row = findRow(figure.rows, cell);
   if (row < 0) return null;
-  return { keeps: figure.keeps, value: figure.values[row]?.[0] ?? null, kinds: figure.kinds[row]?.[0] ?? 0 };
+  return { keeps: figure.keeps, value: finiteValue(figure, row, 0), kinds: figure.kinds[row]?.[0] ?? 0 };
 }
 
 function factOf(label: string, parts: ReadonlyArray<Part>): CellFact {

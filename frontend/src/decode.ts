@@ -9,8 +9,10 @@ import type {
   HeatmapAnswer,
   HeatmapRow,
   Link,
+  Operand,
   Operation,
   Origin,
+  Replay,
   SeriesAnswer,
   Source,
   VariableRow,
@@ -24,7 +26,14 @@ const numbers = list(nullable(number));
 
 const counts = record<Counts>({ size: number, nan: number, pos_inf: number, neg_inf: number });
 const operation = record<Operation>({ type: string, name: string });
-const source = record<Source>({ file: string, line: number, function: string, text: string });
+const source = record<Source>({
+  file: string,
+  line: number,
+  function: string,
+  text: string,
+  before: list(string),
+  after: list(string),
+});
 const kind = literal("nan", "pos_inf", "neg_inf");
 const phase = literal("input", "weights", "forward", "loss", "backward", "clip", "update", "state");
 
@@ -46,13 +55,31 @@ const origin = record<Origin>({
   batch: nullable(string),
 });
 
+const operand = record<Operand>({
+  name: string,
+  dtype: string,
+  shape: integers,
+  counts,
+  min: nullable(number),
+  max: nullable(number),
+  zeros: number,
+});
+
 const link = record<Link>({
-  op: operation,
+  op: nullable(operation),
   phase,
   layer: nullable(string),
   kind,
   source: nullable(source),
+  variable: nullable(string),
+  tensor: nullable(string),
+  counts: nullable(counts),
+  samples: integers,
+  inputs: list(operand),
+  stack: list(source),
 });
+
+const chain = list(link);
 
 const warning = record<Warning>({
   kind: literal("exploding", "frozen"),
@@ -74,7 +101,9 @@ const verdict = record<Verdict>({
   text: string,
   steps_seen: number,
   first: nullable(origin),
-  chain: list(link),
+  chain,
+  other_chains: list(chain),
+  notes: list(string),
   skipped_steps: number,
   warnings: list(warning),
   causes: list(cause),
@@ -85,7 +114,7 @@ const curve = record<Curve>({ name: string, min: numbers, max: numbers, mean: nu
 const row = record<HeatmapRow>({ label: string, layer: nullable(string), variable: nullable(string) });
 
 const finding = record<FindingRow>({
-  role: literal("input", "weight", "tensor", "loss", "gradient", "clipped"),
+  role: literal("input", "weight", "tensor", "loss", "gradient", "clipped", "state"),
   name: string,
   layer: nullable(string),
   counts: nullable(counts),
@@ -126,6 +155,14 @@ const heatmap = record<HeatmapAnswer>({
   sessions: integers,
 });
 
+const replay = record<Replay>({
+  outcome: literal("found", "finite", "failed"),
+  notes: list(string),
+  chains: list(chain),
+  seconds: number,
+  dump: nullable(string),
+});
+
 const alert = record<AlertAnswer>({
   run: string,
   step: number,
@@ -134,6 +171,8 @@ const alert = record<AlertAnswer>({
   steps: integers,
   loss: numbers,
   variables: list(variable),
+  replay: nullable(replay),
+  batch: nullable(string),
 });
 
 export const decodeVerdicts: Decoder<Verdicts> = (value) => inside("verdicts", () => verdicts(value));

@@ -1,6 +1,6 @@
 /** The evidence of a bad step, in the order in which a person wants it. Pure. */
-import { formatStep } from "./format";
-import type { Counts, FindingRow, Origin, VariableRow } from "./protocol.gen";
+import { formatStep, formatSteps } from "./format";
+import type { AlertAnswer, Counts, FindingRow, Origin, VariableRow } from "./protocol.gen";
 
 const DATA_FLOW: ReadonlyArray<FindingRow["role"]> = [
   "input",
@@ -9,6 +9,7 @@ const DATA_FLOW: ReadonlyArray<FindingRow["role"]> = [
   "loss",
   "gradient",
   "clipped",
+  "state",
 ];
 
 /** Sorts findings as data flows through the step; of equals, the one that the verdict names comes first. */
@@ -29,9 +30,45 @@ export function sortVariables(rows: ReadonlyArray<VariableRow>): ReadonlyArray<V
 
 /** Says how many elements were what, of how many. */
 export function countsText(counts: Counts | null): string {
-  if (counts === null) return "not counted";
+  return counts === null ? "not counted" : `${nonfiniteText(counts)} of ${formatStep(counts.size)}`;
+}
+
+/** Says how many elements were what. */
+export function nonfiniteText(counts: Counts): string {
   const seen = kindsSeen(counts).map(([label, count]) => `${formatStep(count)} ${label}`);
-  return `${seen.join(", ")} of ${formatStep(counts.size)}`;
+  return seen.length === 0 ? "none" : seen.join(", ");
+}
+
+/** As many bad samples as are kept of a step: there may be more. */
+const MOST_SAMPLES = 64;
+const MOST_RANGES = 8;
+
+/** Lists the bad samples of a batch: neighbours as a range, and of a long list the beginning and how many there are. */
+export function samplesText(samples: ReadonlyArray<number>): string {
+  const ranges = rangesOf(samples);
+  const shown = ranges.slice(0, MOST_RANGES).join(", ");
+  const total = `${formatStep(samples.length)} ${samples.length < MOST_SAMPLES ? "in all" : "or more"}`;
+  if (ranges.length > MOST_RANGES) return `${shown}, … (${total})`;
+  return samples.length < MOST_SAMPLES ? shown : `${shown} (${total})`;
+}
+
+function rangesOf(samples: ReadonlyArray<number>): ReadonlyArray<string> {
+  const ranges: Array<[first: number, last: number]> = [];
+  for (const sample of samples) {
+    const last = ranges[ranges.length - 1];
+    if (last?.[1] === sample - 1) last[1] = sample;
+    else ranges.push([sample, sample]);
+  }
+  return ranges.flatMap(([first, last]) =>
+    last - first === 1 ? [formatStep(first), formatStep(last)] : [formatSteps(first, last)],
+  );
+}
+
+/** Tells whether any gradient of the steps shown came out of clipping as another than it went in. */
+export function isClipped({ variables }: AlertAnswer): boolean {
+  return variables.some(({ grad_norm, clipped_norm }) =>
+    grad_norm.some((norm, index) => norm !== (clipped_norm[index] ?? null)),
+  );
 }
 
 /** Names the kinds among the counted elements. */

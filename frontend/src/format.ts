@@ -33,6 +33,7 @@ export const ROLE_LABELS: Readonly<Record<FindingRow["role"], string>> = {
   loss: "Loss",
   gradient: "Gradient",
   clipped: "Clipped gradient",
+  state: "Statistic",
 };
 
 /** Spells a number with `digits` significant digits: plainly from 0.001 up to 99,999, as a power of ten beyond. */
@@ -85,6 +86,14 @@ export function visible(name: string): string {
   return name.replace(INVISIBLE, (character) => {
     const short = ESCAPES.get(character);
     return short ?? `\\u{${(character.codePointAt(0) ?? 0).toString(16)}}`;
+  });
+}
+
+/** Spells a text as a literal of Python, which reads back as the same text, and in which nothing hides. */
+export function pythonString(text: string): string {
+  return JSON.stringify(text).replace(INVISIBLE, (character) => {
+    const code = (character.codePointAt(0) ?? 0).toString(16);
+    return code.length <= 4 ? `\\u${code.padStart(4, "0")}` : `\\U${code.padStart(8, "0")}`;
   });
 }
 

@@ -40,6 +40,8 @@ export interface Verdict {
   readonly steps_seen: number;
   readonly first: Origin | null;
   readonly chain: ReadonlyArray<Link>;
+  readonly other_chains: ReadonlyArray<ReadonlyArray<Link>>;
+  readonly notes: ReadonlyArray<string>;
   readonly skipped_steps: number;
   readonly warnings: ReadonlyArray<Warning>;
   readonly causes: ReadonlyArray<Cause>;
@@ -74,6 +76,8 @@ export interface Source {
   readonly line: number;
   readonly function: string;
   readonly text: string;
+  readonly before: ReadonlyArray<string>;
+  readonly after: ReadonlyArray<string>;
 }
 
 export interface Counts {
@@ -84,11 +88,27 @@ export interface Counts {
 }
 
 export interface Link {
-  readonly op: Operation;
+  readonly op: Operation | null;
   readonly phase: "input" | "weights" | "forward" | "loss" | "backward" | "clip" | "update" | "state";
   readonly layer: string | null;
   readonly kind: "nan" | "pos_inf" | "neg_inf";
   readonly source: Source | null;
+  readonly variable: string | null;
+  readonly tensor: string | null;
+  readonly counts: Counts | null;
+  readonly samples: ReadonlyArray<number>;
+  readonly inputs: ReadonlyArray<Operand>;
+  readonly stack: ReadonlyArray<Source>;
+}
+
+export interface Operand {
+  readonly name: string;
+  readonly dtype: string;
+  readonly shape: ReadonlyArray<number>;
+  readonly counts: Counts;
+  readonly min: number | null;
+  readonly max: number | null;
+  readonly zeros: number;
 }
 
 export interface Warning {
@@ -150,10 +170,12 @@ export interface AlertAnswer {
   readonly steps: ReadonlyArray<number>;
   readonly loss: ReadonlyArray<number | null>;
   readonly variables: ReadonlyArray<VariableRow>;
+  readonly replay: Replay | null;
+  readonly batch: string | null;
 }
 
 export interface FindingRow {
-  readonly role: "input" | "weight" | "tensor" | "loss" | "gradient" | "clipped";
+  readonly role: "input" | "weight" | "tensor" | "loss" | "gradient" | "clipped" | "state";
   readonly name: string;
   readonly layer: string | null;
   readonly counts: Counts | null;
@@ -167,4 +189,19 @@ export interface VariableRow {
   readonly clipped_norm: ReadonlyArray<number | null>;
   readonly weight_norm: ReadonlyArray<number | null>;
   readonly kinds: ReadonlyArray<number>;
+}
+
+export interface Replay {
+  readonly outcome: "found" | "finite" | "failed";
+  readonly notes: ReadonlyArray<string>;
+  readonly chains: ReadonlyArray<ReadonlyArray<Link>>;
+  readonly seconds: number;
+  readonly dump: string | null;
+}
+
+export interface BatchAnswer {
+  readonly run: string;
+  readonly step: number;
+  readonly saved: boolean;
+  readonly batch: string | null;
 }

@@ -2,6 +2,7 @@
 import { computed, type ReadonlySignal, type Signal, signal } from "@preact/signals";
 import { alertUrl, heatmapUrl, type RunSession, seriesUrl } from "./api";
 import { type Cell, columnFigures, columnSteps, findRow, type HeatmapStat, keepsOf } from "./cells";
+import { type Clipping, clippingSeen, isTelling } from "./clipping";
 import { type Resource, resource } from "./follow";
 import type { Palette } from "./palette";
 import type { AlertAnswer, HeatmapAnswer, SeriesAnswer, Verdict, Verdicts } from "./protocol.gen";
@@ -52,6 +53,10 @@ export interface Derived {
   readonly selected: ReadonlySignal<ReadonlyArray<HeatmapAnswer>>;
   readonly hovered: ReadonlySignal<ReadonlyArray<HeatmapAnswer>>;
   readonly range: ReadonlySignal<StepRange | null>;
+  /** Whether the session on show clips anything, as far as is known. */
+  readonly clips: ReadonlySignal<boolean>;
+  /** The statistic that the heatmap shows: the chosen one, unless it would tell nothing of this session. */
+  readonly stat: ReadonlySignal<HeatmapStat>;
   readonly failures: ReadonlySignal<ReadonlyArray<string>>;
 }
 
@@ -125,6 +130,7 @@ function derive(choices: Choices, answers: Answers, shownRun: ReadonlySignal<str
     computed(() => (answer.value ?? []).filter((figure) => figure.run === verdict.value?.run));
   const series = ofRun(answers.series.answer);
   const heatmap = ofRun(answers.heatmap.answer);
+  const clips = clipping(series);
   const culprit = computed(() => (choices.session.value === null ? culpritOf(verdict.value) : null));
   return {
     verdict,
@@ -136,8 +142,19 @@ function derive(choices: Choices, answers: Answers, shownRun: ReadonlySignal<str
     selected: figuresOfRun(answers.selected.answer),
     hovered: figuresOfRun(answers.hovered.answer),
     range: computed(() => choices.zoom.value ?? extent(series.value)),
+    clips,
+    stat: computed(() => (isTelling(choices.stat.value, clips.value) ? choices.stat.value : "grad_norm")),
     failures: computed(() => distinctFailures(answers)),
   };
+}
+
+/** Whether the session clips, by all answers about it so far. */
+function clipping(series: ReadonlySignal<SeriesAnswer | null>): ReadonlySignal<boolean> {
+  let known: Clipping | null = null;
+  return computed(() => {
+    known = series.value === null ? null : clippingSeen(known, series.value);
+    return known?.clips ?? false;
+  });
 }
 
 /** The cell that the verdict names. */
@@ -178,11 +195,11 @@ function createRequests(choices: Choices, derived: Derived, pointer: Signal<Cell
       const by = choices.grouping.value;
       const url = (figure: { stat: string; keeps: string }): string =>
         heatmapUrl(shown, { by, ...figure }, steps, 1);
-      return columnFigures(steps).map(url).join("\n");
+      return columnFigures(steps, derived.clips.value).map(url).join("\n");
     });
   return {
     series: computed(() => (of.value === null ? "" : seriesUrl(of.value, choices.zoom.value))),
-    heatmap: computed(() => (of.value === null ? "" : mainHeatmap(of.value, choices))),
+    heatmap: computed(() => (of.value === null ? "" : mainHeatmap(of.value, choices, derived.stat.value))),
     alert: computed(() => {
       const step = derived.verdict.value?.first?.step;
       return of.value === null || step === undefined ? "" : alertUrl(of.value.run, step);
@@ -192,7 +209,7 @@ function createRequests(choices: Choices, derived: Derived, pointer: Signal<Cell
   };
 }
 
-function mainHeatmap(of: RunSession, { grouping, stat, zoom }: Choices): string {
-  const choice = { by: grouping.value, stat: stat.value, keeps: keepsOf(stat.value) };
+function mainHeatmap(of: RunSession, { grouping, zoom }: Choices, stat: HeatmapStat): string {
+  const choice = { by: grouping.value, stat, keeps: keepsOf(stat) };
   return heatmapUrl(of, choice, zoom.value, HEATMAP_COLUMNS);
 }

@@ -46,11 +46,17 @@ describe("columnSteps", () => {
 describe("columnFigures", () => {
   it("asks for extremes only where several steps were merged", () => {
     const kept = (first: number, last: number) =>
-      columnFigures({ first, last })
+      columnFigures({ first, last }, true)
         .filter(({ stat }) => stat === "grad_norm")
         .map(({ keeps }) => keeps);
     expect(kept(5, 5)).toEqual(["max"]);
     expect(kept(0, 99)).toEqual(["max", "min", "mean"]);
+  });
+
+  it("leaves clipping out where nothing is clipped", () => {
+    const stats = (clips: boolean) => columnFigures({ first: 5, last: 5 }, clips).map(({ stat }) => stat);
+    expect(stats(false)).toEqual(["grad_norm", "weight_norm"]);
+    expect(stats(true)).toEqual(["grad_norm", "clipped_norm", "clip_ratio", "weight_norm"]);
   });
 });
 
@@ -80,6 +86,16 @@ describe("knownFacts", () => {
     expect(knownFacts(CELL, HEATMAP, figures).facts).toEqual([
       { label: "Gradient norm", text: "+Inf, NaN (else 9)", nonfinite: true },
       { label: "After clipping", text: "NaN", nonfinite: true },
+    ]);
+  });
+});
+
+describe("knownFacts of a single step", () => {
+  it("does not tell what is left of a layer in which a variable was non-finite", () => {
+    const single = { ...figure("grad_norm", "max", 9, 1), first_step: [200], last_step: [200] };
+    const heatmap = { ...HEATMAP, first_step: [0, 100, 200], last_step: [99, 199, 200] };
+    expect(knownFacts({ ...CELL, step: 200 }, heatmap, [single]).facts).toEqual([
+      { label: "Gradient norm", text: "NaN", nonfinite: true },
     ]);
   });
 });

@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest";
 import { decodeAlert, decodeHeatmap, decodeSeries, decodeVerdicts } from "../src/decode";
-import { HEATMAP, NONFINITE, SERIES } from "./examples";
+import { ALERT, HEATMAP, LINK, NONFINITE, OPERAND, SERIES, SOURCE } from "./examples";
 
 /** What an answer is once it has been through JSON. */
 function sent(answer: unknown): unknown {
@@ -11,6 +11,19 @@ describe("decodeVerdicts", () => {
   it("gives back what the plugin sent", () => {
     const verdicts = { runs: [NONFINITE], schema: 1 };
     expect(decodeVerdicts(sent(verdicts))).toEqual(verdicts);
+  });
+
+  it("gives back a verdict by replay", () => {
+    const replayed = { ...NONFINITE, chain: [LINK], other_chains: [[LINK, LINK]], notes: ["A note."] };
+    const verdicts = { runs: [replayed], schema: 1 };
+    expect(decodeVerdicts(sent(verdicts))).toEqual(verdicts);
+  });
+
+  it("refuses a verdict without its further chains", () => {
+    const wrong = { runs: [{ ...NONFINITE, other_chains: undefined }], schema: 1 };
+    expect(() => decodeVerdicts(sent(wrong))).toThrow(
+      "must hold a list at verdicts.runs[0].other_chains; it holds nothing",
+    );
   });
 
   it("passes over a field that a newer plugin has added", () => {
@@ -61,27 +74,41 @@ describe("decodeHeatmap", () => {
 });
 
 describe("decodeAlert", () => {
-  it("gives back what the plugin sent", () => {
-    const alert = {
-      run: "relu",
-      step: 411,
-      action: "raised",
-      findings: [
-        { role: "gradient", name: "l3_1/V", layer: "l3_1", counts: NONFINITE.first?.counts, samples: [] },
-      ],
-      steps: [410, 411],
-      loss: [0.5, null],
-      variables: [
-        {
-          name: "l3_1/V",
-          layer: "l3_1",
-          grad_norm: [1, null],
-          clipped_norm: [1, null],
-          weight_norm: [3, 3],
-          kinds: [0, 2],
-        },
-      ],
-    };
+  const replay = {
+    outcome: "found",
+    notes: ["The step drew random numbers."],
+    chains: [[LINK], [{ ...LINK, op: null, source: null, counts: null, tensor: "x" }]],
+    seconds: 0.5,
+    dump: null,
+  };
+
+  it("gives back what the plugin sent of a step that was not run again", () => {
+    expect(decodeAlert(sent(ALERT))).toEqual(ALERT);
+  });
+
+  it("gives back a replay, and where the batch is", () => {
+    const alert = { ...ALERT, replay, batch: "relu/nanwatch/batches/step-411.npz" };
     expect(decodeAlert(sent(alert))).toEqual(alert);
+  });
+
+  it("passes over what a newer plugin says of a hop", () => {
+    const newer = { ...ALERT, replay: { ...replay, chains: [[{ ...LINK, device: "GPU:0" }]] } };
+    expect(decodeAlert(sent(newer)).replay?.chains).toEqual([[LINK]]);
+  });
+
+  it.each<[unknown, string]>([
+    [{ ...replay, outcome: "lost" }, "one of found, finite, failed at alert.replay.outcome"],
+    [{ ...replay, chains: [LINK] }, "a list at alert.replay.chains[0]; it holds a value of type object"],
+    [
+      { ...replay, chains: [[{ ...LINK, inputs: [{ ...OPERAND, max: "NaN" }] }]] },
+      "a number at alert.replay.chains[0][0].inputs[0].max",
+    ],
+    [
+      { ...replay, chains: [[{ ...LINK, source: { ...SOURCE, before: null } }]] },
+      "a list at alert.replay.chains[0][0].source.before; it holds null",
+    ],
+    [undefined, "a record at alert.replay; it holds nothing"],
+  ])("refuses a replay that it could not show (%#)", (wrong, sentence) => {
+    expect(() => decodeAlert(sent({ ...ALERT, replay: wrong }))).toThrow(sentence);
   });
 });

@@ -1,7 +1,15 @@
 import { describe, expect, it } from "vitest";
-import { countedKinds, countsText, sortFindings, sortVariables } from "../src/evidence";
-import type { FindingRow } from "../src/protocol.gen";
-import { ORIGIN } from "./examples";
+import {
+  countedKinds,
+  countsText,
+  isClipped,
+  nonfiniteText,
+  samplesText,
+  sortFindings,
+  sortVariables,
+} from "../src/evidence";
+import type { AlertAnswer, FindingRow } from "../src/protocol.gen";
+import { ALERT, ORIGIN } from "./examples";
 
 function finding(role: FindingRow["role"], name: string): FindingRow {
   return { role, name, layer: null, counts: null, samples: [] };
@@ -60,5 +68,49 @@ describe("countsText", () => {
 describe("countedKinds", () => {
   it("names the kinds alone", () => {
     expect(countedKinds({ size: 1, nan: 0, pos_inf: 1, neg_inf: 0 })).toBe("+Inf");
+  });
+});
+
+describe("nonfiniteText", () => {
+  it("has a word for a tensor without any", () => {
+    expect(nonfiniteText({ size: 64, nan: 0, pos_inf: 0, neg_inf: 0 })).toBe("none");
+    expect(nonfiniteText({ size: 64, nan: 1, pos_inf: 0, neg_inf: 2 })).toBe("2 -Inf, 1 NaN");
+  });
+});
+
+describe("samplesText", () => {
+  const upTo = (length: number) => Array.from({ length }, (_, index) => index);
+
+  it.each([
+    [[7], "7"],
+    [[7, 31, 50], "7, 31, 50"],
+    [[3, 4], "3, 4"],
+    [[0, 1, 2, 3, 9, 1200], "0–3, 9, 1,200"],
+    [[1, 3, 5, 7, 9, 11, 13, 15], "1, 3, 5, 7, 9, 11, 13, 15"],
+    [[1, 3, 5, 7, 9, 11, 13, 15, 17], "1, 3, 5, 7, 9, 11, 13, 15, … (9 in all)"],
+  ])("lists %j as %s", (samples, text) => {
+    expect(samplesText(samples)).toBe(text);
+  });
+
+  it("says that there may be more than are kept", () => {
+    expect(samplesText(upTo(63))).toBe("0–62");
+    expect(samplesText(upTo(64))).toBe("0–63 (64 or more)");
+    expect(samplesText(upTo(64).map((index) => 2 * index))).toBe("0, 2, 4, 6, 8, 10, 12, 14, … (64 or more)");
+  });
+});
+
+describe("isClipped", () => {
+  const clippedTo = (clipped_norm: ReadonlyArray<number | null>): AlertAnswer => ({
+    ...ALERT,
+    variables: ALERT.variables.map((row) => ({ ...row, clipped_norm })),
+  });
+
+  it("is so where a norm is another after clipping, or was lost in it", () => {
+    expect(isClipped(clippedTo([0.5, null]))).toBe(true);
+    expect(isClipped(clippedTo([null, null]))).toBe(true);
+  });
+
+  it("is not where the norms are the same, non-finite ones among them", () => {
+    expect(isClipped(clippedTo([1, null]))).toBe(false);
   });
 });

@@ -1,5 +1,14 @@
 /** Small answers of the plugin, for tests to vary. */
-import type { HeatmapAnswer, Origin, SeriesAnswer, Verdict } from "../src/protocol.gen";
+import type {
+  AlertAnswer,
+  HeatmapAnswer,
+  Link,
+  Operand,
+  Origin,
+  SeriesAnswer,
+  Source,
+  Verdict,
+} from "../src/protocol.gen";
 
 export const ORIGIN: Origin = {
   step: 411,
@@ -26,6 +35,8 @@ export const FINITE: Verdict = {
   steps_seen: 1000,
   first: null,
   chain: [],
+  other_chains: [],
+  notes: [],
   skipped_steps: 0,
   warnings: [],
   causes: [],
@@ -77,4 +88,58 @@ export const SERIES: SeriesAnswer = {
     { name: "clip_ratio", min: [1, 1], max: [], mean: [1, 1], kinds: [0, 0] },
   ],
   tensors: [],
+};
+
+export const SOURCE: Source = {
+  file: "critic.py",
+  line: 41,
+  function: "train_step",
+  text: "loss = tf.square(error)",
+  before: ["    with tf.GradientTape() as tape:"],
+  after: ["", "    return loss"],
+};
+
+export const OPERAND: Operand = {
+  name: "sub:0",
+  dtype: "float32",
+  shape: [64, 1],
+  counts: { size: 64, nan: 0, pos_inf: 0, neg_inf: 0 },
+  min: -2.5e19,
+  max: null,
+  zeros: 0,
+};
+
+export const LINK: Link = {
+  op: { type: "Square", name: "train_step/Square" },
+  phase: "loss",
+  layer: null,
+  kind: "pos_inf",
+  source: SOURCE,
+  variable: null,
+  tensor: null,
+  counts: { size: 64, nan: 0, pos_inf: 3, neg_inf: 0 },
+  samples: [7, 31, 50],
+  inputs: [OPERAND],
+  stack: [SOURCE],
+};
+
+export const ALERT: AlertAnswer = {
+  run: "relu",
+  step: 411,
+  action: "raised",
+  findings: [{ role: "gradient", name: "l3_1/V", layer: "l3_1", counts: ORIGIN.counts, samples: [] }],
+  steps: [410, 411],
+  loss: [0.5, null],
+  variables: [
+    {
+      name: "l3_1/V",
+      layer: "l3_1",
+      grad_norm: [1, null],
+      clipped_norm: [1, null],
+      weight_norm: [3, 3],
+      kinds: [0, 2],
+    },
+  ],
+  replay: null,
+  batch: null,
 };

@@ -6,6 +6,7 @@ import {
   formatSteps,
   formatValue,
   plural,
+  pythonString,
   shorten,
   visible,
 } from "../src/format";
@@ -98,5 +99,18 @@ describe("shorten", () => {
   it("cuts only what is longer than the limit", () => {
     expect(shorten("abcd", 4)).toBe("abcd");
     expect(shorten("abcde", 4)).toBe("abc…");
+  });
+});
+
+describe("pythonString", () => {
+  it.each([
+    ["runs/a b.npz", '"runs/a b.npz"'],
+    ['say "x"\\', '"say \\"x\\"\\\\"'],
+    ["line\nbreak\t", '"line\\nbreak\\t"'],
+    ["\u202efdp\u0085\u007f", '"\\u202efdp\\u0085\\u007f"'],
+    ["\u{e0001}ä層", '"\\U000e0001ä層"'],
+    ["\ud800", '"\\ud800"'],
+  ])("spells %j as Python reads it", (text, literal) => {
+    expect(pythonString(text)).toBe(literal);
   });
 });

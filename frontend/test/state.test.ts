@@ -10,6 +10,7 @@ import {
   zoomTo,
   zoomToSelection,
 } from "../src/actions";
+import type { SeriesAnswer } from "../src/protocol.gen";
 import { createState, type State } from "../src/state";
 import { FINITE, HEATMAP, NONFINITE, SERIES } from "./examples";
 
@@ -206,5 +207,40 @@ describe("failures", () => {
     state.answers.series.failure.value = "TensorBoard does not answer.";
     state.answers.heatmap.failure.value = "TensorBoard does not answer.";
     expect(state.derived.failures.value).toEqual(["TensorBoard does not answer."]);
+  });
+});
+
+describe("a session that clips nothing", () => {
+  const clipped: SeriesAnswer = {
+    ...SERIES,
+    curves: SERIES.curves.map((curve) => (curve.name === "clip_ratio" ? { ...curve, min: [1, 0.5] } : curve)),
+  };
+  const asksForClipping = ({ requests }: State) => requests.selected.value.includes("stat=clip_ratio");
+
+  it("is not asked for what clipping did, and shows gradients in its place", () => {
+    const state = openPage();
+    state.choices.stat.value = "clip_ratio";
+    expect(asksForClipping(state)).toBe(false);
+    expect(state.derived.stat.value).toBe("grad_norm");
+    expect(state.requests.heatmap.value).toContain("stat=grad_norm");
+  });
+
+  it("is told from one that does, also in steps that it leaves alone", () => {
+    const state = openPage();
+    state.choices.stat.value = "clip_ratio";
+    state.answers.series.answer.value = clipped;
+    expect(state.derived.clips.value).toBe(true);
+    state.answers.series.answer.value = SERIES;
+    expect(state.derived.clips.value).toBe(true);
+    expect(asksForClipping(state)).toBe(true);
+    expect(state.requests.heatmap.value).toContain("stat=clip_ratio");
+  });
+
+  it("is another once another run is shown", () => {
+    const state = openPage();
+    state.answers.series.answer.value = clipped;
+    expect(state.derived.clips.value).toBe(true);
+    showRun(state, "tanh");
+    expect(state.derived.clips.value).toBe(false);
   });
 });

@@ -7,11 +7,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-import numpy as np
-
+from tb_nanwatch.diagnosis.operations import causes_of_chain
 from tb_nanwatch.diagnosis.origin import First
+from tb_nanwatch.diagnosis.sentences import shortened
 from tb_nanwatch.diagnosis.signs import Explosion, norm_limit
-from tb_nanwatch.schema.records import Cause, Origin, Series, Variable
+from tb_nanwatch.schema.records import Cause, Origin, Variable
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,18 +34,15 @@ class Evidence:
             return tuple(variable for variable in variables if variable.name == origin.variable)
         return tuple(variable for variable in variables if origin.layer in (None, variable.layer))
 
-    def at_bad_step(self, stat: str) -> float:
-        """Return a statistic of the bad step as a whole; NaN where it was not finite or is not known."""
-        window = self.first.alert.window if self.first.alert else self.first.session.series
-        return _value_at(window, stat, self.origin.step)
-
 
 Rule = Callable[[Evidence], Cause | None]
 
 
 def likely_causes(evidence: Evidence) -> tuple[Cause, ...]:
-    """Return the causes that the evidence speaks for, in the table's order; none where it speaks for none."""
-    return tuple(cause for rule in RULES for cause in [rule(evidence)] if cause is not None)
+    """Return the causes that the evidence speaks for, the most useful first; none where it speaks for none."""
+    rules = RULES if evidence.origin.op else RULES + WITHOUT_OPERATION
+    seen = causes_of_chain(evidence.first.chains[0]) if evidence.first.chains else ()
+    return (*seen, *(cause for rule in rules for cause in [rule(evidence)] if cause is not None))
 
 
 def _exploding_gradients(evidence: Evidence) -> Cause | None:
@@ -101,7 +98,7 @@ def _bad_update(evidence: Evidence) -> Cause | None:
 def _clip_overflow(evidence: Evidence) -> Cause | None:
     if evidence.origin.phase != "clip":
         return None
-    norm = evidence.at_bad_step("global_norm")
+    norm = evidence.first.at_bad_step("global_norm")
     is_out_of_range = norm >= min(map(norm_limit, evidence.variables), default=math.inf)
     figure = f" (their global norm is {norm:.3g})" if is_out_of_range else ""
     return Cause(
@@ -118,7 +115,7 @@ def _clip_overflow(evidence: Evidence) -> Cause | None:
 
 
 def _backward_only(evidence: Evidence) -> Cause | None:
-    loss_was_finite = not math.isnan(evidence.at_bad_step("loss"))
+    loss_was_finite = not math.isnan(evidence.first.at_bad_step("loss"))
     if evidence.origin.phase != "backward" or evidence.explosion is not None or not loss_was_finite:
         return None
     return Cause(
@@ -146,20 +143,26 @@ def _loss_alone(evidence: Evidence) -> Cause | None:
     )
 
 
-RULES: Final[tuple[Rule, ...]] = (
-    _bad_input,
-    _bad_start,
-    _exploding_gradients,
+def _bad_state(evidence: Evidence) -> Cause | None:
+    origin = evidence.origin
+    if origin.phase != "state" or origin.variable is None:
+        return None
+    return Cause(
+        id="bad-state",
+        text=f"{shortened(origin.variable)} was not finite as the step began, and no update of a trained variable "
+        "writes it.",
+        fix="Look at what sets it: a learning-rate schedule, the moving statistics of an earlier batch, a slot that a "
+        "checkpoint brought.",
+        confidence="high",
+    )
+
+
+WITHOUT_OPERATION: Final[tuple[Rule, ...]] = (
     _loss_alone,
     _backward_only,
     _clip_overflow,
     _bad_update,
+    _bad_state,
 )
-
-
-def _value_at(series: Series, stat: str, step: int) -> float:
-    if (stat, "max") not in series.columns:
-        return math.nan
-    # A longer span may hold the value of another of its steps.
-    rows = np.flatnonzero((series.first_step == step) & (series.last_step == step))
-    return float(series.column(stat, "max")[rows[0], 0]) if len(rows) else math.nan
+"""What the records alone suggest: silent where the operation is known."""
+RULES: Final[tuple[Rule, ...]] = (_bad_input, _bad_start, _exploding_gradients)

@@ -1,21 +1,32 @@
-"""The verdict in words: the step, the kind and the place, and whether the records leave one open."""
+"""The verdict in words: the step, the kind and the place, the operation where it is known, and what is left open."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Final
 
-from tb_nanwatch.diagnosis.origin import ABOUT_VARIABLES
-from tb_nanwatch.schema.records import Kind, Origin, Phase
+from tb_nanwatch.diagnosis.sightings import ABOUT_VARIABLES
+from tb_nanwatch.schema.records import Kind, Operation, Origin, Phase, Source
 
-_KINDS: Final[dict[Kind | None, str]] = {
+KINDS: Final[dict[Kind | None, str]] = {
     "nan": "NaN",
     "pos_inf": "+Inf",
     "neg_inf": "-Inf",
     None: "NaN or Inf",
 }
+_DURING: Final[dict[Phase, str]] = {
+    "input": "in the batch",
+    "weights": "in reading the variables",
+    "forward": "in the forward pass",
+    "loss": "in the loss",
+    "backward": "in the backward pass",
+    "clip": "in clipping",
+    "update": "in the update",
+    "state": "in what is kept beside the variables",
+}
 _LONGEST_NAME: Final = 120
 _MOST_SAMPLES: Final = 8
+_SAMPLES_KEPT: Final = 64
 
 
 def origin_sentence(origin: Origin) -> str:
@@ -38,7 +49,8 @@ def origin_sentence(origin: Origin) -> str:
         >>> origin_sentence(origin_of_alert(header, alert))
         'Step 411: +Inf first appeared in the gradient of l3_1/V, in the backward pass (3 of 64 elements).'
     """
-    return f"Step {origin.step:,}: {_KINDS[origin.kind]} {_PLACES[origin.phase](origin)}{_remarks(origin)}."
+    place = _operation(origin, origin.op) if origin.op else _PLACES[origin.phase](origin)
+    return f"Step {origin.step:,}: {KINDS[origin.kind]} {place}{_remarks(origin)}."
 
 
 def shortened(name: str) -> str:
@@ -49,8 +61,28 @@ def shortened(name: str) -> str:
     return f"{name[:half]}…{name[-half:]}"
 
 
+def spoken_source(source: Source) -> str:
+    """Return a line of a program as a sentence names it.
+
+    Example:
+        >>> spoken_source(Source("critic.py", 41, "train_step", "loss = tf.square(error)"))
+        'critic.py:41, in train_step'
+    """
+    function = "" if source.function in {"", "<module>"} else f", in {shortened(source.function)}"
+    return f"{shortened(source.file)}:{source.line}{function}"
+
+
+def _operation(origin: Origin, op: Operation) -> str:
+    source = f" ({spoken_source(origin.source)})" if origin.source else ""
+    # In other phases what is known of the layer is at most a name scope.
+    is_in_layer = origin.layer is not None and origin.phase in {"forward", "backward"}
+    layer = f" in the layer {shortened(origin.layer or '')}" if is_in_layer else ""
+    return f"first appeared in the output of {shortened(op.type)}{source}{layer}, {_DURING[origin.phase]}"
+
+
 def _input(origin: Origin) -> str:
-    return f"was in the input {shortened(origin.tensor or '')}, before anything was computed"
+    name = f"the input {shortened(origin.tensor)}" if origin.tensor else "the batch"
+    return f"was in {name}, before anything was computed"
 
 
 def _weights(origin: Origin) -> str:
@@ -58,7 +90,8 @@ def _weights(origin: Origin) -> str:
 
 
 def _forward(origin: Origin) -> str:
-    return f"first appeared in the tensor {shortened(origin.tensor or '')}, in the forward pass"
+    name = f"the tensor {shortened(origin.tensor)}, in " if origin.tensor else ""
+    return f"first appeared in {name}the forward pass"
 
 
 def _loss(_: Origin) -> str:
@@ -78,8 +111,12 @@ def _update(origin: Origin) -> str:
     return f"first appeared in {_owner(origin, 'the variable', 'variables')}, after the update of that step"
 
 
-def _state(_: Origin) -> str:
-    return "first appeared in what is kept beside the variables (moving statistics, optimizer slots)"
+def _state(origin: Origin) -> str:
+    if origin.variable is None:
+        return "first appeared in several statistics that are kept beside the variables"
+    if origin.evidence == "records":
+        return f"first appeared in the statistic {shortened(origin.variable)}, finite as the step began"
+    return f"was in {shortened(origin.variable)}, kept beside the trained variables, as the step began"
 
 
 _PLACES: Final[dict[Phase, Callable[[Origin], str]]] = {
@@ -111,13 +148,19 @@ def _extent(origin: Origin) -> str:
 
 
 def _samples(origin: Origin) -> str:
-    if not origin.samples:
+    samples, counts = origin.samples, origin.counts
+    if not samples:
         return ""
-    shown = ", ".join(str(sample) for sample in origin.samples[:_MOST_SAMPLES])
-    more = ", ..." if len(origin.samples) > _MOST_SAMPLES else ""
-    return f"{'sample' if len(origin.samples) == 1 else 'samples'} {shown}{more}"
+    if counts and counts.nonfinite == counts.size > 1:
+        return "every sample"
+    if len(samples) > 2 and samples == tuple(range(samples[0], samples[0] + len(samples))):
+        more = ", if not more" if len(samples) >= _SAMPLES_KEPT else ""
+        return f"samples {samples[0]} to {samples[-1]}{more}"
+    shown = ", ".join(str(sample) for sample in samples[:_MOST_SAMPLES])
+    more = ", ..." if len(samples) > _MOST_SAMPLES else ""
+    return f"{'sample' if len(samples) == 1 else 'samples'} {shown}{more}"
 
 
 def _open_question(origin: Origin) -> str:
-    several = origin.phase in ABOUT_VARIABLES and origin.variable is None
+    several = origin.phase in ABOUT_VARIABLES and origin.variable is None and origin.evidence == "records"
     return "which was first is not recorded" if several else ""

@@ -14,6 +14,7 @@ from typing import Final, cast
 import numpy as np
 import numpy.typing as npt
 
+from tb_nanwatch.diagnosis.operations.ranges import largest
 from tb_nanwatch.diagnosis.run_log import SessionLog, layer_columns
 from tb_nanwatch.diagnosis.sentences import shortened
 from tb_nanwatch.numerics.norms import combined_norm
@@ -26,8 +27,6 @@ _QUIET_BELOW: Final = 1.0
 _SPANS_BEFORE: Final = 10
 _SPANS_STAYING: Final = 3
 _LEADING_RATIO: Final = 2.0
-_LARGEST: Final = {"float16": 65504.0, "float64": 1.797e308}
-_LARGEST_OTHER: Final = 3.4e38
 
 _Floats = npt.NDArray[np.float64]
 _Flags = npt.NDArray[np.bool_]
@@ -126,7 +125,7 @@ def find_frozen(session: SessionLog) -> records.Warning | None:
 
 def norm_limit(variable: Variable) -> float:
     """Return the norm above which the sum of squares is out of range in the variable's own dtype."""
-    return math.sqrt(_LARGEST.get(variable.dtype, _LARGEST_OTHER))
+    return math.sqrt(largest(variable.dtype))
 
 
 def _until(series: Series, bad_step: int) -> Series:

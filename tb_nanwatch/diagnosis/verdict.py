@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from tb_nanwatch.diagnosis.causes import Evidence, likely_causes
+from tb_nanwatch.diagnosis.notes import notes_on
 from tb_nanwatch.diagnosis.origin import First, first_of_run
 from tb_nanwatch.diagnosis.run_log import RunLog, SessionLog
 from tb_nanwatch.diagnosis.sentences import origin_sentence
 from tb_nanwatch.diagnosis.signs import Explosion, find_explosion, find_frozen
 from tb_nanwatch.schema import records
-from tb_nanwatch.schema.records import Status, Verdict
+from tb_nanwatch.schema.records import Link, Status, Verdict
 
 
 def diagnose(log: RunLog) -> Verdict:
@@ -53,10 +56,17 @@ def _nonfinite(log: RunLog, first: First) -> Verdict:
         text=origin_sentence(first.origin),
         steps_seen=_steps_seen(log),
         first=first.origin,
+        chain=first.chains[0] if first.chains else (),
+        other_chains=tuple(map(_without_stack, first.chains[1:])),
+        notes=notes_on(first),
         warnings=_warnings(first.session, explosion),
         causes=likely_causes(Evidence(first, explosion)),
         problems=log.problems,
     )
+
+
+def _without_stack(chain: tuple[Link, ...]) -> tuple[Link, ...]:
+    return tuple(replace(link, stack=()) for link in chain)
 
 
 def _explosion(session: SessionLog, first: First | None) -> Explosion | None:

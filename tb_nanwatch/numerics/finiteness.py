@@ -15,7 +15,8 @@ def count_nonfinite(values: npt.ArrayLike) -> Counts:
     """Count elements, NaN, +Inf and -Inf.
 
     Args:
-        values: any shape; a dtype without NaN (integers, booleans, strings) has none.
+        values: any shape; a dtype without NaN (integers, booleans, strings) has none. A complex infinity has no
+            sign and counts as +Inf.
 
     Returns:
         Zeros for an empty array.
@@ -27,7 +28,10 @@ def count_nonfinite(values: npt.ArrayLike) -> Counts:
     array = np.asarray(values)
     if not _can_be_nonfinite(array):
         return Counts(size=array.size, nan=0, pos_inf=0, neg_inf=0)
-    nan, inf, positive = np.isnan(array), np.isinf(array), ~np.signbit(array)
+    nan, inf = np.isnan(array), np.isinf(array)
+    if array.dtype.kind == "c":
+        return Counts(size=array.size, nan=int((nan & ~inf).sum()), pos_inf=int(inf.sum()), neg_inf=0)
+    positive = ~np.signbit(array)
     return Counts(
         size=array.size,
         nan=int(nan.sum()),

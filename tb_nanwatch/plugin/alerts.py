@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import reduce
 from typing import Final
 
 import numpy as np
 
 from tb_nanwatch.diagnosis import RunLog, SessionLog, origin_of_alert
+from tb_nanwatch.diagnosis.origin import path_of_batch
 from tb_nanwatch.plugin.answers import session_of
 from tb_nanwatch.plugin.requests import AlertRequest, not_found
 from tb_nanwatch.reading.thinning import integers, numbers
-from tb_nanwatch.schema.protocol import AlertAnswer, FindingRow, Numbers, VariableRow
+from tb_nanwatch.schema.protocol import AlertAnswer, BatchAnswer, FindingRow, Numbers, VariableRow
 from tb_nanwatch.schema.records import Alert, ColumnKey, Header, Series
 
 _STEPS: Final = 16
@@ -28,13 +30,15 @@ def alert_answer(log: RunLog, request: AlertRequest) -> AlertAnswer:
             of the step before made them.
 
     Returns:
-        What was non-finite, and at most 16 steps; of two alerts at one step, the findings of both.
+        What was non-finite, and at most 16 steps; of two alerts at one step, the findings of both, and
+        the replay of the first that has one.
 
     Raises:
         tensorboard.errors.NotFoundError: if there is no such session, or no alert at that step.
     """
     session, alerts = _alerts(log, request)
-    window = alerts[0].window.rows(slice(-_STEPS, None))
+    # An alert that was only written a second time has no window.
+    window = max((alert.window for alert in alerts), key=len).rows(slice(-_STEPS, None))
     return AlertAnswer(
         run=log.run,
         step=alerts[0].step,
@@ -43,7 +47,28 @@ def alert_answer(log: RunLog, request: AlertRequest) -> AlertAnswer:
         steps=integers(window.last_step),
         loss=_numbers(window, "loss", 0),
         variables=_variable_rows(session.header, window),
+        replay=next((alert.replay for alert in alerts if alert.replay is not None), None),
+        batch=_batch(log, alerts),
     )
+
+
+def batch_answer(log: RunLog, request: AlertRequest) -> BatchAnswer:
+    """Return where the batch of a bad step was saved. The file is neither looked for nor read.
+
+    Args:
+        log: of the run.
+        request: as for :func:`alert_answer`.
+
+    Raises:
+        tensorboard.errors.NotFoundError: if there is no such session, or no alert at that step.
+    """
+    _, alerts = _alerts(log, request)
+    batch = _batch(log, alerts)
+    return BatchAnswer(run=log.run, step=alerts[0].step, saved=batch is not None, batch=batch)
+
+
+def _batch(log: RunLog, alerts: Sequence[Alert]) -> str | None:
+    return next((path_of_batch(log.run, alert.batch) for alert in alerts if alert.batch is not None), None)
 
 
 def _alerts(log: RunLog, request: AlertRequest) -> tuple[SessionLog, list[Alert]]:

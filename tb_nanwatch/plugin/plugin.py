@@ -46,6 +46,7 @@ RUN_ROUTES: Final[Mapping[str, RunRoute]] = {
     "/series": RunRoute(requests.SeriesRequest, answers.series_answer),
     "/heatmap": RunRoute(requests.HeatmapRequest, answers.heatmap_answer),
     "/alert": RunRoute(requests.AlertRequest, alerts.alert_answer),
+    "/batch": RunRoute(requests.AlertRequest, alerts.batch_answer),
 }
 
 

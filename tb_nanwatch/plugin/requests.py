@@ -62,7 +62,7 @@ class HeatmapRequest:
 
 @dataclass(frozen=True)
 class AlertRequest:
-    """One bad step of a run."""
+    """One bad step of a run, or where its batch was saved."""
 
     run: str
     step: int

@@ -16,6 +16,7 @@ import numpy as np
 
 from tb_nanwatch.diagnosis import RunLog, SessionLog
 from tb_nanwatch.errors import RecordError
+from tb_nanwatch.reading.completion import completed, is_below
 from tb_nanwatch.reading.derived import with_derived
 from tb_nanwatch.reading.messages import TagContent, Written
 from tb_nanwatch.reading.tags import Tag
@@ -75,10 +76,19 @@ class _SessionReader:
         return SessionLog(self.header, series, tuple(alerts))
 
     def _alerts(self) -> Iterable[Alert]:
+        return completed(self._readable_alerts())
+
+    def _readable_alerts(self) -> Iterable[Alert]:
         for alert in _of_type(Alert, self.written):
             with self._naming(f"the alert of step {alert.step}"):
                 _check_steps(alert.step, alert.first_step)
-                yield dataclasses.replace(alert, window=self._fitted(alert.window))
+                yield dataclasses.replace(alert, window=self._fitted(alert.window), batch=self._batch(alert))
+
+    def _batch(self, alert: Alert) -> str | None:
+        if alert.batch is None or is_below(alert.batch):
+            return alert.batch
+        self._complain(f"the alert of step {alert.step}: its batch must lie below the run's directory, and does not")
+        return None
 
     def _chunks(self) -> Iterable[Series]:
         for chunk in _of_type(Series, self.written):

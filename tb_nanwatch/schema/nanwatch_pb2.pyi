@@ -16,6 +16,7 @@ class Role(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     ROLE_LOSS: _ClassVar[Role]
     ROLE_GRADIENT: _ClassVar[Role]
     ROLE_CLIPPED: _ClassVar[Role]
+    ROLE_STATE: _ClassVar[Role]
 ROLE_UNSPECIFIED: Role
 ROLE_INPUT: Role
 ROLE_WEIGHT: Role
@@ -23,6 +24,7 @@ ROLE_TENSOR: Role
 ROLE_LOSS: Role
 ROLE_GRADIENT: Role
 ROLE_CLIPPED: Role
+ROLE_STATE: Role
 
 class Version(_message.Message):
     __slots__ = ("major", "minor")
@@ -116,17 +118,115 @@ class Finding(_message.Message):
     def __init__(self, role: _Optional[_Union[Role, str]] = ..., name: _Optional[str] = ..., size: _Optional[int] = ..., nan: _Optional[int] = ..., pos_inf: _Optional[int] = ..., neg_inf: _Optional[int] = ..., samples: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class Alert(_message.Message):
-    __slots__ = ("step", "first_step", "action", "findings", "window", "session")
+    __slots__ = ("step", "first_step", "action", "findings", "window", "session", "replay", "batch")
     STEP_FIELD_NUMBER: _ClassVar[int]
     FIRST_STEP_FIELD_NUMBER: _ClassVar[int]
     ACTION_FIELD_NUMBER: _ClassVar[int]
     FINDINGS_FIELD_NUMBER: _ClassVar[int]
     WINDOW_FIELD_NUMBER: _ClassVar[int]
     SESSION_FIELD_NUMBER: _ClassVar[int]
+    REPLAY_FIELD_NUMBER: _ClassVar[int]
+    BATCH_FIELD_NUMBER: _ClassVar[int]
     step: int
     first_step: int
     action: str
     findings: _containers.RepeatedCompositeFieldContainer[Finding]
     window: SpanChunk
     session: int
-    def __init__(self, step: _Optional[int] = ..., first_step: _Optional[int] = ..., action: _Optional[str] = ..., findings: _Optional[_Iterable[_Union[Finding, _Mapping]]] = ..., window: _Optional[_Union[SpanChunk, _Mapping]] = ..., session: _Optional[int] = ...) -> None: ...
+    replay: Replay
+    batch: str
+    def __init__(self, step: _Optional[int] = ..., first_step: _Optional[int] = ..., action: _Optional[str] = ..., findings: _Optional[_Iterable[_Union[Finding, _Mapping]]] = ..., window: _Optional[_Union[SpanChunk, _Mapping]] = ..., session: _Optional[int] = ..., replay: _Optional[_Union[Replay, _Mapping]] = ..., batch: _Optional[str] = ...) -> None: ...
+
+class Replay(_message.Message):
+    __slots__ = ("outcome", "notes", "chains", "seconds", "dump")
+    OUTCOME_FIELD_NUMBER: _ClassVar[int]
+    NOTES_FIELD_NUMBER: _ClassVar[int]
+    CHAINS_FIELD_NUMBER: _ClassVar[int]
+    SECONDS_FIELD_NUMBER: _ClassVar[int]
+    DUMP_FIELD_NUMBER: _ClassVar[int]
+    outcome: str
+    notes: _containers.RepeatedScalarFieldContainer[str]
+    chains: _containers.RepeatedCompositeFieldContainer[Chain]
+    seconds: float
+    dump: str
+    def __init__(self, outcome: _Optional[str] = ..., notes: _Optional[_Iterable[str]] = ..., chains: _Optional[_Iterable[_Union[Chain, _Mapping]]] = ..., seconds: _Optional[float] = ..., dump: _Optional[str] = ...) -> None: ...
+
+class Chain(_message.Message):
+    __slots__ = ("links",)
+    LINKS_FIELD_NUMBER: _ClassVar[int]
+    links: _containers.RepeatedCompositeFieldContainer[Link]
+    def __init__(self, links: _Optional[_Iterable[_Union[Link, _Mapping]]] = ...) -> None: ...
+
+class Link(_message.Message):
+    __slots__ = ("op_type", "op_name", "phase", "layer", "source", "variable", "tensor", "output", "kind", "samples", "inputs", "stack")
+    OP_TYPE_FIELD_NUMBER: _ClassVar[int]
+    OP_NAME_FIELD_NUMBER: _ClassVar[int]
+    PHASE_FIELD_NUMBER: _ClassVar[int]
+    LAYER_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    VARIABLE_FIELD_NUMBER: _ClassVar[int]
+    TENSOR_FIELD_NUMBER: _ClassVar[int]
+    OUTPUT_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    SAMPLES_FIELD_NUMBER: _ClassVar[int]
+    INPUTS_FIELD_NUMBER: _ClassVar[int]
+    STACK_FIELD_NUMBER: _ClassVar[int]
+    op_type: str
+    op_name: str
+    phase: str
+    layer: str
+    source: Source
+    variable: str
+    tensor: str
+    output: Counted
+    kind: str
+    samples: _containers.RepeatedScalarFieldContainer[int]
+    inputs: _containers.RepeatedCompositeFieldContainer[Operand]
+    stack: _containers.RepeatedCompositeFieldContainer[Source]
+    def __init__(self, op_type: _Optional[str] = ..., op_name: _Optional[str] = ..., phase: _Optional[str] = ..., layer: _Optional[str] = ..., source: _Optional[_Union[Source, _Mapping]] = ..., variable: _Optional[str] = ..., tensor: _Optional[str] = ..., output: _Optional[_Union[Counted, _Mapping]] = ..., kind: _Optional[str] = ..., samples: _Optional[_Iterable[int]] = ..., inputs: _Optional[_Iterable[_Union[Operand, _Mapping]]] = ..., stack: _Optional[_Iterable[_Union[Source, _Mapping]]] = ...) -> None: ...
+
+class Source(_message.Message):
+    __slots__ = ("file", "line", "function", "text", "before", "after")
+    FILE_FIELD_NUMBER: _ClassVar[int]
+    LINE_FIELD_NUMBER: _ClassVar[int]
+    FUNCTION_FIELD_NUMBER: _ClassVar[int]
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    BEFORE_FIELD_NUMBER: _ClassVar[int]
+    AFTER_FIELD_NUMBER: _ClassVar[int]
+    file: str
+    line: int
+    function: str
+    text: str
+    before: _containers.RepeatedScalarFieldContainer[str]
+    after: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, file: _Optional[str] = ..., line: _Optional[int] = ..., function: _Optional[str] = ..., text: _Optional[str] = ..., before: _Optional[_Iterable[str]] = ..., after: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class Counted(_message.Message):
+    __slots__ = ("size", "nan", "pos_inf", "neg_inf")
+    SIZE_FIELD_NUMBER: _ClassVar[int]
+    NAN_FIELD_NUMBER: _ClassVar[int]
+    POS_INF_FIELD_NUMBER: _ClassVar[int]
+    NEG_INF_FIELD_NUMBER: _ClassVar[int]
+    size: int
+    nan: int
+    pos_inf: int
+    neg_inf: int
+    def __init__(self, size: _Optional[int] = ..., nan: _Optional[int] = ..., pos_inf: _Optional[int] = ..., neg_inf: _Optional[int] = ...) -> None: ...
+
+class Operand(_message.Message):
+    __slots__ = ("name", "dtype", "shape", "counts", "min", "max", "zeros")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    DTYPE_FIELD_NUMBER: _ClassVar[int]
+    SHAPE_FIELD_NUMBER: _ClassVar[int]
+    COUNTS_FIELD_NUMBER: _ClassVar[int]
+    MIN_FIELD_NUMBER: _ClassVar[int]
+    MAX_FIELD_NUMBER: _ClassVar[int]
+    ZEROS_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    dtype: str
+    shape: _containers.RepeatedScalarFieldContainer[int]
+    counts: Counted
+    min: float
+    max: float
+    zeros: int
+    def __init__(self, name: _Optional[str] = ..., dtype: _Optional[str] = ..., shape: _Optional[_Iterable[int]] = ..., counts: _Optional[_Union[Counted, _Mapping]] = ..., min: _Optional[float] = ..., max: _Optional[float] = ..., zeros: _Optional[int] = ...) -> None: ...

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tb_nanwatch.schema.records import Action, Counts, Role
+from tb_nanwatch.schema.records import Action, Counts, Replay, Role
 
 Numbers = tuple[float | None, ...]
 
@@ -95,7 +95,12 @@ class VariableRow:
 
 @dataclass(frozen=True)
 class AlertAnswer:
-    """``/alert``: one bad step and the steps before it, one by one, the bad step last."""
+    """``/alert``: one bad step and the steps before it, one by one, the bad step last.
+
+    Attributes:
+        replay: what running it again brought; ``None`` where it was not.
+        batch: the file with the step's arguments, relative to the logdir; ``None`` if it was not saved.
+    """
 
     run: str
     step: int
@@ -104,3 +109,20 @@ class AlertAnswer:
     steps: tuple[int, ...]
     loss: Numbers
     variables: tuple[VariableRow, ...]
+    replay: Replay | None
+    batch: str | None
+
+
+@dataclass(frozen=True)
+class BatchAnswer:
+    """``/batch``: where the arguments of one bad step were saved; the file itself is not served.
+
+    Attributes:
+        saved: whether they were.
+        batch: the file, relative to the logdir; ``None`` if they were not.
+    """
+
+    run: str
+    step: int
+    saved: bool
+    batch: str | None

@@ -20,8 +20,9 @@ Kind = Literal["nan", "pos_inf", "neg_inf"]
 Status = Literal["finite", "nonfinite", "warning", "empty"]
 Policy = Literal["raise", "record"]
 ClipKind = Literal["none", "scale", "other"]
-Role = Literal["input", "weight", "tensor", "loss", "gradient", "clipped"]
+Role = Literal["input", "weight", "tensor", "loss", "gradient", "clipped", "state"]
 Action = Literal["raised", "recorded"]
+ReplayOutcome = Literal["found", "finite", "failed"]
 
 PHASES: tuple[Phase, ...] = ("input", "weights", "forward", "loss", "backward", "clip", "update", "state")
 """The phases of a training step, in the order data flows through them."""
@@ -168,32 +169,6 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class Alert:
-    """One bad step: what was non-finite in it, and the steps that led there.
-
-    Attributes:
-        step: the bad step.
-        session: the session that met it.
-        first_step: the first step that this session watched.
-        action: what the policy made of it.
-        findings: never empty.
-        window: the flight recorder at that moment, the bad step last.
-    """
-
-    step: int
-    session: int
-    first_step: int
-    action: Action
-    findings: tuple[Finding, ...]
-    window: Series
-
-    def __post_init__(self) -> None:
-        """Refuse an alert about nothing."""
-        if not self.findings:
-            raise RecordError(f"an alert must say what was non-finite; that of step {self.step} does not")
-
-
-@dataclass(frozen=True)
 class Operation:
     """A TensorFlow operation."""
 
@@ -203,12 +178,133 @@ class Operation:
 
 @dataclass(frozen=True)
 class Source:
-    """A line of the user's program."""
+    """A line of a program.
+
+    Attributes:
+        file: relative to the working directory of the training, where it lies below it.
+        line: counted from 1.
+        function: that the line is in.
+        text: the line, without its indent; empty where the file could not be read.
+        before: the lines above it, as they stand in the file; at most a few, and only for lines that are shown.
+        after: the lines below it.
+    """
 
     file: str
     line: int
     function: str
     text: str
+    before: tuple[str, ...] = ()
+    after: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Operand:
+    """An input of an operation, as a replay saw it.
+
+    Attributes:
+        name: of the tensor.
+        dtype: TensorFlow's name of it.
+        shape: of the value.
+        counts: exact.
+        min: the smallest finite element; ``None`` where there is none.
+        max: the largest.
+        zeros: how many elements are 0.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    counts: Counts
+    min: float | None
+    max: float | None
+    zeros: int
+
+
+@dataclass(frozen=True)
+class Link:
+    """One hop of the chain from where a value first was non-finite to what went bad.
+
+    Attributes:
+        op: the operation that brought the value forth; ``None`` where it came with the batch or stood in a variable.
+        phase: of the training step.
+        layer: the layer, or the name scope; ``None`` where neither is known.
+        kind: of its output.
+        source: the user's line; for an operation of a gradient, the line that made the forward operation.
+        variable: the variable it stood in, or whose gradient it is.
+        tensor: the argument of the step that brought it.
+        counts: of its output.
+        samples: where its leading dimension is the batch, the bad indices in it (at most 64).
+        inputs: what the operation was given.
+        stack: the Python stack that made it, outermost first; only for the first link.
+    """
+
+    op: Operation | None
+    phase: Phase
+    layer: str | None
+    kind: Kind
+    source: Source | None
+    variable: str | None = None
+    tensor: str | None = None
+    counts: Counts | None = None
+    samples: tuple[int, ...] = ()
+    inputs: tuple[Operand, ...] = ()
+    stack: tuple[Source, ...] = ()
+
+
+@dataclass(frozen=True)
+class Replay:
+    """What came of running a bad step again with every operation looked at.
+
+    Attributes:
+        outcome: ``found``: the origin is known; ``finite``: everything was, this time; ``failed``: it could not be
+            run, or not within its bounds.
+        notes: what there is to say about it; a sentence each.
+        chains: from each origin, first link, to what went bad; in order of data flow. Empty unless found.
+        seconds: that it took.
+        dump: the folder with what TensorFlow's debugger wrote, relative to the run's, if it was kept.
+    """
+
+    outcome: ReplayOutcome
+    notes: tuple[str, ...] = ()
+    chains: tuple[tuple[Link, ...], ...] = ()
+    seconds: float = 0.0
+    dump: str | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse an answer without its evidence."""
+        if (self.outcome == "found") != bool(self.chains) or not all(self.chains):
+            raise RecordError(f"a replay must have a chain if and only if it found one; got {self.outcome!r}")
+
+
+@dataclass(frozen=True)
+class Alert:
+    """One bad step: what was non-finite in it, and the steps that led there.
+
+    Attributes:
+        step: the bad step.
+        session: the session that met it.
+        first_step: the first step that this session watched.
+        action: what the policy made of it.
+        findings: never empty.
+        window: the flight recorder at that moment, the bad step last. Of an alert that is written a second time, with
+            what its replay brought, it is empty.
+        replay: ``None`` where there was none.
+        batch: the file with the step's arguments, relative to the run's directory; ``None`` if it was not saved.
+    """
+
+    step: int
+    session: int
+    first_step: int
+    action: Action
+    findings: tuple[Finding, ...]
+    window: Series
+    replay: Replay | None = None
+    batch: str | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse an alert about nothing."""
+        if not self.findings:
+            raise RecordError(f"an alert must say what was non-finite; that of step {self.step} does not")
 
 
 @dataclass(frozen=True)
@@ -230,17 +326,6 @@ class Origin:
     microbatch: int | None
     evidence: Literal["replay", "records"]
     batch: str | None
-
-
-@dataclass(frozen=True)
-class Link:
-    """One hop of the chain from the origin to the loss."""
-
-    op: Operation
-    phase: Phase
-    layer: str | None
-    kind: Kind
-    source: Source | None
 
 
 @dataclass(frozen=True)
@@ -272,6 +357,10 @@ class Verdict:
         status: ``finite``, ``nonfinite``, ``warning`` (finite, but a warning stands) or ``empty``.
         text: the answer in one sentence.
         steps_seen: how many steps were watched in all.
+        first: where and when it began; ``None`` of a run that stayed finite.
+        chain: from the origin to what went bad, if a replay found it.
+        other_chains: from further origins in the same step, in order of data flow.
+        notes: what the replay of the bad step has to say besides; a sentence each.
         problems: what could not be read of the run's log, if anything; a sentence each.
     """
 
@@ -281,6 +370,8 @@ class Verdict:
     steps_seen: int
     first: Origin | None = None
     chain: tuple[Link, ...] = ()
+    other_chains: tuple[tuple[Link, ...], ...] = ()
+    notes: tuple[str, ...] = ()
     skipped_steps: int = 0
     warnings: tuple[Warning, ...] = ()
     causes: tuple[Cause, ...] = ()

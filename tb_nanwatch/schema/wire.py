@@ -26,10 +26,11 @@ from tb_nanwatch.schema.records import (
     Series,
     Variable,
 )
+from tb_nanwatch.schema.replay_wire import replay_message, replay_record, writable
 
 PLUGIN_NAME: Final = "nanwatch"
 SCHEMA_MAJOR: Final = 1
-SCHEMA_MINOR: Final = 0
+SCHEMA_MINOR: Final = 1
 
 _M = TypeVar("_M", bound=Message)
 _DTYPES: Final = {
@@ -46,6 +47,7 @@ _ROLES: Final[dict[int, Role]] = {
     4: "loss",
     5: "gradient",
     6: "clipped",
+    7: "state",
 }
 _ROLE_NUMBERS: Final = {role: number for number, role in _ROLES.items()}
 
@@ -153,6 +155,8 @@ def encode_alert(alert: Alert) -> bytes:
         action=alert.action,
         findings=[_finding_message(finding) for finding in alert.findings],
         window=_series_message(alert.window, 0),
+        replay=replay_message(alert.replay) if alert.replay else None,
+        batch=writable(alert.batch or ""),
     )
     return message.SerializeToString(deterministic=True)
 
@@ -168,6 +172,8 @@ def decode_alert(data: bytes) -> Alert:
         # A role that a newer minor version added is passed over: the rest of the alert still stands.
         findings=tuple(_finding_record(finding) for finding in message.findings if finding.role in _ROLES),
         window=_series_record(message.window),
+        replay=replay_record(message.replay) if message.HasField("replay") else None,
+        batch=message.batch or None,
     )
 
 

@@ -20,11 +20,13 @@ class Call(NamedTuple):
         function: the user's Python function.
         args: positional arguments.
         kwargs: keyword arguments.
+        is_converted: whether AutoGraph converts the function's control flow.
     """
 
     function: Callable[..., Any]
     args: tuple[Any, ...]
     kwargs: Mapping[str, Any]
+    is_converted: bool = True
 
     def findings(self) -> tuple[Finding, ...]:
         """Return each array or tensor argument that holds anything non-finite, in the order of the signature."""
@@ -33,14 +35,18 @@ class Call(NamedTuple):
             Finding("input", name, counts, bad_samples(value)) for name, value, counts in found if counts.nonfinite
         )
 
-    def _arrays(self) -> Iterator[tuple[str, Any]]:
+    def leaves(self) -> Iterator[tuple[str, Any]]:
+        """Yield every argument that is no container, however deep, with its name, in the order of the signature."""
         for name, argument in self._named().items():
-            for path, leaf in _leaves(name, argument):
-                if isinstance(leaf, tf.Tensor):
-                    if leaf.dtype.is_floating:
-                        yield path, leaf.numpy()
-                elif isinstance(leaf, np.ndarray | np.generic | float) and np.asarray(leaf).dtype.kind != "c":
-                    yield path, np.asarray(leaf)
+            yield from _leaves(name, argument)
+
+    def _arrays(self) -> Iterator[tuple[str, Any]]:
+        for path, leaf in self.leaves():
+            if isinstance(leaf, tf.Tensor):
+                if leaf.dtype.is_floating:
+                    yield path, leaf.numpy()
+            elif isinstance(leaf, np.ndarray | np.generic | float) and np.asarray(leaf).dtype.kind != "c":
+                yield path, np.asarray(leaf)
 
     def _named(self) -> dict[str, Any]:
         try:

@@ -44,7 +44,7 @@ def keep_state(graph: Graph, variables: Sequence[object]) -> list[Kept]:
     watched = {id(handle_of(variable)) for variable in variables}
     handles = captured_handles(graph)
     kept: dict[str, Kept] = {}
-    for op, placeholder in _writes(graph.get_operations()):
+    for op, placeholder in writes(graph.get_operations()):
         name = placeholder.name
         if name not in handles or id(handles[name]) in watched or not _is_variable(handles[name]):
             continue
@@ -61,19 +61,28 @@ def hold_back(operations: Sequence[Op], *, until: Op) -> None:
         operations: traced after the guard.
         until: the guard.
     """
-    for op, _ in _writes(operations):
+    for op, _ in writes(operations):
         op._add_control_input(until)
 
 
-def _writes(operations: Sequence[Op]) -> Iterator[tuple[Op, Any]]:
+def writes(operations: Sequence[Op]) -> Iterator[tuple[Op, Any]]:
+    """Yield each operation that writes a resource, with the tensor that stands for the resource in its graph."""
     for op in operations:
         if any(tensor.dtype == tf.resource for tensor in op.inputs):
             yield from ((op, placeholder) for placeholder in get_read_write_resource_inputs(op)[1])
 
 
+def dtype_of(handle: Any) -> tf.DType | None:
+    """Return the dtype of the variable behind a resource; ``None`` of another resource: an iterator, table or queue."""
+    data = getattr(handle, "_handle_data", None)
+    if data is None or len(data.shape_and_type) != 1:
+        return None
+    return tf.as_dtype(data.shape_and_type[0].dtype)
+
+
 def _is_variable(handle: Any) -> bool:
-    # Iterators, tables and queues are resources too; they cannot be put back.
-    return handle._handle_data is not None and len(handle._handle_data.shape_and_type) == 1
+    # What is not a variable cannot be put back.
+    return dtype_of(handle) is not None
 
 
 def _read_first(graph: Graph, placeholder: Any, handle: Any) -> Kept:

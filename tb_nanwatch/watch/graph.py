@@ -5,6 +5,7 @@ All of it is read once, while the step is traced; an eager step has no graph and
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -19,6 +20,7 @@ Graph = Any
 Op = Any
 
 _READS = ("ReadVariableOp", "ResourceGather", "ResourceGatherNd")
+_RESOURCE_NAME = re.compile(r'ResourceHandle\(name="(.+?)(?:/\d+)?"')
 _WIDE = (tf.float32, tf.float64)
 _PASSING = ("Identity", "StopGradient")
 _FIXED_ARITY = 2
@@ -79,6 +81,16 @@ def handle_of(variable: Any) -> Any:
     """Return the resource handle of a TensorFlow or Keras variable."""
     inner = variable if isinstance(variable, tf.Variable) else variable.value
     return inner.handle
+
+
+def name_of(handle: Any) -> str | None:
+    """Return the name that a variable was made with, from its resource handle; ``None`` if the handle has none.
+
+    Sources:
+        A handle prints the name of its resource: that of the variable and a number.
+    """
+    found = _RESOURCE_NAME.search(str(handle))
+    return found.group(1) if found else None
 
 
 def captured_handles(graph: Graph) -> dict[str, Any]:

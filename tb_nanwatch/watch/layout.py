@@ -58,12 +58,13 @@ class Cell(NamedTuple):
 
 @dataclass(frozen=True)
 class Layout:
-    """The order of cells in a row: gradients, clipped gradients, variables, watched tensors, the loss.
+    """The order of cells in a row: gradients, clipped gradients, variables, watched tensors, statistics, the loss.
 
     Attributes:
         variables: in column order.
         tensors: names of watched tensors.
         loss: whether the step gives its loss.
+        state: names of layers' statistics that the forward pass writes.
         clip: with ``"none"`` a row has no cells for clipped gradients: they are the gradients.
     """
 
@@ -71,6 +72,7 @@ class Layout:
     tensors: tuple[str, ...]
     loss: bool
     clip: ClipKind
+    state: tuple[str, ...] = ()
 
     @property
     def cells(self) -> tuple[Cell, ...]:
@@ -79,7 +81,8 @@ class Layout:
         roles: tuple[Role, ...] = ("gradient", "weight") if self.clip == "none" else ("gradient", "clipped", "weight")
         measured = [Cell(role, name) for role in roles for name in names]
         last = (Cell("loss", "loss"),) if self.loss else ()
-        return (*measured, *(Cell("tensor", name) for name in self.tensors), *last)
+        tensors = (Cell("tensor", name) for name in self.tensors)
+        return (*measured, *tensors, *(Cell("state", name) for name in self.state), *last)
 
     def decode(self, rows: Rows, steps: IntArray, counts: Mapping[int, IntArray]) -> Series:
         """Turn rows of the ring into single steps.
@@ -136,7 +139,7 @@ class Layout:
     def _statistics(
         self, values: dict[Role, DoubleArray], bits: dict[Role, KindArray]
     ) -> tuple[dict[str, DoubleArray], dict[str, KindArray]]:
-        own = {_STAT_OF[role]: role for role in values}
+        own = {_STAT_OF[role]: role for role in values if role in _STAT_OF}
         stats = {stat: values[role] for stat, role in own.items()}
         kinds = {stat: bits[role] for stat, role in own.items()}
         stats["global_norm"], kinds["global_norm"] = _together(values["gradient"], bits["gradient"])

@@ -7,18 +7,18 @@ import os
 import time
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
-import numpy as np
 import tensorflow as tf
 
-from tb_nanwatch.diagnosis import RunLog, SessionLog, diagnose
 from tb_nanwatch.errors import NonFiniteError
-from tb_nanwatch.schema.records import Action, Alert, Header, Policy, Series, Verdict
+from tb_nanwatch.schema.records import Action, Alert, Policy, Verdict
 from tb_nanwatch.watch.batch import Call
 from tb_nanwatch.watch.guard import MESSAGE
+from tb_nanwatch.watch.incident import gradient_sizes_before, message_of, verdict_by_hand, verdict_of_alert
 from tb_nanwatch.watch.plan import Plan
+from tb_nanwatch.watch.replay import Evidence, ReplayLimits, replay
 from tb_nanwatch.watch.session import Session
 from tb_nanwatch.watch.writer import Writer
 
@@ -34,12 +34,18 @@ class LoopOptions:
         window: steps between two reads of the device.
         flush_interval_s: seconds between two reads when steps are slow.
         logdir: the run's directory.
+        replay: whether a bad step is run again.
+        save_batch: whether its arguments are saved.
+        keep_dump: whether TensorFlow's debugger writes down the replay.
     """
 
     policy: Policy
     window: int
     flush_interval_s: float
     logdir: str
+    replay: bool = True
+    save_batch: bool = True
+    keep_dump: bool = False
 
     @property
     def run(self) -> str:
@@ -66,6 +72,7 @@ class Loop:
         self._calls_due = 1
         self._flush_at_s = 0.0
         self._tolerated: set[str] = set()
+        self._last_call: Call | None = None
         # Until it is closed, the program's end is what closes it.
         atexit.register(self._close_at_exit)
 
@@ -80,6 +87,7 @@ class Loop:
     def run(self, step: Callable[[], _T], call: Call | None) -> _T:
         """See :class:`~tb_nanwatch.watch.step.StepListener`."""
         self._depth += 1
+        self._last_call = call
         try:
             result = step()
         except tf.errors.InvalidArgumentError as error:
@@ -90,6 +98,14 @@ class Loop:
             self._depth -= 1
         self.after_step(call)
         return result
+
+    def replay_step(self, call: Call) -> Verdict:
+        """See :meth:`~tb_nanwatch.watch.watch.Watch.replay_step`."""
+        session = self._session_now()
+        step = 0 if session is None else session.next_step()
+        evidence = Evidence(frozenset(), self._plan.variables, self._plan.described)
+        found = replay(call, evidence, watch=self, limits=ReplayLimits())
+        return verdict_by_hand(found, self._plan.described, step=step, run=self._options.run)
 
     def step_traced(self, graph: Any) -> None:
         """See :class:`~tb_nanwatch.watch.step.StepListener`."""
@@ -129,7 +145,9 @@ class Loop:
         alert = None
         if session is not None:
             alert = session.collect(action=self._action)
-            alert = alert or session.check_variables(self._plan.variables, action=self._action)
+            if alert is None:
+                alert = session.check_variables(self._plan.variables, action=self._action)
+                alert = self._look_again(session, alert, self._last_call) if alert and self._last_call else alert
             session.close()
         self._writer.close()
         if session is None:
@@ -149,14 +167,29 @@ class Loop:
         inputs = tuple(found for found in call.findings() if found.name not in self._tolerated) if call else ()
         alert = session.collect(action=self._action, inputs=inputs)
         self._schedule(steps=session.steps_seen - before)
+        if alert is not None and call is not None:
+            alert = self._look_again(session, alert, call)
         self._raise_if_chosen(session, alert)
+
+    def _look_again(self, session: Session, alert: Alert, call: Call) -> Alert:
+        """Run the bad step again, and add to its alert what that showed."""
+        spoilt = frozenset(finding.name for finding in alert.findings if finding.role == "weight")
+        was_so_before = bool(spoilt) and alert.step == alert.first_step
+        if not self._options.replay or self._options.policy != "raise" or was_so_before:
+            return alert
+        roles = frozenset(finding.role for finding in alert.findings)
+        sizes = gradient_sizes_before(alert, self._plan.described) if spoilt else ()
+        evidence = Evidence(roles, self._plan.variables, self._plan.described, spoilt, sizes)
+        dump = os.path.join("debugger", f"step-{alert.step}") if self._options.keep_dump else None
+        found = replay(call, evidence, watch=self, limits=ReplayLimits(), logdir=self._options.logdir, dump=dump)
+        return session.supplement(alert, found)
 
     def _raise_if_chosen(self, session: Session, alert: Alert | None) -> None:
         if alert is None or session.header is None or self._options.policy != "raise":
             return
-        verdict = _verdict(session.header, alert, steps_seen=session.steps_seen, run=self._options.run)
+        verdict = verdict_of_alert(session.header, alert, steps_seen=session.steps_seen, run=self._options.run)
         # TensorFlow's own account of the failed assertion tells nothing that the verdict does not.
-        raise NonFiniteError(_message(verdict, alert, self._options.logdir), verdict=verdict, alert=alert) from None
+        raise NonFiniteError(message_of(verdict, alert, self._options.logdir), verdict=verdict, alert=alert) from None
 
     def _has_news(self, incident: int | None) -> bool:
         return incident is not None and (self._session is None or not self._session.is_known(incident))
@@ -183,21 +216,3 @@ class Loop:
                 counted=self._plan.counted,
             )
         return self._session
-
-
-def _verdict(header: Header, alert: Alert, *, steps_seen: int, run: str) -> Verdict:
-    log = RunLog(run, (SessionLog(header, _since_the_last_bad_step(alert.window), (alert,)),))
-    return replace(diagnose(log), steps_seen=steps_seen)
-
-
-def _since_the_last_bad_step(window: Series) -> Series:
-    # A caller that caught an earlier error went on: what was bad then is no part of this verdict.
-    columns = [column for key, column in window.columns.items() if key.keeps == "nonfinite"]
-    bad = np.any([column.any(axis=1) for column in columns], axis=0)
-    before = np.flatnonzero(bad[:-1])
-    return window.rows(slice(int(before[-1]) + 1, None)) if len(before) else window
-
-
-def _message(verdict: Verdict, alert: Alert, logdir: str) -> str:
-    withheld = f" The update of step {alert.step} was withheld." if alert.step == alert.window.last_step[-1] else ""
-    return f"{verdict.text}{withheld} For more: nanwatch {logdir}"

@@ -22,7 +22,7 @@ class Observation:
         raw: gradients before clipping, ``[V]``.
         clipped: gradients after clipping, ``[V]``; ``None`` where nothing clips.
         weights: the variables as tensors, as the step began, ``[V]``.
-        tensors: watched tensors.
+        tensors: watched tensors, then what was written to layers' statistics.
         loss: scalar, or one for each sample; ``None`` if the step does not give it.
     """
 

@@ -11,7 +11,7 @@ import tensorflow as tf
 from tensorflow.python.ops.control_flow_util import GraphOrParentsInXlaContext
 
 from tb_nanwatch.errors import SetupError
-from tb_nanwatch.schema.records import ClipKind, Policy
+from tb_nanwatch.schema.records import ClipKind, Policy, Variable
 from tb_nanwatch.watch.freeze import hold_back, keep_state
 from tb_nanwatch.watch.graph import Graph, backward_order, scale_factors
 from tb_nanwatch.watch.guard import Guard, GuardKind
@@ -19,6 +19,7 @@ from tb_nanwatch.watch.layout import Layout
 from tb_nanwatch.watch.naming import describe
 from tb_nanwatch.watch.observation import Observation
 from tb_nanwatch.watch.recorder import Recorder
+from tb_nanwatch.watch.state import written_statistics
 
 
 class StepInputs(NamedTuple):
@@ -89,6 +90,11 @@ class Plan:
         self.polls = False
         self.counted = True
 
+    @property
+    def described(self) -> tuple[Variable, ...]:
+        """The variables as the header lists them; before the first step without their places in the backward pass."""
+        return self.layout.variables if self.layout else describe(self.variables, [None] * len(self.variables))
+
     def watch_tensor(self, name: str, value: tf.Tensor) -> None:
         """Keep a tensor for the step that is being traced or run; two of one name in one trace become ``name#2``.
 
@@ -119,7 +125,7 @@ class Plan:
         if self.layout is None or self.recorder is None:
             self.layout, self.recorder = self._complete(inputs, tuple(tensors), graph)
             self.counted = inputs.step is None
-        observation = self._observation(inputs, tensors, layout=self.layout)
+        observation = self._observation(inputs, tensors, graph=graph, layout=self.layout)
         guard = self._guard(graph, in_step=in_step, recorder=self.recorder)
         allowed = guard.observe(observation, inputs.step)
         if guard.kind == "stop" and graph is not None:
@@ -147,7 +153,8 @@ class Plan:
         known = {id(variable) for variable in self.variables}
         self.variables += [variable for _, variable in inputs.pairs if id(variable) not in known]
         described = describe(self.variables, backward_order(graph, self.variables))
-        layout = Layout(described, tensors, inputs.loss is not None, self._clip_kind(inputs))
+        state = tuple(written_statistics(graph, self.variables, described))
+        layout = Layout(described, tensors, inputs.loss is not None, self._clip_kind(inputs), state)
         with tf.init_scope():
             return layout, Recorder(window=self._window, cells=len(layout.cells))
 
@@ -157,17 +164,20 @@ class Plan:
         factors = scale_factors(inputs.raw, [gradient for gradient, _ in inputs.pairs])
         return "other" if factors is None else "scale"
 
-    def _observation(self, inputs: StepInputs, tensors: dict[str, tf.Tensor], *, layout: Layout) -> Observation:
+    def _observation(
+        self, inputs: StepInputs, tensors: dict[str, tf.Tensor], *, graph: Graph | None, layout: Layout
+    ) -> Observation:
         if layout.loss and inputs.loss is None:
             raise SetupError("loss must be given to every apply_gradients of a watch, or to none; this call has none")
         clipped = self._by_column([gradient for gradient, _ in inputs.pairs], inputs)
         raw = clipped if inputs.raw is None else self._by_column(inputs.raw, inputs)
         self._name_unwatched(inputs, tensors, layout)
+        written = written_statistics(graph, self.variables, layout.variables)
         return Observation(
             raw=raw,
             clipped=None if layout.clip == "none" else clipped,
             weights=[tf.convert_to_tensor(variable) for variable in self.variables],
-            tensors=[tensors.get(name) for name in layout.tensors],
+            tensors=[*map(tensors.get, layout.tensors), *map(written.get, layout.state)],
             loss=inputs.loss if layout.loss else None,
         )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from itertools import pairwise
 from typing import Any
@@ -14,7 +15,7 @@ import numpy.typing as npt
 
 from tb_nanwatch import __version__
 from tb_nanwatch.numerics.finiteness import count_nonfinite
-from tb_nanwatch.schema.records import Action, Alert, Finding, Header, IntArray, Policy, Series
+from tb_nanwatch.schema.records import Action, Alert, Finding, Header, IntArray, Policy, Replay, Series
 from tb_nanwatch.watch.layout import Layout
 from tb_nanwatch.watch.recorder import Recorder
 from tb_nanwatch.watch.thinner import Thinner
@@ -74,6 +75,17 @@ class Session:
             for segment in _segments(steps):
                 self._take(rows[segment], steps[segment], _shifted(counts, segment))
         return self._settle(*incident, action=action, inputs=inputs) if incident else None
+
+    def next_step(self) -> int:
+        """Return the number that the next step will have, as far as that is known."""
+        return self._recorder.rows_written() if self._counted else self._last_step + 1
+
+    def supplement(self, alert: Alert, replay: Replay | None, batch: str | None = None) -> Alert:
+        """Write an alert a second time, with what came to be known after the first; return it as a whole."""
+        whole = replace(alert, replay=replay, batch=batch)
+        nothing = np.zeros(0, np.int64)
+        self._writer.write_alert(replace(whole, window=Series(nothing, nothing, {})))
+        return whole
 
     def is_known(self, number: int) -> bool:
         """Return whether the incident of this row was dealt with and only waits to be cleared."""

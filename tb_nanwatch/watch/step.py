@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol, TypeVar
 
 import tensorflow as tf
@@ -38,6 +38,7 @@ class StepFunction:
         self._options = tf_function_options
         self._function: Any = function
         self._python: Callable[..., Any] = getattr(function, "python_function", function)
+        self._is_converted = _is_converted(function, tf_function_options)
         self._run = self._compiled()
         functools.update_wrapper(self, self._python)
 
@@ -50,7 +51,11 @@ class StepFunction:
         if not tf.executing_eagerly():
             # Part of a larger graph: whoever runs that checks with Watch.after_step.
             return self._run(*args, **kwargs)
-        return self._listener.run(lambda: self._run(*args, **kwargs), Call(self._python, args, kwargs))
+        return self._listener.run(lambda: self._run(*args, **kwargs), self.call(args, kwargs))
+
+    def call(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Call:
+        """Return a call of this step, not made."""
+        return Call(self._python, args, kwargs, self._is_converted)
 
     def __get__(self, instance: object, owner: type | None = None) -> Any:
         """Bind to an instance, as a method does; each instance has a step, and so a graph, of its own."""
@@ -80,6 +85,10 @@ class StepFunction:
             return copied
         compiled: Callable[..., Any] = tf.function(traced, **self._options)
         return compiled
+
+
+def _is_converted(function: Any, options: Mapping[str, Any]) -> bool:
+    return bool(function._autograph if _is_tf_function(function) else options.get("autograph", True))
 
 
 def _is_tf_function(function: Callable[..., Any]) -> bool:

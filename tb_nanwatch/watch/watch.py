@@ -10,9 +10,10 @@ from typing import Any, get_args
 import tensorflow as tf
 
 from tb_nanwatch.errors import SetupError
-from tb_nanwatch.schema.records import Policy
+from tb_nanwatch.schema.records import Policy, Verdict
 from tb_nanwatch.watch.loop import Loop, LoopOptions
 from tb_nanwatch.watch.plan import Plan, StepInputs
+from tb_nanwatch.watch.replay import current_trial
 from tb_nanwatch.watch.step import StepFunction
 from tb_nanwatch.watch.writer import Writer
 
@@ -40,7 +41,7 @@ class Watch:
         >>> train_step(tf.constant([0.0, 0.5]))  # doctest: +ELLIPSIS
         Traceback (most recent call last):
             ...
-        tb_nanwatch.errors.NonFiniteError: Step 1: -Inf first appeared in the loss...
+        tb_nanwatch.errors.NonFiniteError: Step 1: -Inf first appeared in the output of Log...
     """
 
     def __init__(
@@ -50,6 +51,9 @@ class Watch:
         *,
         policy: Policy = "raise",
         window: int = 256,
+        replay: bool = True,
+        save_batch: bool = True,
+        keep_dump: bool = False,
         step: Any = None,
         run_name: str | None = None,
         flush_interval_s: float = 10.0,
@@ -64,6 +68,12 @@ class Watch:
             policy: ``"raise"`` ends a bad step with :class:`~tb_nanwatch.NonFiniteError`, its update withheld;
                 ``"record"`` only watches.
             window: how many steps the flight recorder holds, and at most pass between two reads by the host.
+            replay: whether a bad step is run again, by policy ``"raise"``, with every operation looked at, to name the
+                one where the first bad value arose. It changes nothing, and takes 120 seconds at most.
+            save_batch: whether the arguments of a bad step are saved in ``LOGDIR/batches``, for
+                :func:`tb_nanwatch.load_batch`; of more than 64 MB only the bad samples are.
+            keep_dump: whether TensorFlow's debugger writes down the replay too, for the Debugger V2 tab: a folder
+                ``LOGDIR/debugger/step-N`` for ``tensorboard --logdir``.
             step: an integer variable that counts steps; by default they are counted from 0.
             run_name: a sub-directory of ``logdir`` for this run.
             flush_interval_s: seconds between two reads by the host when steps are slow.
@@ -80,8 +90,17 @@ class Watch:
             raise SetupError(f"variables must be a list of variables, such as model.trainable_variables; got a {kind}")
         directory = os.path.join(os.fspath(logdir), run_name or "").rstrip(os.sep)
         self._step = step
+        self._steps: list[StepFunction] = []
         self._plan = Plan(variables or (), window=window, policy=policy)
-        options = LoopOptions(policy=policy, window=window, flush_interval_s=flush_interval_s, logdir=directory)
+        options = LoopOptions(
+            policy=policy,
+            window=window,
+            flush_interval_s=flush_interval_s,
+            logdir=directory,
+            replay=replay,
+            save_batch=save_batch,
+            keep_dump=keep_dump,
+        )
         self._loop = Loop(options, self._plan, Writer(directory))
 
     def step(self, function: Callable[..., Any] | None = None, **tf_function_options: Any) -> Any:
@@ -97,8 +116,43 @@ class Watch:
             :class:`~tb_nanwatch.NonFiniteError`.
         """
         if function is None:
-            return lambda decorated: StepFunction(decorated, self._loop, **tf_function_options)
-        return StepFunction(function, self._loop, **tf_function_options)
+            return lambda decorated: self.step(decorated, **tf_function_options)
+        step = StepFunction(function, self._loop, **tf_function_options)
+        self._steps.append(step)
+        return step
+
+    def replay_step(self, *args: Any, **kwargs: Any) -> Verdict:
+        """Run a step with every operation looked at and nothing changed by it, as is done with a bad step.
+
+        For a step that is under suspicion: with the arguments that were saved of it, say, and the variables of the
+        checkpoint before it. Nothing is written to the log.
+
+        Args:
+            *args: of the step; for a method, the instance first.
+            **kwargs: of the step.
+
+        Returns:
+            Status ``"finite"`` if all was; else ``"nonfinite"``, with the operation that was first and the chain of
+            operations from there. Its step is the number that the next step will have.
+
+        Raises:
+            SetupError: if the watch has no step, or several, or this one cannot be run so.
+
+        Example:
+            >>> import tempfile, tensorflow as tf, keras, tb_nanwatch
+            >>> rate, optimizer = keras.Variable(1.0, name="rate"), keras.optimizers.SGD(0.1)
+            >>> watch = tb_nanwatch.Watch(tempfile.mkdtemp(), [rate])
+            >>> @watch.step
+            ... def train_step(x):
+            ...     with tf.GradientTape() as tape:
+            ...         loss = tf.reduce_sum(tf.math.log(rate * x))
+            ...     watch.apply_gradients(optimizer, zip(tape.gradient(loss, [rate.value]), [rate]), loss=loss)
+            >>> watch.replay_step(tf.constant([0.5, 0.0])).first.op.type
+            'Log'
+        """
+        if len(self._steps) != 1:
+            raise SetupError(f"replay_step must have one step to run: this watch decorated {len(self._steps)}")
+        return self._loop.replay_step(self._steps[0].call(args, kwargs))
 
     def apply_gradients(
         self,
@@ -132,9 +186,16 @@ class Watch:
             # The update may be traced inside a branch, and a branch cannot make the optimizer's slots.
             optimizer.build([variable for _, variable in inputs.pairs])
 
+        def update(pairs: Sequence[tuple[Any, Any]]) -> Any:
+            return optimizer.apply_gradients(pairs, **extra)
+
+        trial = current_trial()
+        if trial is not None:
+            return trial.apply(inputs, update) if trial.watch is self._loop else update(inputs.pairs)
+
         def guarded() -> Any:
             guard, allowed = self._plan.observe(inputs, in_step=self._loop.in_step)
-            return guard.apply(allowed, lambda: optimizer.apply_gradients(inputs.pairs, **extra))
+            return guard.apply(allowed, lambda: update(inputs.pairs))
 
         eager_alone = tf.executing_eagerly() and not self._loop.in_step
         return self._loop.run(guarded, None) if eager_alone else guarded()
@@ -152,7 +213,11 @@ class Watch:
         Raises:
             SetupError: if ``value`` is not floating.
         """
-        self._plan.watch_tensor(name, value)
+        trial = current_trial()
+        if trial is None:
+            self._plan.watch_tensor(name, value)
+        elif trial.watch is self._loop:
+            trial.tensors[name] = value
         return value
 
     def after_step(self) -> None:

@@ -131,10 +131,25 @@ def test_variables_can_be_rows(page, tensorboards, verdicts):
     expect(frame.get_by_test_id("heatmap-cell-text")).to_contain_text(verdicts["critic"]["first"]["variable"])
 
 
+def test_zooming_waits_for_the_steps_that_there_are(page, tensorboards):
+    held = []
+    page.route(re.compile("/series"), held.append)
+    frame = open_page(page, tensorboards["true"], run="critic", step=100, layer="l3_2")
+    zoom = frame.get_by_role("button", name="Zoom to selection")
+    expect(frame.get_by_test_id("selected-layer")).to_have_text("l3_2")
+    expect(zoom).to_be_disabled()
+    page.unroute(re.compile("/series"))
+    for route in held:
+        route.continue_()
+    zoom.click()
+    expect(frame.get_by_text("steps 74 to 126")).to_be_visible()
+
+
 def test_reloading_keeps_run_zoom_and_selection(page, tensorboards):
     frame = open_page(page, tensorboards["true"], run="critic", step=100, layer="l3_2")
     expect(frame.get_by_test_id("selected-layer")).to_have_text("l3_2")
-    frame.get_by_role("button", name="Zoom to selection").click()
+    with page.expect_response(re.compile("/series.*first=74")):
+        frame.get_by_role("button", name="Zoom to selection").click()
     zoomed = frame.get_by_text("steps 74 to 126")
     zoomed.wait_for()
     # Without the button, the charts of a run that has not changed are never asked for again.

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from tb_nanwatch.diagnosis import RunLog, SessionLog, diagnose
-from tb_nanwatch.schema.records import Alert, Counts, Finding
+from tb_nanwatch.schema.records import Alert, Counts, Finding, Replay
 from tests.event_files import HEADER, steps_of
+from tests.replays import SQUARE, alert_of, link, operand
 
 ONE_NAN = Counts(size=4, nan=1, pos_inf=0, neg_inf=0)
 
@@ -82,3 +83,31 @@ def test_a_cause_gives_its_figures():
     assert cause.text == (
         "The gradients exploded first: their global norm, 1 in the median until step 20, rose to 1e+04 by step 29."
     )
+
+
+def causes_of_link(origin, **norms):
+    series = steps_of(0, 29, **norms)
+    alert = alert_of(Replay("found", chains=((origin,),)), window=series)
+    return [cause.id for cause in diagnose(RunLog("run", (SessionLog(HEADER, series, (alert,)),))).causes]
+
+
+def test_the_operation_is_asked_first_and_an_explosion_still_told():
+    assert causes_of_link(SQUARE) == ["square-overflow"]
+    assert causes_of_link(SQUARE, global_norm=RISING) == ["square-overflow", "exploding-gradients"]
+
+
+@pytest.mark.parametrize("phase", ["forward", "loss", "backward", "clip", "update", "state"])
+def test_of_an_operation_that_no_rule_knows_nothing_is_guessed(phase):
+    assert causes_of_link(link("nan", operand(0.0, 1.0), op="MyOwn", phase=phase)) == []
+
+
+@pytest.mark.parametrize(
+    ("phase", "names", "cause"),
+    [
+        ("input", {"tensor": "x"}, "bad-input"),
+        ("weights", {"variable": "l2/V"}, "bad-update"),
+        ("state", {"variable": "adam/learning_rate"}, "bad-state"),
+    ],
+)
+def test_what_came_from_outside_the_step_has_its_cause(phase, names, cause):
+    assert causes_of_link(link("nan", op=None, phase=phase, **names)) == [cause]

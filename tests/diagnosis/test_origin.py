@@ -11,8 +11,9 @@ import pytest
 from tb_nanwatch.diagnosis import RunLog, SessionLog, origin_of_alert
 from tb_nanwatch.diagnosis.origin import first_of_run
 from tb_nanwatch.numerics.spans import merge_spans
-from tb_nanwatch.schema.records import Alert, Counts, Finding, Header, Series, Variable
+from tb_nanwatch.schema.records import Alert, Counts, Finding, Header, Replay, Series, Variable
 from tests.event_files import HEADER, VARIABLES, only_at, series_at, steps_of
+from tests.replays import REPLAY, SQUARE, THREE_INF, link
 
 NO_STEPS = Series(np.zeros(0, np.int64), np.zeros(0, np.int64), {})
 ONE_NAN = Counts(size=4, nan=1, pos_inf=0, neg_inf=0)
@@ -179,3 +180,68 @@ def test_two_variables_without_an_owner_share_no_layer():
     header = Header(0, (Variable("a", None, (1,), "float32"), Variable("b", None, (1,), "float32")))
     findings = [Finding("weight", name, ONE_NAN) for name in ("a", "b")]
     assert origin_of_alert(header, alert_of(*findings)).layer is None
+
+
+def replay_of(link, *finding, **facts):
+    replay = Replay("found", chains=((link,),))
+    return dataclasses.replace(alert_of(Finding(*finding), **facts), replay=replay)
+
+
+def test_a_replay_that_found_the_operation_is_believed():
+    origin = origin_of_alert(HEADER, replay_of(SQUARE, "loss", "loss", ONE_NAN))
+    assert (origin.step, origin.phase, origin.op.type, origin.source.line) == (7, "loss", "Square", 41)
+    assert (origin.kind, origin.counts, origin.samples) == ("pos_inf", THREE_INF, (7, 31, 50))
+    assert (origin.evidence, origin.batch) == ("replay", None)
+
+
+@pytest.mark.parametrize("outcome", ["finite", "failed"])
+def test_a_replay_that_found_nothing_leaves_it_to_the_records(outcome):
+    alert = dataclasses.replace(alert_of(Finding("loss", "loss", ONE_INF)), replay=Replay(outcome, ("Why.",)))
+    origin = origin_of_alert(HEADER, alert)
+    assert (origin.evidence, origin.op, origin.counts) == ("records", None, ONE_INF)
+
+
+def test_a_variable_that_a_replay_finds_bad_is_the_fault_of_the_update_before():
+    weight = link("nan", op=None, phase="weights", variable="l2/V", counts=ONE_NAN)
+    window = series_at([10, 20, 30])
+    later = replay_of(weight, "weight", "l2/V", ONE_NAN, step=30, first_step=10, window=window)
+    origin = origin_of_alert(HEADER, later)
+    assert (origin.step, origin.phase, origin.variable, origin.layer) == (20, "update", "l2/V", "l2")
+    first = origin_of_alert(HEADER, replay_of(weight, "weight", "l2/V", ONE_NAN, step=0))
+    assert (first.step, first.phase, first.op, first.source) == (0, "weights", None, None)
+
+
+def test_an_update_that_spoilt_a_variable_was_that_of_the_step_before():
+    divided, window = link("nan", op="RealDiv", phase="update", variable="l2/V"), series_at([10, 20, 30])
+    seen_next = replay_of(divided, "weight", "l2/V", ONE_NAN, step=31, first_step=10, window=window)
+    assert (origin_of_alert(HEADER, seen_next).step, origin_of_alert(HEADER, seen_next).phase) == (30, "update")
+    seen_at_once = replay_of(divided, "clipped", "l2/V", ONE_NAN, step=30, first_step=10, window=window)
+    assert origin_of_alert(HEADER, seen_at_once).step == 30
+
+
+def test_a_replays_layer_goes_before_that_of_the_variable():
+    matmul = link("nan", op="MatMul", phase="backward", layer="outer/l2", variable="l2/V")
+    assert origin_of_alert(HEADER, replay_of(matmul, "gradient", "l2/V", ONE_NAN)).layer == "outer/l2"
+    nameless = link("nan", op="MatMul", phase="backward", variable="l9/V")
+    assert origin_of_alert(HEADER, replay_of(nameless, "gradient", "l2/V", ONE_NAN)).layer is None
+
+
+def test_the_replay_of_a_step_is_asked_where_the_columns_saw_the_same_step():
+    series = steps_of(0, 7, loss=only_at(7, math.nan, first=0, last=7))
+    backward = link("nan", op="MatMul", phase="backward")
+    assert first_of(series, replay_of(backward, "loss", "loss", ONE_NAN)).phase == "backward"
+
+
+def test_a_replay_says_nothing_of_an_earlier_step():
+    series = steps_of(0, 7, loss=only_at(5, math.nan, first=0, last=7))
+    origin = first_of(series, replay_of(SQUARE, "loss", "loss", ONE_INF))
+    assert (origin.step, origin.evidence) == (5, "records")
+
+
+@pytest.mark.parametrize(("run", "path"), [("critic/relu", "critic/relu/b/step-7.npz"), (".", "b/step-7.npz")])
+@pytest.mark.parametrize("replay", [None, REPLAY])
+def test_the_batch_is_named_from_the_logdir(run, path, replay):
+    alert = dataclasses.replace(alert_of(Finding("loss", "loss", ONE_NAN)), replay=replay, batch="b/step-7.npz")
+    found = first_of_run(RunLog(run, (SessionLog(HEADER, NO_STEPS, (alert,)),)))
+    assert found.origin.batch == path
+    assert found.recorded.batch is None

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import get_args
 
 import pytest
 
 from tb_nanwatch.diagnosis import origin_sentence
-from tb_nanwatch.schema.records import Counts, Origin, Phase
+from tb_nanwatch.schema.records import Counts, Operation, Origin, Phase, Source
 
 
 def origin_at(phase, **facts):
@@ -68,7 +69,8 @@ THREE_INF = Counts(size=64, nan=0, pos_inf=3, neg_inf=0)
         ),
         (
             origin_at("state", kind="nan"),
-            "Step 411: NaN first appeared in what is kept beside the variables (moving statistics, optimizer slots).",
+            "Step 411: NaN first appeared in several statistics that are kept beside the variables "
+            "(which was first is not recorded).",
         ),
     ],
 )
@@ -81,14 +83,86 @@ def test_every_phase_has_a_sentence_even_where_nothing_else_is_known(phase):
     assert origin_sentence(origin_at(phase)).startswith("Step 411: NaN or Inf ")
 
 
-def test_of_many_samples_the_first_eight_are_named():
-    sentence = origin_sentence(origin_at("input", tensor="x", samples=tuple(range(64))))
-    assert "(samples 0, 1, 2, 3, 4, 5, 6, 7, ...)" in sentence
-    assert "(sample 5)" in origin_sentence(origin_at("input", tensor="x", samples=(5,)))
+@pytest.mark.parametrize(
+    ("samples", "words"),
+    [
+        ((5,), "(sample 5)"),
+        ((0, 1), "(samples 0, 1)"),
+        (tuple(range(3, 9)), "(samples 3 to 8)"),
+        (tuple(range(64)), "(samples 0 to 63, if not more)"),
+        (tuple(range(0, 128, 2)), "(samples 0, 2, 4, 6, 8, 10, 12, 14, ...)"),
+    ],
+)
+def test_samples_are_told_in_a_few_words(samples, words):
+    assert words in origin_sentence(origin_at("input", tensor="x", samples=samples))
+
+
+def test_where_every_element_is_bad_every_sample_is():
+    everything = Counts(size=640, nan=640, pos_inf=0, neg_inf=0)
+    sentence = origin_sentence(origin_at("input", tensor="x", counts=everything, samples=tuple(range(64))))
+    assert "(640 of 640 elements; every sample)" in sentence
+    lone = Counts(size=1, nan=1, pos_inf=0, neg_inf=0)
+    assert "(sample 0)" in origin_sentence(origin_at("input", tensor="x", counts=lone, samples=(0,)))
+
+
+SQUARE = {"op": Operation("Square", "train_step/Square"), "evidence": "replay", "kind": "pos_inf", "counts": THREE_INF}
+LINE_41 = Source("critic.py", 41, "train_step", "loss = tf.reduce_mean(tf.square(r - v))")
+
+
+@pytest.mark.parametrize(
+    ("origin", "sentence"),
+    [
+        (
+            origin_at("loss", **SQUARE, source=LINE_41, samples=(7, 31, 50), layer="loss"),
+            (
+                "Step 411: +Inf first appeared in the output of Square (critic.py:41, in train_step), in the loss "
+                "(3 of 64 elements; samples 7, 31, 50)."
+            ),
+        ),
+        (
+            origin_at("forward", **SQUARE, source=LINE_41, layer="l3_1"),
+            (
+                "Step 411: +Inf first appeared in the output of Square (critic.py:41, in train_step) in the layer "
+                "l3_1, in the forward pass (3 of 64 elements)."
+            ),
+        ),
+        (
+            origin_at("backward", **SQUARE, layer="l3_1", variable="l3_1/V"),
+            (
+                "Step 411: +Inf first appeared in the output of Square in the layer l3_1, in the backward pass "
+                "(3 of 64 elements)."
+            ),
+        ),
+        (
+            origin_at("update", **SQUARE, source=dataclasses.replace(LINE_41, function="<module>")),
+            "Step 411: +Inf first appeared in the output of Square (critic.py:41), in the update (3 of 64 elements).",
+        ),
+        (
+            origin_at("weights", variable="l3/V", kind="nan", evidence="replay"),
+            "Step 411: NaN was in the variable l3/V already when watching began.",
+        ),
+        (
+            origin_at("state", variable="bn/moving_variance", kind="nan", evidence="replay"),
+            "Step 411: NaN was in bn/moving_variance, kept beside the trained variables, as the step began.",
+        ),
+        (origin_at("input", kind="nan"), "Step 411: NaN was in the batch, before anything was computed."),
+        (origin_at("forward", kind="nan"), "Step 411: NaN first appeared in the forward pass."),
+    ],
+)
+def test_a_sentence_names_the_operation_where_it_is_known(origin, sentence):
+    assert origin_sentence(origin) == sentence
+
+
+@pytest.mark.parametrize("phase", get_args(Phase))
+def test_an_operation_can_be_named_in_every_phase(phase):
+    assert " in the output of Square, in " in origin_sentence(origin_at(phase, **SQUARE))
 
 
 def test_a_name_of_ten_kilobytes_keeps_its_ends():
     sentence = origin_sentence(origin_at("forward", tensor="head" + 10_000 * "x" + "tail"))
     assert len(sentence) < 250
+    long = "x" * 10_000
+    named = origin_at("forward", op=Operation(long, long), source=Source(long, 1, long, long), layer=long)
+    assert len(origin_sentence(named)) < 800
     assert "tensor headxxx" in sentence
     assert "xxxtail, in" in sentence

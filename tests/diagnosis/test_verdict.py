@@ -14,6 +14,7 @@ from tb_nanwatch.diagnosis.verdict import deciding_session
 from tb_nanwatch.numerics.spans import merge_spans
 from tb_nanwatch.schema.records import Alert, Counts, Finding, Header, Series, Variable
 from tests.event_files import HEADER, series_at, steps_of
+from tests.replays import CHAIN, REPLAY, alert_of
 
 NO_STEPS = Series(np.zeros(0, np.int64), np.zeros(0, np.int64), {})
 ONE_NAN = Counts(size=1, nan=1, pos_inf=0, neg_inf=0)
@@ -102,3 +103,27 @@ def test_variables_of_a_layer_need_not_stand_together():
     names = [("a/k", "a"), ("b/k", "b"), ("a/b", "a"), ("lone", None)]
     header = Header(0, tuple(Variable(name, layer, (1,), "float32") for name, layer in names))
     assert layer_columns(header) == {"a": [0, 2], "b": [1], None: [3]}
+
+
+def replayed_verdict():
+    series = steps_of(0, 29, loss=[1.0] * 29 + [math.inf])
+    return diagnose(RunLog("run", (session_of(series, alert_of(REPLAY, window=series)),)))
+
+
+def test_a_verdict_has_the_way_from_the_origin_to_what_went_bad():
+    verdict = replayed_verdict()
+    assert verdict.chain == CHAIN
+    assert verdict.chain[0].stack != ()
+    assert verdict.first.op == CHAIN[0].op
+    assert verdict.notes == REPLAY.notes
+
+
+def test_of_further_origins_the_stack_is_left_out():
+    (other,) = replayed_verdict().other_chains
+    assert REPLAY.chains[1][0].stack != ()
+    assert other[0] == dataclasses.replace(REPLAY.chains[1][0], stack=())
+
+
+def test_a_verdict_by_records_has_no_chain():
+    verdict = diagnose(RunLog("run", (session_of(NO_STEPS, loss_alert(3)),)))
+    assert (verdict.chain, verdict.other_chains, verdict.notes) == ((), (), ())

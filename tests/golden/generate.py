@@ -20,6 +20,8 @@ QUESTIONS = {
     "series": ("series", {"run": "relu", "points": 10}),
     "heatmap": ("heatmap", {"run": "relu", "by": "variable", "columns": 10}),
     "alert": ("alert", {"run": "relu", "step": 29}),
+    "replay": ("alert", {"run": "again", "step": 29}),
+    "batch": ("batch", {"run": "again", "step": 29}),
 }
 
 

@@ -17,10 +17,15 @@ from tensorboard.backend.event_processing.plugin_event_multiplexer import EventM
 from tensorboard.plugins.base_plugin import TBContext
 from werkzeug.test import Client
 
+from tb_nanwatch.diagnosis import RunLog, SessionLog
 from tb_nanwatch.plugin import plugin as plugin_module
+from tb_nanwatch.plugin.alerts import alert_answer
 from tb_nanwatch.plugin.plugin import NanWatchPlugin
+from tb_nanwatch.plugin.requests import AlertRequest
+from tb_nanwatch.schema.codec import to_json
 from tb_nanwatch.schema.records import Alert, Counts, Finding
 from tests.event_files import HEADER, RunWriter, only_at, series_at, steps_of
+from tests.replays import REPLAY, replayed
 
 PREFIX = "/data/plugin/nanwatch"
 CLIPPED = dataclasses.replace(HEADER, clip="scale", session=1)
@@ -48,6 +53,10 @@ def write_runs(logdir):
         dataclasses.replace(loss_alert(30, window=series_at([10, 20, 30])), findings=(weight,))
     )
     RunWriter(logdir / "new" / "nanwatch").header()
+    # Of a killed process there is only the first of these alerts; of one that ran the step again, both.
+    RunWriter(logdir / "again" / "nanwatch").header().spans(series).alert(alert).alert(
+        replayed(alert, batch="nanwatch/batches/step-29.npz"), number=1
+    )
 
 
 @pytest.fixture(scope="module")
@@ -86,6 +95,7 @@ def test_verdicts_tell_of_every_run(client):
     answer = ask(client, "verdicts")
     assert answer["schema"] == 1
     assert [(run["run"], run["status"], run["steps_seen"]) for run in answer["runs"]] == [
+        ("again", "nonfinite", 30),
         ("new", "empty", 0),
         ("relu", "nonfinite", 30),
         ("tanh", "finite", 100),
@@ -175,6 +185,40 @@ def test_an_alert_is_found_by_the_step_that_its_verdict_names(client):
     assert ask(client, "alert", run="update", step=30)["step"] == 30
 
 
+def test_an_alert_that_was_run_again_has_its_window_and_its_replay(client):
+    answer = ask(client, "alert", run="again", step=29)
+    assert answer["steps"] == list(range(14, 30))
+    assert len(answer["findings"]) == 2
+    assert answer["replay"] == to_json(REPLAY)
+    assert answer["batch"] == "again/nanwatch/batches/step-29.npz"
+    bare = ask(client, "alert", run="relu", step=29)
+    assert (bare["replay"], bare["batch"]) == (None, None)
+
+
+def test_a_verdict_by_replay_names_operation_line_and_batch(client):
+    (run,) = ask(client, "verdicts", run="again")["runs"]
+    assert run["text"].startswith("Step 29: +Inf first appeared in the output of Square (critic.py:41, in train_step)")
+    assert (run["first"]["evidence"], run["first"]["batch"]) == ("replay", "again/nanwatch/batches/step-29.npz")
+    assert [link["op"]["type"] for link in run["chain"]] == ["Square", "Mean", "MatMul"]
+    assert [cause["id"] for cause in run["causes"]] == ["square-overflow"]
+
+
+@pytest.mark.parametrize(("run", "path"), [("again", "again/nanwatch/batches/step-29.npz"), ("relu", None)])
+def test_where_a_batch_was_saved_can_be_asked(client, run, path):
+    answer = ask(client, "batch", run=run, step=29)
+    assert answer == {"run": run, "step": 29, "saved": path is not None, "batch": path}
+
+
+def test_of_two_alerts_at_one_step_the_window_and_the_replay_may_come_from_either():
+    window = steps_of(0, 9)
+    weight = Finding("weight", "l1/b", Counts(size=4, nan=1, pos_inf=0, neg_inf=0))
+    lonely = dataclasses.replace(replayed(loss_alert(9, window=window)), findings=(weight,))
+    for alerts in ((lonely, loss_alert(9, window=window)), (loss_alert(9, window=window), lonely)):
+        log = RunLog("run", (SessionLog(HEADER, window, alerts),))
+        answer = alert_answer(log, AlertRequest("run", 9))
+        assert (answer.steps, answer.replay, len(answer.findings)) == (tuple(range(10)), REPLAY, 2)
+
+
 @pytest.mark.parametrize(
     ("query", "code", "sentence"),
     [
@@ -210,6 +254,14 @@ def test_an_alert_is_found_by_the_step_that_its_verdict_names(client):
         ),
         ("alert?run=relu", 400, "Invalid argument: step must be given."),
         ("alert?run=relu&step=3", 404, "Not found: the run must have an alert at step 3, and has not."),
+        ("batch?run=again", 400, "Invalid argument: step must be given."),
+        ("batch?run=nobody&step=29", 404, "Not found: the run must be one of those that `verdicts` lists."),
+        ("batch?run=again&step=3", 404, "Not found: the run must have an alert at step 3, and has not."),
+        (
+            "batch?run=again&step=29&path=/etc/passwd",
+            400,
+            "Invalid argument: parameters must be among run, step, session; got 'path'.",
+        ),
         ("alert?run=tanh&step=29", 404, "Not found: the run must have an alert at step 29, and has not."),
     ],
 )
@@ -217,7 +269,7 @@ def test_a_request_that_makes_no_sense_is_answered_in_a_sentence(client, query, 
     assert refusal(client, query) == (code, sentence)
 
 
-@pytest.mark.parametrize("route", ["verdicts", "series", "heatmap", "alert", "index.js"])
+@pytest.mark.parametrize("route", ["verdicts", "series", "heatmap", "alert", "batch", "index.js"])
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS", "PATCH"])
 def test_nothing_but_reading_is_allowed(client, route, method):
     response = client.open(f"{PREFIX}/{route}", method=method)
@@ -259,7 +311,7 @@ def test_routes_work_below_an_experiment_and_a_prefix(provider):
     client = client_of(provider, path_prefix="/tb")
     for path in (f"/tb{PREFIX}/verdicts", f"/tb/experiment/some_id{PREFIX}/verdicts"):
         response = client.get(path)
-        assert (response.status_code, len(response.json["runs"])) == (200, 5)
+        assert (response.status_code, len(response.json["runs"])) == (200, 6)
 
 
 class NotingProvider(MultiplexerDataProvider):
@@ -323,6 +375,7 @@ def test_a_directory_whose_name_is_no_text_is_no_crash(tmp_path):
 
 words = st.text(max_size=20) | st.sampled_from(
     [
+        "again",
         "relu",
         "twice",
         "new",
@@ -348,7 +401,7 @@ names = st.sampled_from(
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=300)
 @given(
-    route=st.sampled_from(["verdicts", "series", "heatmap", "alert"]),
+    route=st.sampled_from(["verdicts", "series", "heatmap", "alert", "batch"]),
     parameters=st.lists(st.tuples(names, words), max_size=6),
     garbage=st.binary(max_size=8),
 )

@@ -11,13 +11,17 @@ from google.protobuf import json_format
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tb_nanwatch.diagnosis import diagnose
+from tb_nanwatch.diagnosis import RunLog, SessionLog, diagnose
+from tb_nanwatch.printing import lines_of
 from tb_nanwatch.reading.assembly import assemble
 from tb_nanwatch.reading.messages import Datum, TagContent, Written, decode_tag
 from tb_nanwatch.reading.tags import parse_tag
 from tb_nanwatch.schema import nanwatch_pb2, wire
+from tb_nanwatch.schema.codec import dumps
 from tb_nanwatch.schema.records import Alert, ColumnKey, Counts, Finding, Series
 from tests.event_files import HEADER, only_at, series_at, steps_of
+from tests.replays import REPLAY, replayed
+from tests.strategies import replays
 
 ALERT = Alert(
     step=9,
@@ -219,6 +223,32 @@ def test_bookkeeping_that_tells_the_same_of_all_variables_is_kept():
     assert series.column("grad_norm", "nonfinite").tolist() == [[1] * 4, [0] * 4, [1] * 4]
 
 
+SECOND = replayed(ALERT, batch="nanwatch/batches/step-9.npz")
+
+
+def test_the_two_messages_of_a_bad_step_are_one_alert():
+    alerts = {"alerts_9-0": [wire.encode_alert(ALERT)], "alerts_9-1": [wire.encode_alert(SECOND)]}
+    log = log_of(with_header(spans_0=spans(steps_of(0, 5)), **alerts))
+    (alert,) = log.sessions[0].alerts
+    assert (alert.replay, alert.batch, len(alert.window)) == (REPLAY, "nanwatch/batches/step-9.npz", 10)
+    assert (steps_in(log), log.sessions[0].steps_seen, log.problems) == (list(range(10)), 10, ())
+
+
+def test_a_second_message_alone_still_tells_the_step():
+    log = log_of(with_header(spans_0=spans(steps_of(0, 5)), **{"alerts_9-1": [wire.encode_alert(SECOND)]}))
+    assert log.sessions[0].steps_seen == 7
+    assert diagnose(log).first.op.type == "Square"
+
+
+def test_a_batch_outside_the_run_is_not_named():
+    astray = dataclasses.replace(SECOND, batch="../../secret.npz")
+    log = log_of(with_header(**{"alerts_9-0": [wire.encode_alert(ALERT)], "alerts_9-1": [wire.encode_alert(astray)]}))
+    assert (log.sessions[0].alerts[0].batch, diagnose(log).first.batch) == (None, None)
+    assert log.problems == (
+        "session 0, the alert of step 9: its batch must lie below the run's directory, and does not.",
+    )
+
+
 def test_of_many_problems_the_first_are_told():
     log = log_of(with_header(**{f"spans_{number}": [b"\xff"] for number in range(30)}))
     assert len(log.problems) == 21
@@ -229,9 +259,11 @@ MESSAGES = {
     "nanwatch/0/header": wire.encode_header(HEADER),
     "nanwatch/0/spans/0": wire.encode_series(steps_of(0, 5, loss=[1, 2, math.nan, 4, 5, math.inf])),
     "nanwatch/0/alerts/9-0": wire.encode_alert(ALERT),
+    "nanwatch/0/alerts/9-1": wire.encode_alert(SECOND),
 }
 
 
+@pytest.mark.filterwarnings("ignore:this log is of schema:UserWarning")
 @given(st.data())
 def test_no_damage_to_a_message_makes_the_diagnosis_fail(data):
     damaged = dict(MESSAGES)
@@ -243,6 +275,18 @@ def test_no_damage_to_a_message_makes_the_diagnosis_fail(data):
     with np.errstate(all="ignore"):
         verdict = diagnose(log_of({name: [one] for name, one in damaged.items()}))
     assert verdict.status in {"finite", "nonfinite", "warning", "empty"}
+    assert_shown(verdict)
+
+
+@given(replays())
+def test_no_replay_makes_the_diagnosis_fail(replay):
+    assert_shown(diagnose(RunLog("run", (SessionLog(HEADER, steps_of(0, 9), (replayed(ALERT, replay),)),))))
+
+
+def assert_shown(verdict):
+    """Whatever stands in a verdict can be spelled as JSON, and in lines that are one each."""
+    assert dumps(verdict)
+    assert all(line.plain.isprintable() for line in lines_of(verdict, logdir="runs"))
 
 
 def test_the_damaged_messages_were_whole_before():

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from tb_nanwatch.errors import RecordError
-from tb_nanwatch.schema.records import Alert, ColumnKey, Counts, Header, Series, Variable
+from tb_nanwatch.schema.records import Alert, ColumnKey, Counts, Header, Replay, Series, Variable
+from tests.replays import SQUARE
 
 
 def steps(*numbers: int) -> np.ndarray:
@@ -54,3 +55,11 @@ def test_inf_names_a_tensor_that_holds_nan_too(numbers, kind):
 def test_widths_follow_the_scope():
     header = Header(session=0, variables=(Variable("w", None, (), "float32"),), tensors=("a", "b"))
     assert [header.width(scope) for scope in ("variable", "tensor", "step")] == [1, 2, 1]
+
+
+@pytest.mark.parametrize(
+    ("outcome", "chains"), [("found", ()), ("found", ((),)), ("finite", ((SQUARE,),)), ("failed", ((SQUARE,),))]
+)
+def test_a_replay_has_a_chain_if_and_only_if_it_found_one(outcome, chains):
+    with pytest.raises(RecordError, match=f"if and only if it found one; got '{outcome}'"):
+        Replay(outcome, chains=chains)

@@ -1,5 +1,6 @@
 /** Which panels the timeline has for what a run recorded. Pure. */
-import { type Cell, findRow, statLabel } from "../cells";
+import { type Cell, findRow, finiteValue, statLabel } from "../cells";
+import { clipsAnything } from "../clipping";
 import type { Curve, HeatmapAnswer, SeriesAnswer } from "../protocol.gen";
 import type { Line, PanelModel } from "./lines";
 
@@ -12,7 +13,8 @@ export function runPanels(series: SeriesAnswer): ReadonlyArray<PanelModel> {
     const found = curve(name);
     return found !== undefined && hasData(found) ? [{ label, curve: found, colour }] : [];
   };
-  const ratio = line("clip_ratio", "", 0).filter(clipsAnything);
+  // Clipping that never was leaves a flat line at 1, and two norms that are one: neither tells anything.
+  const ratio = line("clip_ratio", "", 0).filter(({ curve: found }) => clipsAnything(found));
   const clippedNorm = ratio.length > 0 ? line("clipped_global_norm", "after", 0) : [];
   const norm = line("global_norm", clippedNorm.length > 0 ? "before" : "", 1);
   const panels = [
@@ -40,17 +42,13 @@ function hasData({ min, max, mean, kinds }: Curve): boolean {
   );
 }
 
-/** Clipping that never was leaves a flat line at 1, and two norms that are one: neither tells anything. */
-function clipsAnything({ curve }: Line): boolean {
-  return curve.kinds.some((bits) => bits !== 0) || curve.min.some((value) => value !== null && value !== 1);
-}
-
 /** Builds the panel of the selected row of the heatmap; `null` where the selection lies in none. */
 export function rowPanel(heatmap: HeatmapAnswer, cell: Cell | null): PanelModel | null {
   const index = findRow(heatmap.rows, cell);
   const row = heatmap.rows[index];
-  const [values, kinds] = [heatmap.values[index], heatmap.kinds[index]];
-  if (row === undefined || values === undefined || kinds === undefined) return null;
+  const kinds = heatmap.kinds[index];
+  if (row === undefined || kinds === undefined) return null;
+  const values = kinds.map((_, column) => finiteValue(heatmap, index, column));
   const kept: Pick<Curve, "min" | "max" | "mean"> =
     heatmap.keeps === "min" ? { min: values, max: [], mean: [] } : { min: [], max: values, mean: [] };
   const curve: Curve = { name: row.label, ...kept, kinds };

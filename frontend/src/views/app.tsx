@@ -1,7 +1,9 @@
+import type { AlertAnswer } from "../protocol.gen";
 import type { State } from "../state";
 import { Charts } from "./charts";
 import { Details } from "./details";
 import { Empty } from "./empty";
+import { ReplayView } from "./replay";
 import { Runs } from "./runs";
 import { VerdictView } from "./verdict";
 
@@ -39,13 +41,19 @@ function Body({ state }: { readonly state: State }) {
       <VerdictView verdict={verdict} />
       <Runs state={state} runs={runs} />
       <div class="charts-column">
+        {alert !== null && <ReplayView key={alertKey(alert)} alert={alert} />}
         {verdict.status === "empty" ? (
           <p class="note">This run has recorded nothing yet.</p>
         ) : (
           <Charts state={state} />
         )}
-        {alert !== null && <Details alert={alert} first={verdict.first} />}
+        {alert !== null && <Details key={alertKey(alert)} alert={alert} first={verdict.first} />}
       </div>
     </>
   );
+}
+
+/** What was opened in one alert's details is no concern of another's. */
+function alertKey({ run, step }: AlertAnswer): string {
+  return `${step} ${run}`;
 }

@@ -7,6 +7,7 @@ import { Panel } from "../charts/panel";
 import { rowPanel, runPanels } from "../charts/panels";
 import { Ruler } from "../charts/ruler";
 import { useWidth } from "../charts/width";
+import { isTelling } from "../clipping";
 import { formatStep } from "../format";
 import type { Palette } from "../palette";
 import type { HeatmapAnswer, SeriesAnswer } from "../protocol.gen";
@@ -93,7 +94,11 @@ function ChartBar({ state, series }: { readonly state: State; readonly series: S
       )}
       {series !== null && series.sessions.length > 1 && <Sessions state={state} series={series} />}
       <span class="spring" />
-      <button type="button" disabled={derived.cell.value === null} onClick={() => zoomToSelection(state)}>
+      <button
+        type="button"
+        disabled={derived.cell.value === null || range === null}
+        onClick={() => zoomToSelection(state)}
+      >
         Zoom to selection
       </button>
       <button type="button" disabled={choices.zoom.value === null} onClick={() => showAllSteps(state)}>
@@ -138,7 +143,7 @@ const GROUPINGS: ReadonlyArray<{ readonly value: Grouping; readonly label: strin
 const STATS = HEATMAP_STATS.map(({ stat, label }) => ({ value: stat, label }));
 
 function HeatmapBar({ state }: { readonly state: State }) {
-  const { choices } = state;
+  const { choices, derived } = state;
   return (
     <div class="bar">
       <h2>Heatmap</h2>
@@ -153,8 +158,8 @@ function HeatmapBar({ state }: { readonly state: State }) {
       />
       <Choice
         name="Statistic"
-        options={STATS}
-        value={choices.stat.value}
+        options={STATS.filter(({ value }) => isTelling(value, derived.clips.value))}
+        value={derived.stat.value}
         onChoose={(stat) => {
           choices.stat.value = stat;
         }}

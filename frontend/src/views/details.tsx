@@ -1,7 +1,8 @@
 import { useSignal } from "@preact/signals";
-import { countsText, sortFindings } from "../evidence";
+import { countsText, samplesText, sortFindings } from "../evidence";
 import { formatStep, NO_VALUE, ROLE_LABELS } from "../format";
 import type { AlertAnswer, FindingRow, Origin } from "../protocol.gen";
+import { ShowMore } from "./more";
 import { Name } from "./name";
 import { Norms } from "./norms";
 
@@ -55,15 +56,12 @@ function Findings({ findings }: { readonly findings: ReadonlyArray<FindingRow> }
         </table>
       </div>
       {shown.length < findings.length && (
-        <button
-          type="button"
-          class="more"
-          onClick={() => {
+        <ShowMore
+          label={`Show all ${formatStep(findings.length)}`}
+          onShow={() => {
             isWhole.value = true;
           }}
-        >
-          Show all {formatStep(findings.length)}
-        </button>
+        />
       )}
     </div>
   );
@@ -78,7 +76,7 @@ function Finding({ finding, hasSamples }: { readonly finding: FindingRow; readon
         <Name text={name} />
       </td>
       <td class="number">{countsText(counts)}</td>
-      {hasSamples && <td class="number samples">{samples.length === 0 ? NO_VALUE : samples.join(", ")}</td>}
+      {hasSamples && <td class="number samples">{samples.length === 0 ? NO_VALUE : samplesText(samples)}</td>}
     </tr>
   );
 }

@@ -1,8 +1,9 @@
 import { useSignal } from "@preact/signals";
-import { countedKinds, sortVariables } from "../evidence";
+import { countedKinds, isClipped, sortVariables } from "../evidence";
 import { formatStep, formatValue, plural } from "../format";
 import type { AlertAnswer, VariableRow } from "../protocol.gen";
 import { Choice } from "./choice";
+import { ShowMore } from "./more";
 import { Name } from "./name";
 
 type NormKey = "grad_norm" | "clipped_norm" | "weight_norm";
@@ -12,6 +13,8 @@ const NORMS: ReadonlyArray<{ readonly value: NormKey; readonly label: string }> 
   { value: "clipped_norm", label: "After clipping" },
   { value: "weight_norm", label: "Weight norm" },
 ];
+
+const UNCLIPPED_NORMS = NORMS.filter(({ value }) => value !== "clipped_norm");
 
 const LAST_STEPS = 6;
 /** As many of them as a narrow window has room for. */
@@ -32,7 +35,7 @@ export function Norms({ alert }: { readonly alert: AlertAnswer }) {
         <span class="spring" />
         <Choice
           name="Norm"
-          options={NORMS}
+          options={isClipped(alert) ? NORMS : UNCLIPPED_NORMS}
           value={norm.value}
           onChoose={(chosen) => {
             norm.value = chosen;
@@ -51,15 +54,12 @@ export function Norms({ alert }: { readonly alert: AlertAnswer }) {
         </table>
       </div>
       {shown.length < rows.length && (
-        <button
-          type="button"
-          class="more"
-          onClick={() => {
+        <ShowMore
+          label={`Show all ${formatStep(rows.length)} variables`}
+          onShow={() => {
             isWhole.value = true;
           }}
-        >
-          Show all {formatStep(rows.length)} variables
-        </button>
+        />
       )}
     </>
   );

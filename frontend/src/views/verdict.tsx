@@ -1,8 +1,10 @@
 import type { ComponentChildren } from "preact";
-import { formatStep, PHASE_LABELS, plural, visible } from "../format";
-import type { Cause, Link, Operation, Origin, Source, Verdict, Warning } from "../protocol.gen";
+import { formatStep, PHASE_LABELS, plural, shorten, visible } from "../format";
+import type { Cause, Operation, Origin, Verdict, Warning } from "../protocol.gen";
 import { STATUS_LABELS, STATUS_SHAPES } from "../runs";
+import { Batch } from "./batch";
 import { Name } from "./name";
+import { SourcePlace } from "./source";
 
 /** The answer for the run on show: what was first and where, why, and what to do. */
 export function VerdictView({ verdict }: { readonly verdict: Verdict }) {
@@ -22,8 +24,8 @@ export function VerdictView({ verdict }: { readonly verdict: Verdict }) {
         {visible(verdict.text)}
       </h1>
       {verdict.first !== null && <OriginFacts first={verdict.first} />}
-      {verdict.chain.length > 0 && <Chain links={verdict.chain} />}
-      <Causes causes={verdict.causes} />
+      <Notes notes={verdict.notes} />
+      {verdict.status === "nonfinite" && <Causes causes={verdict.causes} />}
       <Warnings warnings={verdict.warnings} />
       <Problems problems={verdict.problems} />
     </section>
@@ -40,19 +42,24 @@ function OriginFacts({ first }: { readonly first: Origin }) {
           <Name text={first.layer} />
         </Fact>
       )}
-      {first.op !== null && <Fact label="Operation">{operationText(first.op)}</Fact>}
-      {first.source !== null && (
-        <Fact label="Source">
-          <SourceLine source={first.source} />
+      {first.op !== null && (
+        <Fact label="Operation">
+          <OperationName op={first.op} />
         </Fact>
       )}
-      <Fact label="Evidence">
-        {first.evidence === "replay" ? "replay of the step" : "recorded norms and counts"}
-      </Fact>
+      {first.source !== null && (
+        <Fact label="Source">
+          <SourcePlace source={first.source} />
+          <code class="source-text" dir="ltr">
+            {shorten(visible(first.source.text.trim()), 200)}
+          </code>
+        </Fact>
+      )}
+      <Fact label="Evidence">{first.evidence === "replay" ? "seen in a replay" : "from the records"}</Fact>
       {placeText(first) !== "" && <Fact label="Where">{placeText(first)}</Fact>}
       {first.batch !== null && (
-        <Fact label="Saved batch">
-          <code>{visible(first.batch)}</code>
+        <Fact label="Saved batch, from within the log directory">
+          <Batch path={first.batch} />
         </Fact>
       )}
     </dl>
@@ -68,15 +75,15 @@ function Fact({ label, children }: { readonly label: string; readonly children: 
   );
 }
 
-function operationText({ type, name }: Operation): string {
-  return visible(type === name ? type : `${type} (${name})`);
-}
-
-function SourceLine({ source }: { readonly source: Source }) {
+function OperationName({ op: { type, name } }: { readonly op: Operation }) {
   return (
     <>
-      <code>{visible(`${source.file}:${source.line}`)}</code> in {visible(source.function)}
-      <code class="source-text">{visible(source.text.trim())}</code>
+      <Name text={type} />
+      {name !== type && (
+        <span class="muted">
+          <Name text={name} />
+        </span>
+      )}
     </>
   );
 }
@@ -90,24 +97,28 @@ function placeText({ replica, worker, microbatch }: Origin): string {
   return parts.flatMap(([label, index]) => (index === null ? [] : [`${label} ${index}`])).join(", ");
 }
 
-function Chain({ links }: { readonly links: ReadonlyArray<Link> }) {
+/** What the replay has to say besides the origin. */
+function Notes({ notes }: { readonly notes: ReadonlyArray<string> }) {
+  if (notes.length === 0) return null;
   return (
-    <details class="chain">
-      <summary>How it spread: {plural(links.length, "operation")}</summary>
-      <ol>
-        {links.map((link, index) => (
-          <li key={index}>
-            {operationText(link.op)} <span class="muted">{PHASE_LABELS[link.phase]}</span>{" "}
-            {link.source !== null && <SourceLine source={link.source} />}
-          </li>
-        ))}
-      </ol>
-    </details>
+    <ul class="notes" data-testid="notes">
+      {notes.map((note, index) => (
+        <li key={index}>
+          <p>{visible(note)}</p>
+        </li>
+      ))}
+    </ul>
   );
 }
 
 function Causes({ causes }: { readonly causes: ReadonlyArray<Cause> }) {
-  if (causes.length === 0) return null;
+  if (causes.length === 0) {
+    return (
+      <p class="causes-none muted">
+        No likely cause was found: what was seen of this step fits none of the known ones.
+      </p>
+    );
+  }
   return (
     <ul class="causes">
       {causes.map((cause) => (

@@ -98,6 +98,19 @@ describe("rowPanel", () => {
     expect(panel?.lines[0]?.curve.max).toEqual([0, null, 1000]);
   });
 
+  it("has a gap where the number is only what a non-finite variable left of its layer", () => {
+    const drawn = (values: number[], last_step: number[]) => {
+      const answer = { ...HEATMAP, last_step, values: [[], values] };
+      return rowPanel(answer, { step: 5, layer: "l3_1", variable: null })?.lines[0]?.curve;
+    };
+    const single = [99, 199, 200];
+    expect(drawn([0, 1, 0], single)?.max).toEqual([0, 1, null]);
+    expect(drawn([0, 1, 0.5], single)?.max).toEqual([0, 1, null]);
+    expect(drawn([0, 1, 0], [99, 199, 411])?.max).toEqual([0, 1, null]);
+    expect(drawn([0, 1, 900], [99, 199, 411])?.max).toEqual([0, 1, 900]);
+    expect(drawn([0, 1, 0], single)?.kinds).toEqual([0, 0, 3]);
+  });
+
   it("has nothing to draw for a selection outside of it", () => {
     expect(rowPanel(HEATMAP, { step: 5, layer: "loss", variable: null })).toBeNull();
   });

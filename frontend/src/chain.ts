@@ -1,0 +1,113 @@
+/** The chain that a replay found, as people read it: what is named, and which of many hops are shown. Pure. */
+import { formatStep, shorten, visible } from "./format";
+import type { Counts, Link, Operand, Source } from "./protocol.gen";
+
+/** What stands at a hop: an operation, or where none was at work, what brought the value along. */
+export interface Place {
+  /** What it is, where its name does not say so. */
+  readonly label: string;
+  readonly name: string;
+  /** The operation's own name in the graph, where it says more than its type. */
+  readonly detail: string;
+}
+
+export function placeOf({ op, phase, tensor, variable }: Link): Place {
+  if (op !== null) return { label: "", name: op.type, detail: op.name === op.type ? "" : op.name };
+  if (variable !== null) return { label: "Variable", name: variable, detail: "" };
+  if (tensor !== null) return { label: "Argument", name: tensor, detail: "" };
+  return { label: phase === "input" ? "The batch" : "Not known", name: "", detail: "" };
+}
+
+/** The hops of a long chain that are shown unasked: its beginning, and what it ends in. */
+export interface Folded<T> {
+  readonly head: ReadonlyArray<T>;
+  readonly hidden: ReadonlyArray<T>;
+  readonly tail: ReadonlyArray<T>;
+}
+
+const HEAD = 5;
+const TAIL = 2;
+
+/** Folds the middle of a list. A single entry is not worth a button. */
+export function folded<T>(entries: ReadonlyArray<T>): Folded<T> {
+  if (entries.length <= HEAD + TAIL + 1) return { head: entries, hidden: [], tail: [] };
+  return {
+    head: entries.slice(0, HEAD),
+    hidden: entries.slice(HEAD, -TAIL),
+    tail: entries.slice(-TAIL),
+  };
+}
+
+export interface ExcerptLine {
+  readonly number: number;
+  readonly text: string;
+  readonly isMeant: boolean;
+}
+
+const INDENT = 4;
+const LONGEST_LINE = 300;
+
+/** The lines around a source line, numbered, without the indent that all of them share. */
+export function excerpt(source: Source): ReadonlyArray<ExcerptLine> {
+  const meant = " ".repeat(indentOfMeant(source)) + source.text.trim();
+  const lines = [...source.before, meant, ...source.after].map(expanded);
+  const shared = Math.min(...lines.filter((line) => line.trim() !== "").map(indentOf));
+  const first = source.line - source.before.length;
+  return lines.map((line, index) => ({
+    number: first + index,
+    text: shorten(visible(line.slice(shared).trimEnd()), LONGEST_LINE),
+    isMeant: index === source.before.length,
+  }));
+}
+
+function expanded(line: string): string {
+  return line.replace(/\t/g, " ".repeat(INDENT));
+}
+
+function indentOf(line: string): number {
+  const whole = expanded(line);
+  return whole.length - whole.trimStart().length;
+}
+
+/** The line is sent without its indent: its neighbours tell it, a line that opens a block by one level. */
+function indentOfMeant({ before, text, after }: Source): number {
+  const isCode = (line: string): boolean => line.trim() !== "";
+  const above = [...before].reverse().find(isCode);
+  const below = after.find(isCode);
+  const opens = text.trimEnd().endsWith(":");
+  if (below !== undefined && (above === undefined || opens))
+    return Math.max(0, indentOf(below) - (opens ? INDENT : 0));
+  if (above === undefined) return 0;
+  return indentOf(above) + (above.trimEnd().endsWith(":") ? INDENT : 0);
+}
+
+const LONGEST_FILE = 60;
+
+/** Where a line stands: of a long path the end tells the file. */
+export function sourcePlace({ file, line }: Source): string {
+  const shown = visible(file);
+  const end = shown.length <= LONGEST_FILE ? shown : `…${shown.slice(1 - LONGEST_FILE)}`;
+  return `${end}:${line}`;
+}
+
+/** The function that a line stands in; nothing of a script's own lines, which stand in none. */
+export function sourceFunction(source: Source): string {
+  return source.function === "<module>" ? "" : visible(source.function);
+}
+
+const LONGEST_TYPE = 40;
+
+/** An operand's type: dtype and shape. */
+export function operandType({ dtype, shape }: Operand): string {
+  const size = shape.length === 0 ? "scalar" : `[${shape.join(", ")}]`;
+  return `${shorten(visible(dtype), LONGEST_TYPE)} ${shorten(size, LONGEST_TYPE)}`;
+}
+
+/** Says how many elements of an operand are 0: "all" is what matters where all are. */
+export function zerosText({ zeros, counts }: Operand): string {
+  return zeros > 1 && zeros === counts.size ? `all ${formatStep(zeros)}` : formatStep(zeros);
+}
+
+export function isAllFinite({ nan, pos_inf, neg_inf }: Counts): boolean {
+  return nan + pos_inf + neg_inf === 0;
+}

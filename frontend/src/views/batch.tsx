@@ -1,0 +1,24 @@
+import { useSignal } from "@preact/signals";
+import { useRef } from "preact/hooks";
+import { copyText } from "../clipboard";
+import { pythonString } from "../format";
+
+/** How to load the batch of a bad step. The page never reads the file itself. */
+export function Batch({ path }: { readonly path: string }) {
+  const code = useRef<HTMLElement>(null);
+  const said = useSignal("Copy");
+  const copy = async (): Promise<void> => {
+    if (code.current === null) return;
+    said.value = (await copyText(code.current)) ? "Copied" : "Selected: copy it with the keyboard";
+  };
+  return (
+    <span class="batch">
+      <code ref={code} class="batch-code" dir="ltr" data-testid="batch">
+        tb_nanwatch.load_batch({pythonString(path)})
+      </code>
+      <button type="button" aria-live="polite" onClick={() => void copy()}>
+        {said.value}
+      </button>
+    </span>
+  );
+}

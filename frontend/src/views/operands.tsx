@@ -1,0 +1,63 @@
+import { useSignal } from "@preact/signals";
+import { isAllFinite, operandType, zerosText } from "../chain";
+import { nonfiniteText } from "../evidence";
+import { formatStep, formatValue } from "../format";
+import type { Operand } from "../protocol.gen";
+import { ShowMore } from "./more";
+import { Name } from "./name";
+
+const FIRST_OPERANDS = 6;
+
+/** What an operation was given. */
+export function Operands({ operands }: { readonly operands: ReadonlyArray<Operand> }) {
+  const isWhole = useSignal(false);
+  const shown = isWhole.value ? operands : operands.slice(0, FIRST_OPERANDS);
+  return (
+    <div>
+      <div class="table-scroll">
+        <table class="grid operands" data-testid="operands">
+          <thead>
+            <tr>
+              <th scope="col">Input</th>
+              <th scope="col">Type</th>
+              <th scope="col">Min</th>
+              <th scope="col">Max</th>
+              <th scope="col">Zeros</th>
+              <th scope="col">NaN, Inf</th>
+            </tr>
+          </thead>
+          <tbody>
+            {shown.map((operand, index) => (
+              <OperandRow key={index} operand={operand} />
+            ))}
+          </tbody>
+        </table>
+      </div>
+      {shown.length < operands.length && (
+        <ShowMore
+          label={`Show all ${formatStep(operands.length)} inputs`}
+          onShow={() => {
+            isWhole.value = true;
+          }}
+        />
+      )}
+    </div>
+  );
+}
+
+function OperandRow({ operand }: { readonly operand: Operand }) {
+  return (
+    <tr>
+      <th scope="row">
+        <Name text={operand.name} />
+      </th>
+      <td class="number">{operandType(operand)}</td>
+      <td class="number">{formatValue(operand.min)}</td>
+      <td class="number">{formatValue(operand.max)}</td>
+      <td class="number">{zerosText(operand)}</td>
+      <td class={isAllFinite(operand.counts) ? "number muted" : "number bad"}>
+        {nonfiniteText(operand.counts)}
+      </td>
+    </tr>
+  );
+}

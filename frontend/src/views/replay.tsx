@@ -1,0 +1,124 @@
+import { useSignal } from "@preact/signals";
+import { folded, placeOf, sourcePlace } from "../chain";
+import { formatNumber, formatStep, KIND_LABELS, plural, shorten, visible } from "../format";
+import type { AlertAnswer, Link, Replay } from "../protocol.gen";
+import { Hop } from "./hop";
+import { ShowMore } from "./more";
+import { Name } from "./name";
+
+type Links = ReadonlyArray<Link>;
+
+/** What running the bad step again brought: the origin, and the way from there to what went bad. */
+export function ReplayView({ alert }: { readonly alert: AlertAnswer }) {
+  const { replay } = alert;
+  if (replay === null) return null;
+  const [chain, ...others] = replay.chains;
+  return (
+    <section class="replay" aria-label="Replay of the bad step" data-testid="replay">
+      <div class="bar">
+        <h2>{chain === undefined ? "Replay" : chainTitle(chain)}</h2>
+        <span class="muted">{outcomeText(replay, alert.step)}</span>
+      </div>
+      {chain !== undefined && <Chain links={chain} isOriginOpen={true} />}
+      {others.length > 0 && <Others chains={others} />}
+      {replay.dump !== null && (
+        <p class="dump muted">
+          What TensorFlow's debugger wrote was kept, relative to the run's directory:{" "}
+          <code dir="ltr">{shorten(visible(replay.dump))}</code>
+        </p>
+      )}
+    </section>
+  );
+}
+
+function chainTitle(links: Links): string {
+  return links.length === 1 ? "The origin" : "From the origin to what went bad";
+}
+
+function outcomeText({ outcome, seconds }: Replay, step: number): string {
+  const took = seconds > 0 ? ` (${formatNumber(seconds, 2)} s)` : "";
+  const again = `step ${formatStep(step)}, run again with every operation looked at${took}`;
+  if (outcome === "found") return again;
+  if (outcome === "finite") return `${again}: this time everything in it was finite`;
+  return `step ${formatStep(step)} could not be run again, or not to its end${took}`;
+}
+
+/** A chain, its origin first. The middle of a long one is folded. */
+function Chain({ links, isOriginOpen }: { readonly links: Links; readonly isOriginOpen: boolean }) {
+  const isWhole = useSignal(false);
+  const { head, hidden, tail } = folded(links);
+  const hops = (part: Links, from: number) =>
+    part.map((link, index) => (
+      <Hop
+        key={from + index}
+        link={link}
+        number={from + index + 1}
+        isOpen={isOriginOpen && from + index === 0}
+      />
+    ));
+  return (
+    <ol class="chain" data-testid="chain">
+      {hops(head, 0)}
+      {hidden.length > 0 && !isWhole.value && (
+        <li class="chain-fold">
+          <ShowMore
+            label={`${formatStep(hidden.length)} more`}
+            onShow={() => {
+              isWhole.value = true;
+            }}
+          />
+        </li>
+      )}
+      {isWhole.value && hops(hidden, head.length)}
+      {hops(tail, head.length + hidden.length)}
+    </ol>
+  );
+}
+
+const FIRST_OTHERS = 4;
+
+/** Values that went bad in the same step by themselves. */
+function Others({ chains }: { readonly chains: ReadonlyArray<Links> }) {
+  const isWhole = useSignal(false);
+  const shown = isWhole.value ? chains : chains.slice(0, FIRST_OTHERS);
+  return (
+    <div class="others">
+      <h3>{plural(chains.length, "further origin")} in the same step</h3>
+      {shown.map((links, index) => (
+        <details class="other" key={index} data-testid="other-chain">
+          <summary>
+            <OtherHead links={links} />
+          </summary>
+          <Chain links={links} isOriginOpen={true} />
+        </details>
+      ))}
+      {shown.length < chains.length && (
+        <ShowMore
+          label={`Show all ${formatStep(chains.length)}`}
+          onShow={() => {
+            isWhole.value = true;
+          }}
+        />
+      )}
+    </div>
+  );
+}
+
+function OtherHead({ links }: { readonly links: Links }) {
+  const origin = links[0];
+  if (origin === undefined) return null;
+  const { label, name } = placeOf(origin);
+  return (
+    <span class="other-head">
+      <span class="hop-kind">{KIND_LABELS[origin.kind]}</span>
+      {label !== "" && <span class="muted">{label}</span>}
+      <Name text={name} />
+      {origin.source !== null && (
+        <code class="hop-source" dir="ltr">
+          {sourcePlace(origin.source)}
+        </code>
+      )}
+      <span class="muted">{plural(links.length, "hop")}</span>
+    </span>
+  );
+}

@@ -1,0 +1,41 @@
+"""What the replay of a bad step has to say besides where the origin is; a sentence each."""
+
+from __future__ import annotations
+
+import math
+from typing import Final
+
+from tb_nanwatch.diagnosis.origin import First
+from tb_nanwatch.schema.records import PHASES, Phase
+
+_FINITE: Final = "The step came out finite when it was run again, so what was recorded is all that is known of it."
+_FAILED: Final = "The step could not be run again, so what was recorded is all that is known of it."
+_UP_TO_THE_LOSS: Final = frozenset(PHASES[: PHASES.index("loss") + 1])
+_WHERE: Final[dict[Phase, str]] = {"input": "in the batch", "weights": "in a variable", "loss": "in the loss"}
+
+
+def notes_on(first: First) -> tuple[str, ...]:
+    """Return what there is to say about the replay of the first bad step; nothing where there was none."""
+    replay = first.replay
+    if replay is None:
+        return ()
+    match replay.outcome:
+        case "found":
+            return (*_hidden_from_the_loss(first), *replay.notes)
+        case "finite":
+            return (_FINITE, *replay.notes)
+        case "failed":
+            return replay.notes or (_FAILED,)
+
+
+def _hidden_from_the_loss(first: First) -> tuple[str, ...]:
+    """Say so where the replay saw before the loss what the step itself kept from the loss."""
+    link, loss_was_finite = first.chains[0][0], math.isfinite(first.at_bad_step("loss"))
+    if link.phase not in _UP_TO_THE_LOSS or first.recorded.phase in _UP_TO_THE_LOSS or not loss_was_finite:
+        return ()
+    where = _WHERE.get(link.phase, "in the forward pass")
+    note = (
+        f"The replay saw it {where} already, while the step's own loss was finite: something on the way kept it from "
+        "the loss, such as a relu or max pooling that swallows NaN, a tf.where, or operations that TensorFlow fused."
+    )
+    return (note,)

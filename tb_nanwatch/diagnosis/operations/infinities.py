@@ -1,0 +1,137 @@
+"""Operations that are given Inf on purpose, or make it of nothing: masks, constants, empty tensors, labels."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from tb_nanwatch.diagnosis.operations.ranges import infinite, number, share
+from tb_nanwatch.diagnosis.operations.rule import Rule, type_of
+from tb_nanwatch.schema.records import Kind, Link, Operand
+
+_KINDS: Final[dict[Kind, str]] = {"nan": "NaN", "pos_inf": "+Inf", "neg_inf": "-Inf"}
+_MASK: Final = "a large finite number, such as -1e9 (in float16 -1e4), instead of -Inf"
+_ZERO_FIX: Final = (
+    "Choose with tf.where instead of multiplying by a mask of 0 and 1, or multiply with tf.math.multiply_no_nan."
+)
+_WHERE_FIX: Final = (
+    "tf.where multiplies the slope of the branch that it does not take by 0: make that branch's input safe as well, "
+    "tf.where(ok, f(tf.where(ok, x, 1.0)), 0.0)."
+)
+
+
+def _zero_times_inf(link: Link) -> str | None:
+    match link.inputs:
+        case (a, b, *_) if link.kind == "nan" and not a.counts.nan + b.counts.nan:
+            for one, other in ((a, b), (b, a)):
+                if infinite(one) and other.zeros:
+                    held = f"one factor holds Inf ({share(infinite(one), one)})"
+                    return f"{type_of(link)} of 0 and Inf is NaN: {held}, the other 0 ({share(other.zeros, other)})."
+    return None
+
+
+def _zero_times_inf_fix(link: Link) -> str:
+    return _WHERE_FIX if link.phase == "backward" else _ZERO_FIX
+
+
+def _inf_minus_inf(link: Link) -> str | None:
+    if link.kind != "nan" or any(operand.counts.nan for operand in link.inputs):
+        return None
+    signs = [_signs(operand) for operand in link.inputs]
+    if type_of(link) == "Sub":
+        signs[1:] = [(down, up) for up, down in signs[1:]]
+    up, down = (sum(counts) for counts in zip(*signs, strict=True)) if signs else (0, 0)
+    if not up or not down:
+        return None
+    return f"{type_of(link)} takes Inf from Inf: what it was given holds Inf already ({up + down:,} elements)."
+
+
+def _signs(operand: Operand) -> tuple[int, int]:
+    return operand.counts.pos_inf, operand.counts.neg_inf
+
+
+def _masked_softmax(link: Link) -> str | None:
+    match link.inputs:
+        case (x, *_) if x.counts.neg_inf and link.kind == "nan" and not x.counts.nan + x.counts.pos_inf:
+            held = f"{type_of(link)} of logits that hold -Inf ({share(x.counts.neg_inf, x)})"
+            return f"{held}: where a whole row is -Inf, it is 0/0."
+        case (x, *_) if x.counts.pos_inf and not x.counts.nan:
+            return f"{type_of(link)} of logits that hold +Inf ({share(x.counts.pos_inf, x)})."
+    return None
+
+
+def _entropy_of_mask(link: Link) -> str | None:
+    match link.inputs:
+        case (x, *_) if infinite(x) and not x.counts.nan:
+            held = f"{type_of(link)} of logits that hold Inf ({share(infinite(x), x)})"
+            return f"{held}: a class of probability 0 has an infinite loss, or with a label of 0 none that is a number."
+    return None
+
+
+def _label_range(link: Link) -> str | None:
+    match link.inputs:
+        case (logits, labels, *_) if logits.shape and labels.min is not None and labels.max is not None:
+            classes = logits.shape[-1]
+            if labels.min < 0 or labels.max >= classes:
+                reach = f"from {number(labels.min)} to {number(labels.max)}"
+                return f"Labels reach {reach}, and there are {classes:,} classes: from 0 to {classes - 1:,}."
+    return None
+
+
+def _constant(link: Link) -> str | None:
+    return f"A constant of the program is {_KINDS[link.kind]}."
+
+
+def _empty(link: Link) -> str | None:
+    match link.inputs:
+        case (x, *_) if x.counts.size == 0:
+            return f"{type_of(link)} of an empty tensor, of shape {list(x.shape)}."
+    return None
+
+
+def _no_alignment(link: Link) -> str | None:
+    if link.kind != "pos_inf" or not link.inputs or any(operand.counts.nonfinite for operand in link.inputs):
+        return None
+    return "Labels do not fit their input: they are more, counting a blank between equal ones, than it has frames."
+
+
+RULES: Final = (
+    Rule("zero-times-inf", frozenset({"Mul", "MatMul", "BatchMatMulV2"}), _zero_times_inf, _zero_times_inf_fix),
+    Rule(
+        "inf-minus-inf",
+        frozenset({"Sub", "Add", "AddV2", "AddN", "BiasAdd", "Sum", "Mean", "Cumsum"}),
+        _inf_minus_inf,
+        f"Keep Inf out of sums: mask with {_MASK}.",
+    ),
+    Rule(
+        "masked-softmax",
+        frozenset({"Softmax", "LogSoftmax"}),
+        _masked_softmax,
+        f"Mask with {_MASK}, or see to it that something is left of every row.",
+    ),
+    Rule("label-range", frozenset({"SparseSoftmaxCrossEntropyWithLogits"}), _label_range, "Check the labels."),
+    Rule(
+        "infinite-logits",
+        frozenset({"SoftmaxCrossEntropyWithLogits", "SparseSoftmaxCrossEntropyWithLogits"}),
+        _entropy_of_mask,
+        f"Mask with {_MASK}.",
+    ),
+    Rule(
+        "constant",
+        frozenset({"Const"}),
+        _constant,
+        f"Put a finite number in its place; for a mask {_MASK}.",
+    ),
+    Rule(
+        "empty-tensor",
+        frozenset({"Mean", "Max", "Min"}),
+        _empty,
+        "See to it that something is left to reduce, where a mask or a filter may leave nothing: divide a sum by "
+        "tf.maximum(count, 1), or leave such a batch out.",
+    ),
+    Rule(
+        "ctc-no-alignment",
+        frozenset({"CTCLoss", "CTCLossV2"}),
+        _no_alignment,
+        "Leave out samples whose labels are longer than their input, or give the model more frames.",
+    ),
+)

@@ -1,0 +1,148 @@
+"""Operations whose result can be out of its dtype's range although all that they were given is in it.
+
+For each there is a bound: no result is larger in magnitude. Where the bound itself is within the range, an overflow is
+not what happened, and nothing is said.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from tb_nanwatch.diagnosis.operations.ranges import largest, magnitude, number, reach
+from tb_nanwatch.diagnosis.operations.rule import Rule, type_of
+from tb_nanwatch.schema.records import Link, Operand
+
+Given = Sequence[Operand]
+Bound = Callable[[Given], float]
+
+_HALF_BACKWARD: Final = (
+    "Lower the loss scale, or use a dynamic one (keras.mixed_precision.LossScaleOptimizer), which lowers itself when a "
+    "gradient leaves the range of float16, or use bfloat16, whose range is that of float32."
+)
+_HALF: Final = "Compute this in float32 (tf.cast before it), or use bfloat16, whose range is that of float32."
+_CAST: Final = (
+    "Cast after the values were brought into the range: scale or clip them in the wider dtype first, or use bfloat16, "
+    "whose range is that of float32."
+)
+_CLIP: Final = (
+    "Divide the gradients by their largest element before their norm is taken, or clip by value first; then ask why "
+    "they are so large."
+)
+_LARGE: Final = (
+    "Find out why the values are so large: lower the learning rate, clip the gradients by their global norm, "
+)
+_SQUARE: Final = f"{_LARGE}or take a loss that grows more slowly than a square (tf.keras.losses.Huber)."
+_OTHER: Final = f"{_LARGE}or normalise what goes into this operation."
+
+
+def _overflow(link: Link) -> str | None:
+    given = [operand for operand in link.inputs if operand.dtype not in _WHOLE_NUMBERS]
+    if not given or any(operand.counts.nonfinite for operand in given):
+        return None
+    dtype = given[0].dtype
+    if not BOUNDS[type_of(link)](given) > largest(dtype):
+        return None
+    what = " and ".join(magnitude(operand) for operand in given[:2])
+    return f"{type_of(link)} of {what} leaves the range of {dtype} (up to {number(largest(dtype))})."
+
+
+def _fix(link: Link) -> str:
+    if any(operand.dtype == "float16" for operand in link.inputs):
+        return _HALF_BACKWARD if link.phase == "backward" else _HALF
+    if link.phase == "clip":
+        return _CLIP
+    is_square = type_of(link) in SQUARES and link.phase in {"forward", "loss"}
+    return _SQUARE if is_square else _OTHER
+
+
+def _size(given: Given) -> int:
+    return max(operand.counts.size for operand in given)
+
+
+def _square(given: Given) -> float:
+    largest_sum = sum(map(reach, given))
+    return largest_sum * largest_sum
+
+
+def _sum_of_squares(given: Given) -> float:
+    return _square(given[:1]) * given[0].counts.size
+
+
+def _product(given: Given) -> float:
+    return math.prod(map(reach, given))
+
+
+def _contraction(given: Given) -> float:
+    return _product(given[:2]) * _size(given[:2])
+
+
+def _sum(given: Given) -> float:
+    return sum(map(reach, given))
+
+
+def _reduction(given: Given) -> float:
+    return reach(given[0]) * given[0].counts.size
+
+
+def _long_product(given: Given) -> float:
+    return math.inf if reach(given[0]) > 1 and given[0].counts.size > 1 else reach(given[0])
+
+
+_WHOLE_NUMBERS: Final = frozenset({"int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "bool"})
+SQUARES: Final[dict[str, Bound]] = {
+    "Square": _square,
+    "SquaredDifference": _square,
+    "L2Loss": _sum_of_squares,
+    "EuclideanNorm": _sum_of_squares,
+}
+PRODUCTS: Final[dict[str, Bound]] = {
+    **dict.fromkeys(["Mul", "MulNoNan"], _product),
+    **dict.fromkeys(["Prod", "Cumprod"], _long_product),
+    **dict.fromkeys(["MatMul", "BatchMatMul", "BatchMatMulV2", "BatchMatMulV3", "Einsum"], _contraction),
+    **dict.fromkeys(["Conv2D", "Conv2DBackpropInput", "Conv2DBackpropFilter"], _contraction),
+    **dict.fromkeys(["Conv3D", "Conv3DBackpropInputV2", "Conv3DBackpropFilterV2"], _contraction),
+    "DepthwiseConv2dNative": _contraction,
+    "DepthwiseConv2dNativeBackpropInput": _contraction,
+    "DepthwiseConv2dNativeBackpropFilter": _contraction,
+}
+SUMS: Final[dict[str, Bound]] = {
+    **dict.fromkeys(["Add", "AddV2", "AddN", "AccumulateNV2", "Sub", "BiasAdd"], _sum),
+    **dict.fromkeys(["Sum", "Mean", "Cumsum", "BiasAddGrad", "AvgPool"], _reduction),
+    **dict.fromkeys(["SegmentSum", "UnsortedSegmentSum", "SegmentMean", "SparseSegmentSum"], _reduction),
+}
+BOUNDS: Final[dict[str, Bound]] = SQUARES | PRODUCTS | SUMS
+
+
+def _narrowing(link: Link) -> str | None:
+    match link.inputs:
+        case (x, *_) if x.dtype in {"float32", "float64"} and not x.counts.nonfinite:
+            narrower = [dtype for dtype in ("float32", "float16") if largest(dtype) < reach(x)]
+            if narrower:
+                limit = number(largest(narrower[0]))
+                return f"Cast of {magnitude(x)} to {narrower[0]}, whose range ends at {limit}."
+    return None
+
+
+def _normalisation(link: Link) -> str | None:
+    match link.inputs:
+        case (x, *_) if reach(x) * reach(x) > largest("float32"):
+            return f"The variance of {magnitude(x)} leaves the range of float32 (up to {number(largest('float32'))})."
+        case (_, _, _, _, variance, *_) if variance.min is not None and variance.min < 0:
+            return f"The variance that {type_of(link)} was given is negative: its minimum is {number(variance.min)}."
+    return None
+
+
+RULES: Final = (
+    Rule("square-overflow", frozenset(SQUARES), _overflow, _fix),
+    Rule("product-overflow", frozenset(PRODUCTS), _overflow, _fix),
+    Rule("sum-overflow", frozenset(SUMS), _overflow, _fix),
+    Rule("cast-overflow", frozenset({"Cast"}), _narrowing, _CAST),
+    Rule(
+        "batch-norm-overflow",
+        frozenset({"FusedBatchNorm", "FusedBatchNormV2", "FusedBatchNormV3"}),
+        _normalisation,
+        f"{_LARGE}or normalise earlier; and look at what sets the moving variance.",
+    ),
+)

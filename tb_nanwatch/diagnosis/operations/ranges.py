@@ -1,0 +1,72 @@
+"""The ranges of dtypes, and what an operation was given, in words."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from tb_nanwatch.schema.records import Operand
+
+_LARGEST: Final = {"float16": 65504.0, "float64": 1.7976931348623157e308, "complex128": 1.7976931348623157e308}
+_LARGEST_OTHER: Final = 3.4028234663852886e38
+SMALLEST_NORMAL: Final = 1.1754943508222875e-38
+"""Of float32: what is smaller, many kernels take for 0."""
+
+
+def largest(dtype: str) -> float:
+    """Return the largest finite number of a floating dtype; bfloat16's is close to float32's and is taken for it.
+
+    Example:
+        >>> largest("float16")
+        65504.0
+    """
+    return _LARGEST.get(dtype, _LARGEST_OTHER)
+
+
+def reach(operand: Operand) -> float:
+    """Return the largest magnitude of the finite elements; 0 where there are none."""
+    return max(abs(operand.min or 0.0), abs(operand.max or 0.0))
+
+
+def nearest_to_zero(operand: Operand) -> float:
+    """Return the smallest magnitude of the elements if they are all of one sign; 0 where nobody knows."""
+    if operand.min is None or operand.max is None or operand.min <= 0 <= operand.max:
+        return 0.0
+    return min(abs(operand.min), abs(operand.max))
+
+
+def infinite(operand: Operand) -> int:
+    """Return how many elements are Inf, of either sign."""
+    return operand.counts.pos_inf + operand.counts.neg_inf
+
+
+def number(value: float) -> str:
+    """Spell a number for a sentence: three digits.
+
+    Example:
+        >>> number(2.5e19), number(0.0)
+        ('2.5e+19', '0')
+    """
+    return f"{value:.3g}"
+
+
+def share(count: int, operand: Operand) -> str:
+    """Say how many elements of an operand are meant.
+
+    Example:
+        >>> from tb_nanwatch.schema.records import Counts
+        >>> share(2, Operand("x", "float32", (640,), Counts(640, 0, 0, 0), 0.0, 1.0, 2))
+        '2 of 640 elements'
+    """
+    return f"{count:,} of {operand.counts.size:,} element{'' if operand.counts.size == 1 else 's'}"
+
+
+def zeros(operand: Operand) -> str:
+    """Say how many elements are 0, in brackets; nothing where none is."""
+    if not operand.zeros:
+        return ""
+    return f" ({share(operand.zeros, operand)} {'is' if operand.zeros == 1 else 'are'} 0)"
+
+
+def magnitude(operand: Operand) -> str:
+    """Say how large the elements are."""
+    return f"values up to {number(reach(operand))}"

@@ -1,0 +1,84 @@
+"""The optimizers' own fused operations: a learning rate or an epsilon that cannot be."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from tb_nanwatch.diagnosis.operations.ranges import largest, magnitude, number, reach
+from tb_nanwatch.diagnosis.operations.rule import Rule, type_of
+from tb_nanwatch.schema.records import Link, Operand
+
+# Handles of variables, which come first, are no numbers: places are counted from the end.
+_LEARNING_RATE: Final = {
+    "ResourceApplyGradientDescent": -2,
+    "ResourceApplyMomentum": -3,
+    "ResourceApplyKerasMomentum": -3,
+    "ResourceApplyAdagrad": -2,
+    "ResourceApplyAdagradV2": -3,
+    "ResourceApplyAdam": -5,
+    "ResourceApplyAdaMax": -5,
+    "ResourceApplyRMSProp": -5,
+    "ResourceApplyCenteredRMSProp": -5,
+}
+_PLAIN: Final = {
+    "ResourceApplyGradientDescent": -1,
+    "ResourceApplyMomentum": -2,
+    "ResourceApplyKerasMomentum": -2,
+}
+"""The gradient's place, where the learning rate is all that it is multiplied by."""
+_EPSILON: Final = {
+    "ResourceApplyAdagradV2": -2,
+    "ResourceApplyAdam": -2,
+    "ResourceApplyAdaMax": -2,
+    "ResourceApplyRMSProp": -2,
+    "ResourceApplyCenteredRMSProp": -2,
+}
+
+
+def _learning_rate(link: Link) -> str | None:
+    rate = _at(link, _LEARNING_RATE)
+    if rate is None or not rate.counts.nonfinite:
+        return None
+    return f"The learning rate that {type_of(link)} was given is not finite."
+
+
+def _epsilon(link: Link) -> str | None:
+    epsilon = _at(link, _EPSILON)
+    if epsilon is None or not epsilon.zeros:
+        return None
+    return f"The epsilon that {type_of(link)} was given is 0 in {epsilon.dtype}, so it divides by a root that may be 0."
+
+
+def _step_out_of_range(link: Link) -> str | None:
+    rate, gradient = _at(link, _LEARNING_RATE), _at(link, _PLAIN)
+    if rate is None or gradient is None or reach(rate) * reach(gradient) <= largest(rate.dtype):
+        return None
+    times = f"A learning rate of {number(reach(rate))} times gradients with {magnitude(gradient)}"
+    return f"{times} leaves the range of {rate.dtype}."
+
+
+def _at(link: Link, places: dict[str, int]) -> Operand | None:
+    place = places.get(type_of(link))
+    return None if place is None or len(link.inputs) < -place else link.inputs[place]
+
+
+RULES: Final = (
+    Rule(
+        "learning-rate",
+        frozenset(_LEARNING_RATE),
+        _learning_rate,
+        "Look at what the learning-rate schedule returns at that step; one that divides by the step is Inf at step 0.",
+    ),
+    Rule(
+        "optimizer-epsilon",
+        frozenset(_EPSILON),
+        _epsilon,
+        "Raise the optimizer's epsilon (1e-3 in half precision), and keep variables and slots in float32.",
+    ),
+    Rule(
+        "update-overflow",
+        frozenset(_PLAIN),
+        _step_out_of_range,
+        "Lower the learning rate, or clip the gradients by their global norm.",
+    ),
+)

@@ -1,0 +1,105 @@
+"""What is said of a bad step where it happened: the same verdict that is read from the log later."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Final
+
+import numpy as np
+
+from tb_nanwatch.diagnosis import RunLog, SessionLog, diagnose
+from tb_nanwatch.errors import SetupError
+from tb_nanwatch.schema.records import Alert, Finding, Header, Phase, Replay, Role, Series, Variable, Verdict
+
+_ROLE_OF_PHASE: Final[dict[Phase, Role]] = {
+    "input": "input",
+    "weights": "weight",
+    "forward": "tensor",
+    "loss": "loss",
+    "backward": "gradient",
+    "clip": "clipped",
+    "update": "tensor",
+    "state": "state",
+}
+
+
+def verdict_of_alert(header: Header, alert: Alert, *, steps_seen: int, run: str) -> Verdict:
+    """Return the verdict on a run whose bad step was just met.
+
+    Args:
+        header: of the session.
+        alert: of the bad step, its window included.
+        steps_seen: by the session.
+        run: its name.
+    """
+    log = RunLog(run, (SessionLog(header, _since_the_last_bad_step(alert.window), (alert,)),))
+    return replace(diagnose(log), steps_seen=steps_seen)
+
+
+def verdict_by_hand(found: Replay, variables: Sequence[Variable], *, step: int, run: str) -> Verdict:
+    """Return the verdict on a step that was replayed because somebody asked for it.
+
+    Args:
+        found: what came of it.
+        variables: as the header lists them.
+        step: the number that it is given.
+        run: its name.
+
+    Raises:
+        SetupError: if it could not be run.
+    """
+    if found.outcome == "failed":
+        raise SetupError(" ".join(found.notes))
+    if found.outcome == "finite":
+        return Verdict(run, "finite", "Every operation of the step was finite.", steps_seen=1, notes=found.notes)
+    nothing = np.zeros(0, np.int64)
+    first = found.chains[0][0]
+    finding = Finding(_ROLE_OF_PHASE[first.phase], first.tensor or first.variable or "loss", first.counts)
+    alert = Alert(step, 0, step, "raised", (finding,), Series(nothing, nothing, {}), found)
+    return verdict_of_alert(Header(0, tuple(variables)), alert, steps_seen=1, run=run)
+
+
+def gradient_sizes_before(alert: Alert, variables: Sequence[Variable]) -> tuple[float, ...]:
+    """Return the root of the mean square of each variable's gradient, as it was applied in the step before a bad one.
+
+    Args:
+        alert: of the bad step.
+        variables: in column order.
+
+    Returns:
+        1 where it is not known.
+    """
+    window = alert.window
+    stat = next((stat for stat in ("clipped_norm", "grad_norm") if (stat, "max") in window.columns), None)
+    rows = np.flatnonzero(window.last_step < alert.step)
+    if stat is None or not len(rows):
+        return (1.0,) * len(variables)
+    norms = window.column(stat, "max")[rows[-1]]
+    sizes = [math.prod(max(1, size) for size in variable.shape) for variable in variables]
+    roots = [float(norm) / math.sqrt(size) for norm, size in zip(norms, sizes, strict=True)]
+    return tuple(root if math.isfinite(root) else 1.0 for root in roots)
+
+
+def message_of(verdict: Verdict, alert: Alert, logdir: str) -> str:
+    """Return what the exception says.
+
+    Args:
+        verdict: on the run.
+        alert: of the bad step.
+        logdir: the run's directory.
+    """
+    is_withheld = not len(alert.window) or alert.step == alert.window.last_step[-1]
+    withheld = f" The update of step {alert.step} was withheld." if is_withheld else ""
+    return f"{verdict.text}{withheld} For more: nanwatch {logdir}"
+
+
+def _since_the_last_bad_step(window: Series) -> Series:
+    # A caller that caught an earlier error went on: what was bad then is no part of this verdict.
+    columns = [column for key, column in window.columns.items() if key.keeps == "nonfinite"]
+    if not columns or not len(window):
+        return window
+    bad = np.any([column.any(axis=1) for column in columns], axis=0)
+    before = np.flatnonzero(bad[:-1])
+    return window.rows(slice(int(before[-1]) + 1, None)) if len(before) else window

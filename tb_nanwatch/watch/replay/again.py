@@ -1,0 +1,188 @@
+"""A replay: the bad step is run again, and what it shows becomes a record."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Final
+
+import numpy as np
+import tensorflow as tf
+
+from tb_nanwatch.schema.records import Link, Replay, Role, Variable
+from tb_nanwatch.watch.batch import Call
+from tb_nanwatch.watch.boundary import attempt
+from tb_nanwatch.watch.freeze import dtype_of
+from tb_nanwatch.watch.graph import handle_of
+from tb_nanwatch.watch.replay.arguments import Arguments
+from tb_nanwatch.watch.replay.describe import Description
+from tb_nanwatch.watch.replay.dump import dumped
+from tb_nanwatch.watch.replay.names import Names
+from tb_nanwatch.watch.replay.phases import Phases, Stage
+from tb_nanwatch.watch.replay.probe import Probe
+from tb_nanwatch.watch.replay.run import UNSEEDED, CannotReplayError, Traced, converted, operation_types, run, trace
+from tb_nanwatch.watch.replay.settled import go_back
+from tb_nanwatch.watch.replay.trial import Scope, Trial
+from tb_nanwatch.watch.replay.walk import Visit, Walk
+
+Tensor = Any
+_MOST_ORIGINS: Final = 8
+_BEFORE_UPDATE: Final[frozenset[Role]] = frozenset({"input", "tensor", "loss", "gradient", "clipped"})
+
+
+@dataclass(frozen=True)
+class ReplayLimits:
+    """What a replay may take.
+
+    Attributes:
+        seconds: after which it is broken off.
+    """
+
+    seconds: float = 120.0
+
+
+@dataclass(frozen=True, eq=False)
+class Evidence:
+    """What is known of the bad step before it is run again.
+
+    Attributes:
+        roles: of what was not finite in it; empty if nobody knows.
+        variables: the watched variables, in column order.
+        described: what the header says of each.
+        spoilt: names of the variables that were bad as the step began, by the update of the step before.
+        gradient_sizes: in column order, the root of the mean square of that update's gradient.
+    """
+
+    roles: frozenset[Role]
+    variables: Sequence[Any]
+    described: Sequence[Variable]
+    spoilt: frozenset[str] = frozenset()
+    gradient_sizes: Sequence[float] = ()
+
+    @property
+    def handles(self) -> Sequence[Tensor]:
+        """The resource handles of the variables."""
+        return [handle_of(variable) for variable in self.variables]
+
+    @property
+    def scope(self) -> Scope:
+        """How much of the step is in question."""
+        if self.spoilt:
+            return "last update"
+        if self.roles & _BEFORE_UPDATE:
+            return "gradients"
+        return "state" if "state" in self.roles else "whole step"
+
+
+def replay(
+    call: Call,
+    evidence: Evidence,
+    *,
+    watch: object,
+    limits: ReplayLimits,
+    logdir: str = "",
+    dump: str | None = None,
+) -> Replay:
+    """Run a step again with every operation looked at, and leave every variable as it was.
+
+    Args:
+        call: of the step.
+        evidence: what is known of it.
+        watch: whose step it is.
+        limits: what it may take.
+        logdir: the run's directory.
+        dump: folder in it for what TensorFlow's debugger writes of the replay; ``None`` for none.
+
+    Returns:
+        What came of it; it never raises.
+    """
+    began_s = time.monotonic()
+
+    def again() -> Replay:
+        with dumped(None if dump is None else os.path.join(logdir, dump)):
+            return _replay(call, evidence, watch=watch, limits=limits)
+
+    result = attempt(again, failed=lambda reason: Replay("failed", (f"The step could not be run again: {reason}",)))
+    seconds = time.monotonic() - began_s
+    return Replay(result.outcome, result.notes, result.chains, seconds, dump)
+
+
+def _replay(call: Call, evidence: Evidence, *, watch: object, limits: ReplayLimits) -> Replay:
+    probe = Probe(time_limit_s=limits.seconds)
+    sizes = {id(handle): size for handle, size in zip(evidence.handles, evidence.gradient_sizes, strict=False)}
+    trial = Trial(watch, evidence.scope, sizes)
+    arguments = Arguments.of(call)
+    step = converted(call.function, is_converted=call.is_converted)
+    traced = trace(lambda *leaves: arguments.call(step, leaves), arguments.leaves, trial=trial, probe=probe)
+    stages = _stages(traced)
+    is_over = trial.scope == "last update"
+    try:
+        starting_from = partial(go_back, trained=evidence.handles) if is_over else None
+        run(traced, [sink for _, some in stages for sink in some], starting_from=starting_from)
+    except tf.errors.OpError:
+        if not probe.expired:
+            raise
+        raise CannotReplayError(f"took longer than {limits.seconds:g} seconds and was broken off") from None
+    names = Names(traced, arguments.names(traced.graph), evidence.variables, evidence.described)
+    walk = Walk(traced.flow, partial(_was_bad, names, evidence.handles if is_over else ()))
+    chains = _chains(walk, stages, Description(names, Phases(names, traced.given)))
+    if is_over and not _explains(walk, traced, evidence):
+        chains = ()
+    return Replay("found", (), chains) if chains else Replay("finite", tuple(_why_finite(probe)))
+
+
+def _stages(traced: Traced) -> list[tuple[Stage, list[Tensor]]]:
+    """Return what may have gone bad, in order of data flow."""
+    trial, given = traced.trial, traced.given
+    update: list[tuple[Stage, list[Tensor]]] = [("update", list(trial.updated)), ("state", list(trial.state))]
+    if trial.scope == "last update":
+        return update
+    loss = [] if given.loss is None else [given.loss]
+    return [
+        ("forward", [*trial.tensors.values(), *loss]),
+        ("backward", [gradient for gradient in given.raw if gradient is not None]),
+        ("clip", [gradient for gradient in given.clipped if gradient is not None]),
+        *update,
+    ]
+
+
+def _chains(
+    walk: Walk, stages: Iterable[tuple[Stage, Sequence[Tensor]]], description: Description
+) -> tuple[tuple[Link, ...], ...]:
+    found: list[tuple[Visit, Stage]] = []
+    for stage, sinks in stages:
+        for sink in sinks:
+            found += [(origin, stage) for origin in walk.back_from(sink) if _is_settled(origin)]
+    found.sort(key=lambda one: description.place(*one))
+    return tuple(description.chain(*one) for one in found[:_MOST_ORIGINS])
+
+
+def _is_settled(origin: Visit) -> bool:
+    """Return whether a walk's end is an origin: it was given nothing bad, as far as anybody saw."""
+    return origin.look is None or not origin.look.inputs
+
+
+def _explains(walk: Walk, traced: Traced, evidence: Evidence) -> bool:
+    """Return whether an update that was gone through again spoilt the variables that it had spoilt, and no others."""
+    updated = zip(traced.given.variables, traced.trial.updated, strict=True)
+    spoilt = [handle_of(variable) for variable, value in updated if walk.is_reached(value)]
+    names = zip(evidence.handles, evidence.described, strict=True)
+    return evidence.spoilt == {of.name for handle, of in names if any(handle is one for one in spoilt)}
+
+
+def _was_bad(names: Names, cleaned: Sequence[Tensor], placeholder: Tensor) -> bool:
+    """Return whether an argument or a variable was bad as the trial began."""
+    given = names.traced.fed[placeholder.name]
+    if any(given is handle for handle in cleaned) or (given.dtype == tf.resource and dtype_of(given) is None):
+        return False
+    array = np.asarray(names.value(placeholder))
+    return array.dtype.kind in "fcV" and not bool(np.isfinite(array).all())
+
+
+def _why_finite(probe: Probe) -> Iterator[str]:
+    drawn = sorted(operation_types(list(probe.graphs.values())) & UNSEEDED)
+    if drawn:
+        yield f"The step draws random numbers by {', '.join(drawn)}, which draws others when it is run again."

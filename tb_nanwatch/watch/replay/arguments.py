@@ -1,0 +1,76 @@
+"""The arguments of a step, taken apart into arrays that a trial is fed and the rest, which it is called with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from tb_nanwatch.watch.batch import Call
+
+
+@dataclass(frozen=True)
+class _Slot:
+    """Holds the place of an array."""
+
+    number: int
+
+
+@dataclass(frozen=True, eq=False)
+class Arguments:
+    """A call whose arrays can be replaced.
+
+    Attributes:
+        leaves: the tensors and arrays among the arguments, however deep.
+    """
+
+    leaves: Sequence[Any]
+    _structure: Any
+    _names: Sequence[str]
+    _captured: dict[int, str]
+
+    @classmethod
+    def of(cls, call: Call) -> Arguments:
+        """Take the arguments of a call apart."""
+        leaves: list[Any] = []
+
+        def taken(leaf: Any) -> Any:
+            if not isinstance(leaf, tf.Tensor | np.ndarray) or not _is_fed(leaf):
+                return leaf
+            leaves.append(leaf)
+            return _Slot(len(leaves) - 1)
+
+        structure = tf.nest.map_structure(taken, (call.args, dict(call.kwargs)))
+        named = list(call.leaves())
+        name_of = {id(leaf): name for name, leaf in named}
+        parts = {id(part): name for name, leaf in named for part in _parts(leaf)}
+        return cls(
+            leaves, structure, [name_of.get(id(leaf), f"argument {at}") for at, leaf in enumerate(leaves)], parts
+        )
+
+    def call(self, function: Callable[..., Any], leaves: Sequence[Any]) -> Any:
+        """Call a function with these arguments, others in the place of the arrays."""
+
+        def filled(leaf: Any) -> Any:
+            return leaves[leaf.number] if isinstance(leaf, _Slot) else leaf
+
+        args, kwargs = tf.nest.map_structure(filled, self._structure)
+        return function(*args, **kwargs)
+
+    def names(self, graph: Any) -> dict[str, str]:
+        """Return the name of the argument behind each placeholder of a graph that was traced with :meth:`call`."""
+        fed = {tensor.name: name for tensor, name in zip(graph.inputs, self._names, strict=False)}
+        captured = ((inner.name, self._captured.get(id(outer))) for outer, inner in graph.captures)
+        return fed | {inner: name for inner, name in captured if name is not None}
+
+
+def _is_fed(leaf: Any) -> bool:
+    return isinstance(leaf, tf.Tensor) or leaf.dtype.kind not in "OMm"
+
+
+def _parts(leaf: Any) -> Iterator[Any]:
+    if isinstance(leaf, tf.__internal__.CompositeTensor):
+        yield from tf.nest.flatten(leaf, expand_composites=True)

@@ -1,0 +1,252 @@
+"""From the walk's visits to what is recorded of them: phase, layer, line, ranges."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Final
+
+from tensorflow.python.framework import op_def_registry
+
+from tb_nanwatch.numerics.finiteness import bad_samples
+from tb_nanwatch.schema.records import PHASES, Kind, Link, Operand, Operation, Source
+from tb_nanwatch.watch.freeze import writes
+from tb_nanwatch.watch.graph import handle_of
+from tb_nanwatch.watch.replay.forward import forward_op
+from tb_nanwatch.watch.replay.lines import has_users_line_within, op_functions, stack_of, users_line, whole
+from tb_nanwatch.watch.replay.look import Range, range_of
+from tb_nanwatch.watch.replay.names import Names
+from tb_nanwatch.watch.replay.phases import Phases, Stage
+from tb_nanwatch.watch.replay.probe import Node
+from tb_nanwatch.watch.replay.walk import Visit
+
+Op = Any
+_GLUE: Final = frozenset(
+    {
+        "Identity",
+        "IdentityN",
+        "ReadVariableOp",
+        "StopGradient",
+        "TensorListFromTensor",
+        "TensorListGetItem",
+        "TensorListPopBack",
+        "TensorListStack",
+    }
+)
+_TAKING_GRADIENTS: Final = frozenset({"imperative_grad", "_GradientsHelper"})
+_NUMBERED: Final = re.compile(r"_\d+$")
+_LOOPS: Final = frozenset({"loop_body", "pfor"})
+_MOST_HOPS: Final = 64
+_SHORTEST_NAME: Final = 3
+
+
+@dataclass(frozen=True, eq=False)
+class Description:
+    """Turns visits of one trial into links.
+
+    Attributes:
+        names: of the trial's things.
+        phases: of its operations.
+    """
+
+    names: Names
+    phases: Phases
+
+    def chain(self, origin: Visit, stage: Stage) -> tuple[Link, ...]:
+        """Return the links from an origin to what went bad; glue between operations is left out."""
+        way = list(_from_first_nan(origin) if self._is_meant(origin) else origin.way())
+        shown = _without_rounds([visit for visit in way if visit is way[0] or not _is_glue(visit)])[:_MOST_HOPS]
+        return tuple(self._link(visit, stage, is_first=visit is way[0]) for visit in shown)
+
+    def place(self, origin: Visit, stage: Stage) -> tuple[int, int]:
+        """Return what origins are ordered by: the phase, then the order of arguments or of creation."""
+        if origin.node is None:
+            order = [*self.names.arguments, origin.outside.name].index(origin.outside.name)
+        else:
+            order = origin.node.number
+        return PHASES.index(self.phases.of(origin, stage)), order
+
+    def _is_meant(self, origin: Visit) -> bool:
+        """Return whether an origin is an infinity that the program holds, as masks do: not that is wrong with it."""
+        if origin.node is not None:
+            return bool(origin.node.op.type == "Const")
+        return self.phases.of(origin, "forward") == "input" and origin.outside.name not in self.names.arguments
+
+    def _link(self, visit: Visit, stage: Stage, *, is_first: bool) -> Link:
+        if visit.node is None or visit.look is None:
+            return self._from_outside(visit, stage)
+        node, look, phase = visit.node, visit.look, self.phases.of(visit, stage)
+        counts = look.outputs.get(visit.output) or next(iter(look.outputs.values()), None)
+        forward = forward_op(self.names.traced.flow, node)
+        layer, variable = self._layer(node, forward), self._variable(visit, stage, forward)
+        if phase == "update":
+            layer = _owner_of(variable)
+        return Link(
+            op=Operation(node.op.type, node.op.name),
+            phase=phase,
+            layer=layer,
+            kind=(counts.kind if counts else None) or _kind_of_inputs(look.ranges),
+            source=_source(node, forward),
+            variable=variable,
+            tensor=self._watched_as(node),
+            counts=counts,
+            samples=look.samples if look.leading == self._batch_size else (),
+            inputs=tuple(self._operands(node, look.ranges)),
+            stack=whole(stack_of(node.op)) if is_first else (),
+        )
+
+    def _watched_as(self, node: Node) -> str | None:
+        """Return under which name an operation's output is watched, if it is."""
+        tensors = self.names.traced.trial.tensors
+        return next(
+            (name for name, tensor in tensors.items() if self.names.traced.flow.real(tensor).op is node.op), None
+        )
+
+    def _from_outside(self, visit: Visit, stage: Stage) -> Link:
+        value = self.names.value(visit.outside)
+        seen = range_of(value)
+        argument = self.names.arguments.get(visit.outside.name)
+        variable = None if argument is not None else self.names.variable(visit.outside)
+        return Link(
+            op=None,
+            phase=self.phases.of(visit, stage),
+            layer=_owner_of(variable),
+            kind=seen.counts.kind or "nan",
+            source=None,
+            variable=variable,
+            tensor=argument,
+            counts=seen.counts,
+            samples=() if argument is None else bad_samples(value),
+        )
+
+    def _variable(self, visit: Visit, stage: Stage, forward: Op | None) -> str | None:
+        """Return the variable that an operation works for: that it updates, or whose gradient it is a part of."""
+        phase = self.phases.of(visit, stage)
+        if phase == "update":
+            return self._updated(visit)
+        if phase not in ("backward", "clip"):
+            return None
+        used = set() if forward is None else self.names.columns_used(forward)
+        place = self.phases.variable(visit, stage)
+        column = None if place is None else self.names.column(handle_of(self.phases.given.variables[place]))
+        column = next(iter(used)) if len(used) == 1 else column
+        return None if column is None else self.names.described[column].name
+
+    def _updated(self, visit: Visit) -> str | None:
+        """Return the variable that an operation of the update works for: the one that is written with what it made.
+
+        What is made once for all variables, such as a learning rate, has not the shape of any.
+        """
+        flow = self.names.traced.flow
+        written = [
+            self.names.column(self.names.traced.fed[handle.name])
+            for towards in visit.way()
+            if towards.node is not None
+            for _, placeholder in writes([towards.node.op])
+            if (handle := flow.resource(placeholder)) is not None
+        ]
+        columns = [column for column in written if column is not None]
+        if not columns or visit.node is None:
+            return None
+        of = self.names.described[columns[-1]]
+        shape = visit.node.op.outputs[visit.output].shape if visit.node.op.outputs else None
+        return of.name if shape is None or tuple(shape) == of.shape else None
+
+    def _layer(self, node: Node, forward: Op | None) -> str | None:
+        at = node if forward is None else self.names.traced.flow.node_of(forward)
+        if at is not None and at.creation.path is not None:
+            return self._whole_path(at.creation.path, at.op)
+        if forward is None and node.creation.in_gradient:
+            return None
+        op = node.op if forward is None else forward
+        layers = {self.names.described[column].layer for column in self.names.columns_used(op)}
+        return self._scope(op) or (layers.pop() if len(layers) == 1 else None)
+
+    def _whole_path(self, path: str, op: Op) -> str:
+        """Return a layer's path as those of its neighbours are; without variables of its own Keras does not know it."""
+        scope = _without_numbers(op.name.rpartition("/")[0])
+        before, found, _ = f"/{scope}/".partition(f"/{path}/")
+        return path if path in self._layers or not found else f"{before}/{path}".lstrip("/")
+
+    def _scope(self, op: Op) -> str | None:
+        """Return the name scope of an operation, without those that the framework's own functions open."""
+        internal = op_functions(stack_of(op))
+        parts = [part for part in op.name.split("/")[:-1] if part and part not in _LOOPS]
+        while parts and _is_internal(parts[-1], internal):
+            parts.pop()
+        if not parts:
+            return None
+        scope = "/".join(parts)
+        plain = _without_numbers(scope)
+        return plain if scope not in self._layers and plain in self._layers else scope
+
+    @cached_property
+    def _layers(self) -> set[str | None]:
+        return {variable.layer for variable in self.names.described}
+
+    def _operands(self, node: Node, ranges: Mapping[int, Range]) -> Iterator[Operand]:
+        for place, found in sorted(ranges.items()):
+            name = self.names.operand(node.op.inputs[place])
+            yield Operand(name, found.dtype, found.shape, found.counts, found.min, found.max, found.zeros)
+
+    @cached_property
+    def _batch_size(self) -> int:
+        """The leading dimension that most arguments have; -1 where there is none."""
+        shapes = (value.shape for value in self.names.traced.arguments.values())
+        sizes = Counter(int(shape[0]) for shape in shapes if shape.rank)
+        return sizes.most_common(1)[0][0] if sizes else -1
+
+
+def _from_first_nan(origin: Visit) -> Iterator[Visit]:
+    """Yield the way from where infinities became NaN; the whole way if they never did."""
+    way = list(origin.way())
+    with_nan = (at for at, visit in enumerate(way) if visit.look and any(c.nan for c in visit.look.outputs.values()))
+    yield from way[next(with_nan, 0) :]
+
+
+def _source(node: Node, forward: Op | None) -> Source | None:
+    stack = stack_of(node.op)
+    if not node.creation.in_gradient or has_users_line_within(stack, _TAKING_GRADIENTS):
+        return users_line(stack)
+    # The line that asks for all gradients tells nothing about this one.
+    return None if forward is None else users_line(stack_of(forward))
+
+
+def _kind_of_inputs(ranges: Mapping[int, Range]) -> Kind:
+    return next((found.counts.kind for found in ranges.values() if found.counts.kind), "nan")
+
+
+def _owner_of(variable: str | None) -> str | None:
+    owner, slash, _ = (variable or "").rpartition("/")
+    return owner if slash else None
+
+
+def _is_glue(visit: Visit) -> bool:
+    return visit.node is not None and visit.node.op.type in _GLUE
+
+
+def _without_rounds(way: Sequence[Visit]) -> list[Visit]:
+    """Leave out the rounds of a loop: of an operation that comes by again, all up to its last time."""
+    shown: list[Visit] = []
+    for visit in way:
+        number = -1 if visit.node is None else visit.node.number
+        at = next((place for place, one in enumerate(shown) if one.node and one.node.number == number), None)
+        if at is not None:
+            del shown[at + 1 :]
+        else:
+            shown.append(visit)
+    return shown
+
+
+def _without_numbers(scope: str) -> str:
+    return "/".join(_NUMBERED.sub("", part) for part in scope.split("/"))
+
+
+def _is_internal(part: str, functions: frozenset[str]) -> bool:
+    if op_def_registry.get(_NUMBERED.sub("", part)) is not None:
+        return True
+    plain = _NUMBERED.sub("", part).lower().replace("_", "")
+    return any(name in plain or (len(plain) >= _SHORTEST_NAME and plain in name) for name in functions)

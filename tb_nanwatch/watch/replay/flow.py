@@ -1,0 +1,189 @@
+"""Data flow: which operations a tensor may have come from, through branches, loops, functions and lists of tensors.
+
+Within one graph a tensor knows the operation that made it. Between graphs it is known by place: the n-th input of a
+branch is the n-th of what was handed to the ``If``, the n-th of a loop's body is the n-th of what the ``While`` was
+given or of what the body returned the time before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import tensorflow as tf
+
+from tb_nanwatch.watch.freeze import writes
+from tb_nanwatch.watch.replay.probe import CONTROL_FLOW, Node, Probe
+
+Op = Any
+Graph = Any
+Tensor = Any
+READS: Final = frozenset({"ReadVariableOp", "ResourceGather", "ResourceGatherNd"})
+_LOOPS = frozenset({"While", "StatelessWhile"})
+_FUNCTIONS = ("PartitionedCall", "StatefulPartitionedCall")
+_GRAPHS_OF_BRANCHES = ("_true_graph", "_false_graph", "_cond_graph", "_body_graph")
+_HOLDERS = (tf.variant, tf.resource)
+
+
+@dataclass(frozen=True, eq=False)
+class Place:
+    """Where a value may have come from: an instrumented operation's output, or something from outside the step.
+
+    Attributes:
+        node: the operation; ``None`` where the value came from outside.
+        output: which of its outputs.
+        outside: the root graph's placeholder of the value.
+    """
+
+    node: Node | None = None
+    output: int = 0
+    outside: Tensor = None
+
+
+class Flow:
+    """The data flow of a trial that was traced."""
+
+    def __init__(self, probe: Probe, root: Graph) -> None:
+        """Prepare.
+
+        Args:
+            probe: that was attached while the trial was traced.
+            root: the trial's graph.
+        """
+        self._probe, self._root = probe, root
+        self._caller: dict[int, Op] = {}
+        for graph in self.graphs:
+            for op in graph.get_operations():
+                for inner in inner_graphs(op):
+                    self._caller[id(inner)] = op
+
+    @property
+    def graphs(self) -> Sequence[Graph]:
+        """Every graph that was traced in the trial."""
+        return list(self._probe.graphs.values())
+
+    @property
+    def nodes(self) -> Sequence[Node]:
+        """Every instrumented operation, in order of creation."""
+        return self._probe.nodes
+
+    def node_of(self, op: Op) -> Node | None:
+        """Return what is known of an operation."""
+        return self._probe.node_of(op)
+
+    def real(self, tensor: Tensor) -> Tensor:
+        """Return the tensor that an operation made, where the probe put an identity after it."""
+        return self._probe.real(tensor)
+
+    def called_from(self, graph: Graph) -> Op | None:
+        """Return the operation of the root graph through which a graph is run; ``None`` for the root itself."""
+        caller = None
+        while id(graph) in self._caller and graph is not self._root:
+            caller = self._caller[id(graph)]
+            graph = caller.graph
+        return caller
+
+    def places(self, tensor: Tensor) -> list[Place]:
+        """Return where a tensor's value may have come from, each place once.
+
+        What lies in a list of tensors (as a loop keeps them) may have come from any of what was put there.
+        """
+        return list(self._places(tensor, set()))
+
+    def inputs(self, op: Op) -> list[Place]:
+        """Return where the inputs of an operation may have come from."""
+        seen: set[tuple[int, str]] = set()
+        return [place for tensor in op.inputs for place in self._places(tensor, seen)]
+
+    def writers(self, resource: Tensor) -> Iterator[Op]:
+        """Yield the operations that write a resource, given by the root graph's placeholder, in order of creation."""
+        for graph in self.graphs:
+            for op, handle in writes(graph.get_operations()):
+                source = self.resource(handle)
+                if source is not None and source.name == resource.name:
+                    yield op
+
+    def sources(self, node: Node) -> list[Node]:
+        """Return the operations that one may have its inputs from, through variables written in the step too."""
+        places = self.inputs(node.op)
+        if node.op.type in READS:
+            resource = self.resource(node.op.inputs[0])
+            written = () if resource is None else self.writers(resource)
+            earlier = [writer for op in written if (writer := self.node_of(op)) and writer.number < node.number]
+            return [*earlier, *(place.node for place in places if place.node is not None)]
+        return [place.node for place in places if place.node is not None]
+
+    def is_inside_loop(self, graph: Graph) -> bool:
+        """Return whether a graph is a loop's, or is called from one."""
+        while id(graph) in self._caller:
+            caller = self._caller[id(graph)]
+            if caller.type in _LOOPS:
+                return True
+            graph = caller.graph
+        return False
+
+    def resource(self, tensor: Tensor) -> Tensor | None:
+        """Return the root graph's placeholder of a resource, such as a variable; ``None`` if it is not from outside."""
+        return next((place.outside for place in self.places(tensor) if place.outside is not None), None)
+
+    def _places(self, tensor: Tensor, seen: set[tuple[int, str]]) -> Iterator[Place]:
+        waiting = [tensor]
+        while waiting:
+            real = self._probe.real(waiting.pop())
+            if (id(real.graph), real.name) in seen:
+                continue
+            seen.add((id(real.graph), real.name))
+            node = self._probe.node_of(real.op)
+            if node is not None and real.dtype not in _HOLDERS and not self._is_looked_into(real.op):
+                yield Place(node, real.value_index)
+            elif real.op.type == "Placeholder" and real.graph is self._root:
+                yield Place(outside=real)
+            else:
+                waiting += reversed(self._behind(real))
+
+    def _is_looked_into(self, op: Op) -> bool:
+        return any(id(graph) in self._probe.graphs for graph in inner_graphs(op))
+
+    def _behind(self, tensor: Tensor) -> Sequence[Tensor]:
+        op = tensor.op
+        if op.type == "Placeholder":
+            return self._handed_in(tensor)
+        inner = inner_graphs(op)
+        if inner:
+            return self._returned(op, inner, tensor.value_index)
+        return [given for given in op.inputs if given.dtype in _HOLDERS or given.dtype.is_floating]
+
+    def _handed_in(self, placeholder: Tensor) -> Sequence[Tensor]:
+        graph = placeholder.graph
+        caller = self._caller.get(id(graph))
+        at = next((place for place, tensor in enumerate(graph.inputs) if tensor.name == placeholder.name), None)
+        if caller is None or at is None:
+            return []
+        if caller.type in _LOOPS:
+            body = caller._body_graph
+            return [*body.outputs[at : at + 1], *caller.inputs[at : at + 1]]
+        shift = 0 if caller.type in _FUNCTIONS else 1
+        return list(caller.inputs[at + shift : at + shift + 1])
+
+    def _returned(self, op: Op, inner: Sequence[Graph], at: int) -> Sequence[Tensor]:
+        if op.type in _LOOPS:
+            return [*op._body_graph.outputs[at : at + 1], *op.inputs[at : at + 1]]
+        return [tensor for graph in inner for tensor in graph.outputs[at : at + 1]]
+
+
+def inner_graphs(op: Op) -> list[Graph]:
+    """Return the graphs that an operation runs: its branches, its loop, its function, as far as they are known."""
+    if op.type in _FUNCTIONS:
+        function = op.graph._get_function(op.get_attr("f").name)
+        graph = getattr(function, "graph", None)
+        return [] if graph is None else [graph]
+    if op.type not in CONTROL_FLOW:
+        return []
+    branches = [f"_branch_graph_{number}" for number in range(len(_branches(op)))]
+    found = [getattr(op, name, None) for name in (*_GRAPHS_OF_BRANCHES, *branches)]
+    return [graph for graph in found if graph is not None]
+
+
+def _branches(op: Op) -> Sequence[Any]:
+    return op.get_attr("branches") if op.type in ("Case", "StatelessCase") else ()

@@ -1,0 +1,156 @@
+"""From a stack to the user's line: the innermost that is neither TensorFlow's, Keras', Python's own nor the watch's."""
+
+from __future__ import annotations
+
+import linecache
+import os
+import sysconfig
+from collections.abc import Sequence
+from functools import cache
+from importlib.util import find_spec
+from typing import Any, Final, NamedTuple
+
+from tensorflow.python.autograph.impl import api as autograph
+
+from tb_nanwatch.schema.records import Source
+
+_AROUND: Final = 3
+_MOST_FRAMES: Final = 64
+_LONGEST_LINE: Final = 300
+_OPS: Final = os.path.join(os.sep + "tensorflow", "python", "ops", "")
+_SHORTEST_NAME: Final = 3
+_FRAMEWORKS: Final = ("tensorflow", "keras", "tf_keras", "tb_nanwatch")
+_GENERATED: Final = "__autograph_generated_file"
+
+
+class Frame(NamedTuple):
+    """A call on a stack."""
+
+    filename: str
+    lineno: int
+    name: str
+
+
+Stack = Sequence[Frame]
+
+
+def stack_of(op: Any) -> Stack:
+    """Return the stack that made an operation, outermost frame first, in terms of files that people have written.
+
+    TensorFlow does not find its way back to the user's file from a function that was defined inside one that AutoGraph
+    converted and is called after that has returned, as ``tf.scan`` calls it; AutoGraph's own map does.
+    """
+    frames = [Frame(frame.filename, int(frame.lineno or 0), frame.name or "") for frame in _drafted(op).traceback]
+    if not any(_is_generated(frame.filename) for frame in frames):
+        return frames
+    written = _generated_from()
+    return [written.get((frame.filename, frame.lineno), frame) for frame in frames]
+
+
+def _drafted(op: Any) -> Any:
+    # tf.vectorized_map makes one operation for all rows of each that the user's function makes for one.
+    draft, mark, _ = op.name.partition("/pfor/")
+    try:
+        return op.graph.get_operation_by_name(draft) if mark else op
+    except KeyError:
+        return op
+
+
+def _generated_from() -> dict[tuple[str, int], Frame]:
+    found = {}
+    for factories in list(autograph._TRANSPILER._cache._cache.values()):
+        for factory in list(factories.values()):
+            for at, origin in (factory.source_map or {}).items():
+                frame = Frame(origin.loc.filename, int(origin.loc.lineno), origin.function_name or "")
+                found[at.filename, int(at.lineno)] = frame
+    return found
+
+
+def _is_generated(filename: str) -> bool:
+    return os.path.basename(filename).startswith(_GENERATED)
+
+
+def users_line(stack: Stack) -> Source | None:
+    """Return the user's line on a stack, with the lines around it.
+
+    Of installed packages other than the frameworks a line counts only where there is none of a program's own.
+
+    Args:
+        stack: from :func:`stack_of`.
+    """
+    for is_users in (_is_program, _is_third_party):
+        frame = next((frame for frame in reversed(stack) if is_users(frame.filename)), None)
+        if frame is not None:
+            return _with_surroundings(frame)
+    return None
+
+
+def has_users_line_within(stack: Stack, names: frozenset[str]) -> bool:
+    """Return whether a line of the user's stands deeper on the stack than the first call of a function so named."""
+    depth = next((place for place, frame in enumerate(stack) if frame.name in names), None)
+    return depth is not None and any(_is_program(frame.filename) for frame in stack[depth:])
+
+
+def whole(stack: Stack) -> tuple[Source, ...]:
+    """Return a stack as it is shown, without the text around each line; of a very deep one, the innermost frames."""
+    return tuple(_plain(frame) for frame in stack[-_MOST_FRAMES:])
+
+
+def op_functions(stack: Stack) -> frozenset[str]:
+    """Return the names of TensorFlow's own functions of operations on a stack, lower case, without underscores.
+
+    Such functions open name scopes that are called as they are.
+    """
+    opening = (frame.name for frame in stack if _OPS in frame.filename and _is_frameworks(frame.filename))
+    names = (name.replace("_", "").lower() for name in opening)
+    return frozenset(name for name in names if len(name) >= _SHORTEST_NAME)
+
+
+def _plain(frame: Frame) -> Source:
+    text = linecache.getline(frame.filename, frame.lineno).strip()
+    return Source(_shown(frame.filename), max(0, frame.lineno), frame.name or "<lambda>", text[:_LONGEST_LINE])
+
+
+def _with_surroundings(frame: Frame) -> Source:
+    plain = _plain(frame)
+    lines = [line.rstrip("\n")[:_LONGEST_LINE] for line in linecache.getlines(frame.filename)]
+    at = plain.line - 1
+    before, after = lines[max(0, at - _AROUND) : max(0, at)], lines[at + 1 : at + 1 + _AROUND]
+    return Source(plain.file, plain.line, plain.function, plain.text, tuple(before), tuple(after))
+
+
+def _shown(filename: str) -> str:
+    absolute, here = os.path.abspath(filename), os.path.join(os.getcwd(), "")
+    return absolute.removeprefix(here) if absolute.startswith(here) else filename
+
+
+def _is_program(filename: str) -> bool:
+    return not _is_frameworks(filename) and not any(filename.startswith(place) for place in _installed())
+
+
+def _is_third_party(filename: str) -> bool:
+    return not _is_frameworks(filename) and any(filename.startswith(place) for place in _packages())
+
+
+def _is_frameworks(filename: str) -> bool:
+    # Code that a framework generates or that no file holds, such as the import machinery, is nobody's.
+    if filename.startswith("<frozen") or _is_generated(filename):
+        return True
+    return any(filename.startswith(place) for place in _frameworks())
+
+
+@cache
+def _frameworks() -> Sequence[str]:
+    found = [spec.origin for name in _FRAMEWORKS if (spec := find_spec(name)) is not None and spec.origin]
+    return tuple(os.path.join(os.path.dirname(path), "") for path in found)
+
+
+@cache
+def _packages() -> Sequence[str]:
+    return tuple(os.path.join(sysconfig.get_paths()[key], "") for key in ("purelib", "platlib"))
+
+
+@cache
+def _installed() -> Sequence[str]:
+    standard = (os.path.join(sysconfig.get_paths()[key], "") for key in ("stdlib", "platstdlib"))
+    return (*_packages(), *standard)

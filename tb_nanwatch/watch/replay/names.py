@@ -1,0 +1,80 @@
+"""What the user calls the things of a trial: arguments, variables."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import tensorflow as tf
+
+from tb_nanwatch.schema.records import Variable
+from tb_nanwatch.watch.freeze import dtype_of
+from tb_nanwatch.watch.graph import handle_of, name_of
+from tb_nanwatch.watch.replay.flow import READS
+from tb_nanwatch.watch.replay.run import Traced
+
+Op = Any
+Tensor = Any
+_PASSING: Final = frozenset({"Identity", "Cast", "Reshape", "Transpose", "Squeeze", "ExpandDims", "StopGradient"})
+
+
+@dataclass(frozen=True, eq=False)
+class Names:
+    """Names of what a trial was given.
+
+    Attributes:
+        traced: the trial.
+        arguments: by the name of its placeholder, the name of each argument.
+        watched: the watched variables, in column order.
+        described: what the header says of each.
+    """
+
+    traced: Traced
+    arguments: Mapping[str, str]
+    watched: Sequence[Any]
+    described: Sequence[Variable]
+
+    def column(self, handle: Any) -> int | None:
+        """Return the column of the watched variable with this handle; ``None`` of any other."""
+        return next((column for column, variable in enumerate(self.watched) if handle_of(variable) is handle), None)
+
+    def value(self, placeholder: Tensor) -> Any:
+        """Return what a placeholder of the root graph stands for: an argument, a captured tensor, or a variable."""
+        value = self.traced.fed[placeholder.name]
+        if value.dtype == tf.resource:
+            value = tf.raw_ops.ReadVariableOp(resource=value, dtype=dtype_of(value))
+        return value.numpy()
+
+    def variable(self, placeholder: Tensor) -> str | None:
+        """Return the name of the variable that a placeholder of the root graph stands for."""
+        handle = self.traced.fed[placeholder.name]
+        column = self.column(handle)
+        if column is not None:
+            return self.described[column].name
+        return name_of(handle)
+
+    def columns_used(self, op: Op) -> set[int]:
+        """Return the columns of the watched variables that an operation is given directly."""
+        columns = set()
+        for tensor in op.inputs:
+            source = self.traced.flow.real(tensor)
+            while source.op.type in _PASSING:
+                source = self.traced.flow.real(source.op.inputs[0])
+            handle = source.op.inputs[0] if source.op.type in READS else source
+            column = self._column_behind(handle) if handle.dtype == tf.resource else None
+            columns |= set() if column is None else {column}
+        return columns
+
+    def operand(self, tensor: Tensor) -> str:
+        """Return what an input of an operation is called: an argument, a variable, or else the tensor."""
+        source = self.traced.flow.real(tensor)
+        if source.name in self.arguments:
+            return self.arguments[source.name]
+        placeholder = self.traced.flow.resource(source.op.inputs[0]) if source.op.type in READS else None
+        name = None if placeholder is None else self.variable(placeholder)
+        return name or str(source.name).removesuffix(":0")
+
+    def _column_behind(self, handle: Tensor) -> int | None:
+        placeholder = self.traced.flow.resource(handle)
+        return None if placeholder is None else self.column(self.traced.fed.get(placeholder.name))

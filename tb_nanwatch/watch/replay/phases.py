@@ -1,0 +1,108 @@
+"""In which phase of the training step an operation works."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+import tensorflow as tf
+
+from tb_nanwatch.schema.records import Phase
+from tb_nanwatch.watch.replay.flow import Place
+from tb_nanwatch.watch.replay.names import Names
+from tb_nanwatch.watch.replay.probe import Node
+from tb_nanwatch.watch.replay.trial import Given
+from tb_nanwatch.watch.replay.walk import Visit
+
+Stage = Literal["forward", "backward", "clip", "update", "state"]
+Tensor = Any
+
+
+@dataclass(frozen=True, eq=False)
+class Phases:
+    """Tells phases apart, by what the operations of a trial depend on.
+
+    Attributes:
+        names: of the trial's things.
+        given: what ``apply_gradients`` was given in it.
+    """
+
+    names: Names
+    given: Given
+
+    def of(self, visit: Visit, stage: Stage) -> Phase:
+        """Return the phase of something bad.
+
+        Args:
+            visit: to it.
+            stage: of what the walk that came to it began at.
+        """
+        if visit.node is None:
+            handle = self.names.traced.fed[visit.outside.name]
+            if handle.dtype != tf.resource:
+                return "input"
+            return "state" if self.names.column(handle) is None else "weights"
+        if stage in ("update", "state"):
+            return stage
+        if visit.node.number in self._forward:
+            return "forward" if self._is_models(visit.node) else "loss"
+        return "clip" if stage == "clip" and visit.node.number not in self._backward else "backward"
+
+    def variable(self, visit: Visit, stage: Stage) -> int | None:
+        """Return the place of the one variable whose gradient depends on an operation; ``None`` if of several it does.
+
+        Args:
+            visit: to an operation of the backward pass, or of clipping.
+            stage: as for :meth:`of`.
+        """
+        gradients = self.given.clipped if stage == "clip" else self.given.raw
+        number = -1 if visit.node is None else visit.node.number
+        downstream = [
+            place
+            for place, gradient in enumerate(gradients)
+            if gradient is not None and number in self._upstream([gradient])
+        ]
+        return downstream[0] if len(downstream) == 1 else None
+
+    def _is_models(self, node: Node) -> bool:
+        if any(place.node is node for place in self._loss_itself):
+            return False
+        if node.creation.owner in ("layer", "loss"):
+            return node.creation.owner == "layer"
+        return node.number in self._model
+
+    @cached_property
+    def _forward(self) -> frozenset[int]:
+        """The forward pass: all that the loss depends on, or where it is not given, all but gradients."""
+        if self.given.loss is not None:
+            return self._upstream([self.given.loss])
+        return frozenset(node.number for node in self.names.traced.flow.nodes if not node.creation.in_gradient)
+
+    @cached_property
+    def _loss_itself(self) -> list[Place]:
+        return [] if self.given.loss is None else self.names.traced.flow.places(self.given.loss)
+
+    @cached_property
+    def _backward(self) -> frozenset[int]:
+        return self._upstream([gradient for gradient in self.given.raw if gradient is not None])
+
+    @cached_property
+    def _model(self) -> frozenset[int]:
+        """The model, as told from the loss: what uses a variable, or is watched, and all that comes before."""
+        nodes = [node for node in self.names.traced.flow.nodes if node.number in self._forward]
+        users = [node for node in nodes if node.creation.owner == "layer" or self.names.columns_used(node.op)]
+        tensors = [tensor for node in users for tensor in node.op.inputs]
+        return self._upstream([*tensors, *self.names.traced.trial.tensors.values()]) | {node.number for node in users}
+
+    def _upstream(self, tensors: Sequence[Tensor]) -> frozenset[int]:
+        flow = self.names.traced.flow
+        found: set[int] = set()
+        waiting = [place.node for tensor in tensors for place in flow.places(tensor) if place.node is not None]
+        while waiting:
+            node = waiting.pop()
+            if node.number not in found:
+                found.add(node.number)
+                waiting += flow.sources(node)
+        return frozenset(found)

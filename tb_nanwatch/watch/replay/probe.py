@@ -1,0 +1,236 @@
+"""The probe: every operation of a trial reports to the host what it was given and what it made, as it runs.
+
+It is an operation callback, as TensorFlow's own debugger has: asked at the creation of each operation, in nested
+functions, branches and loops too, it puts a look by the host between the operation and whoever reads it. What the
+host keeps are the operations that went bad, one :class:`Look` for each time; those that stayed finite leave nothing.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+import weakref
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+from tensorflow.python.eager import record
+from tensorflow.python.framework import op_callbacks
+
+from tb_nanwatch.watch.freeze import writes
+from tb_nanwatch.watch.replay.creation import Creation, creation_now
+from tb_nanwatch.watch.replay.look import Look, look_at
+
+Op = Any
+CONTROL_FLOW: Final = frozenset({"While", "StatelessWhile", "If", "StatelessIf", "Case", "StatelessCase"})
+_UNPROBED: Final = CONTROL_FLOW | {"Placeholder", "NoOp"}
+
+
+class ExpiredError(RuntimeError):
+    """A trial ran out of its time."""
+
+
+class Node:
+    """An operation of the trial.
+
+    Attributes:
+        op: as it was created.
+        number: its place in the order of creation, which is an order of data flow.
+        creation: by whom.
+        looks: each time it ran and was not finite, in order of time.
+    """
+
+    def __init__(self, op: Op, number: int, creation: Creation) -> None:
+        """Begin with an operation that has not run yet."""
+        self.op, self.number, self.creation = op, number, creation
+        self.looks: list[Look] = []
+
+    def bad_before(self, moment: float, output: int) -> Look | None:
+        """Return the last look before a moment at which an output was not finite."""
+        return next((look for look in reversed(self.looks) if look.moment < moment and output in look.outputs), None)
+
+    def first_bad(self, moment: float, output: int) -> Look | None:
+        """Return the first look, before a moment, at which an output was not finite."""
+        return next((look for look in self.looks if look.moment < moment and output in look.outputs), None)
+
+
+class Probe:
+    """Instruments the operations that are created while it is attached, and keeps what they report."""
+
+    def __init__(self, *, time_limit_s: float) -> None:
+        """Prepare.
+
+        Args:
+            time_limit_s: seconds after which :meth:`expired` is true and the trial's operations refuse to run.
+        """
+        self._deadline_s = time.monotonic() + time_limit_s
+        self._nodes: dict[tuple[int, str], Node] = {}
+        self._mine: set[tuple[int, str]] = set()
+        self._drafts: set[tuple[int, str]] = set()
+        self._clock = itertools.count()
+        self.graphs: dict[int, Any] = {}
+        self.expired = False
+
+    @property
+    def nodes(self) -> Sequence[Node]:
+        """Every operation that was instrumented, in order of creation."""
+        return list(self._nodes.values())
+
+    def node_of(self, op: Op) -> Node | None:
+        """Return what is known of an operation; ``None`` if it was not instrumented."""
+        return self._nodes.get((id(op.graph), op.name))
+
+    def real(self, tensor: Any) -> Any:
+        """Return the tensor itself where the probe put an identity after it."""
+        while (id(tensor.graph), tensor.op.name) in self._mine:
+            tensor = tensor.op.inputs[0]
+        return tensor
+
+    @contextmanager
+    def attached(self) -> Iterator[None]:
+        """Instrument what this thread traces."""
+        op_callbacks.add_op_callback(self._created)
+        try:
+            yield
+        finally:
+            op_callbacks.remove_op_callback(self._created)
+
+    def look_at_the_rest(self, graph: Any) -> list[Op]:
+        """Instrument what was created past the callback, as ``tf.vectorized_map`` does.
+
+        Args:
+            graph: the root graph, in which an operation runs once: its one look needs no time.
+
+        Returns:
+            Operations that have to run for their looks to be taken.
+        """
+        passed = [op for op in graph.get_operations() if _makes_numbers(op) and not self._is_known(op)]
+        with graph.as_default(), tf.name_scope("nanwatch"):
+            return [self._reported(op) for op in passed]
+
+    def _is_known(self, op: Op) -> bool:
+        key = id(op.graph), op.name
+        return (
+            op.type in _UNPROBED
+            or op.type == "PyFunc"
+            or any(key in of for of in (self._nodes, self._mine, self._drafts))
+        )
+
+    def _reported(self, op: Op) -> Op:
+        node = Node(op, len(self._nodes), Creation())
+        self._nodes[id(op.graph), op.name] = node
+        told = [place for place, tensor in enumerate(op.inputs) if _is_number(tensor.dtype)]
+        watched = [place for place, tensor in enumerate(op.outputs) if _is_floating(tensor.dtype)]
+        report = _Report(weakref.ref(self), node, told=told, watched=watched, is_timed=False)
+        given = [op.inputs[place] for place in told] + [op.outputs[place] for place in watched]
+        return tf.numpy_function(report, given, [], stateful=True)
+
+    def _created(
+        self, op_type: Any, inputs: Any, *attrs_and_outputs: Any, op_name: str | None = None, graph: Any = None
+    ) -> Any:
+        # The arguments are those that TensorFlow calls it with; the type sometimes comes as bytes.
+        outputs = attrs_and_outputs[-1]
+        kind = op_type.decode() if isinstance(op_type, bytes) else op_type
+        if graph is None or op_name is None:
+            return outputs
+        self.graphs.setdefault(id(graph), graph)
+        if kind in _UNPROBED:
+            return outputs
+        # The name is that which was asked for, not always that which the operation got.
+        op = outputs[0].op if outputs else graph.get_operation_by_name(op_name)
+        watched = [place for place, tensor in enumerate(outputs) if _is_floating(tensor.dtype)]
+        if not watched and not any(True for _ in writes([op])):
+            return outputs
+        creation = creation_now()
+        if creation.is_draft:
+            self._drafts.add((id(graph), op.name))
+            return outputs
+        node = Node(op, len(self._nodes), creation)
+        self._nodes[id(graph), op.name] = node
+        return self._instrumented(node, outputs, watched)
+
+    def _instrumented(self, node: Node, outputs: Any, watched: list[int]) -> list[Any]:
+        inputs = node.op.inputs
+        told = [place for place, tensor in enumerate(inputs) if _is_number(tensor.dtype)]
+        report = _Report(weakref.ref(self), node, told=told, watched=watched)
+        given = [inputs[place] for place in told] + [outputs[place] for place in watched]
+        replaced = list(outputs)
+        # Recorded on no tape: the user's gradients are taken past it.
+        with record.stop_recording(), tf.name_scope("nanwatch"):
+            reported = tf.numpy_function(report, given, [], stateful=True)
+            _run_independently(reported)
+            if not watched:
+                # What writes a variable has no output that could be waited for.
+                node.op._add_control_input(reported)
+            with tf.control_dependencies([reported]):
+                for place in watched:
+                    replaced[place] = tf.identity(outputs[place])
+                    self._mine.add((id(node.op.graph), replaced[place].op.name))
+        return replaced
+
+    def seen(
+        self,
+        node: Node,
+        inputs: Mapping[int, npt.NDArray[Any]],
+        outputs: Mapping[int, npt.NDArray[Any]],
+        *,
+        is_timed: bool = True,
+    ) -> None:
+        """Take what one run of an operation reports.
+
+        Raises:
+            ExpiredError: if the time is up, which ends the trial.
+        """
+        if time.monotonic() > self._deadline_s:
+            self.expired = True
+            raise ExpiredError
+        look = look_at(node.op.type, inputs, outputs, moment=next(self._clock) if is_timed else -1)
+        if look is not None:
+            node.looks.append(look)
+
+
+class _Report:
+    """What the host does when an operation has run; TensorFlow keeps it for ever, so it does not keep the probe."""
+
+    def __init__(
+        self,
+        probe: weakref.ref[Probe],
+        node: Node,
+        *,
+        told: Sequence[int],
+        watched: Sequence[int],
+        is_timed: bool = True,
+    ) -> None:
+        self._probe, self._node = probe, weakref.ref(node)
+        self._told, self._watched, self._is_timed = told, watched, is_timed
+
+    def __call__(self, *arrays: npt.NDArray[Any]) -> list[Any]:
+        probe, node = self._probe(), self._node()
+        if probe is not None and node is not None:
+            given = [np.asarray(array) for array in arrays]
+            inputs = dict(zip(self._told, given[: len(self._told)], strict=True))
+            outputs = dict(zip(self._watched, given[len(self._told) :], strict=True))
+            probe.seen(node, inputs, outputs, is_timed=self._is_timed)
+        return []
+
+
+def _makes_numbers(op: Op) -> bool:
+    return any(_is_floating(tensor.dtype) for tensor in op.outputs)
+
+
+def _is_floating(dtype: tf.DType) -> bool:
+    return bool(dtype.is_floating or dtype.is_complex)
+
+
+def _is_number(dtype: tf.DType) -> bool:
+    return bool(_is_floating(dtype) or dtype.is_integer)
+
+
+def _run_independently(op: Any) -> None:
+    # In program order every report would wait for the one before it, and with them all that the user prints or writes.
+    manager = getattr(op.graph, "experimental_acd_manager", None)
+    if manager is not None:
+        manager.run_independently(op)

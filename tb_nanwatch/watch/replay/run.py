@@ -1,0 +1,211 @@
+"""The run: a trial is traced, cut down to what is in question, run, and what it changed is put back."""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import tensorflow as tf
+from tensorflow.python.autograph.core import ag_ctx
+from tensorflow.python.autograph.impl import api as autograph
+from tensorflow.python.eager import lift_to_graph
+from tensorflow.python.eager.polymorphic_function import atomic_function, polymorphic_function
+from tensorflow.python.framework.func_graph import FuncGraph, func_graph_from_py_func
+
+from tb_nanwatch.watch.freeze import dtype_of, writes
+from tb_nanwatch.watch.replay.flow import Flow
+from tb_nanwatch.watch.replay.probe import Probe
+from tb_nanwatch.watch.replay.trial import Given, Trial
+
+Graph = Any
+Tensor = Any
+NOT_REPEATABLE: Final = ("Iterator", "OptionalGetNext", "Queue", "Collective", "Xla", "Stage", "Barrier")
+"""How the types of operations begin that would take or give something that cannot be put back."""
+UNSEEDED: Final = frozenset(
+    {
+        "RandomUniform",
+        "RandomUniformInt",
+        "RandomStandardNormal",
+        "TruncatedNormal",
+        "ParameterizedTruncatedNormal",
+        "RandomGamma",
+        "RandomPoissonV2",
+        "RandomShuffle",
+        "Multinomial",
+    }
+)
+"""Operations that draw from a generator of their own, whose state cannot be put back."""
+
+
+class CannotReplayError(Exception):
+    """A step cannot be run again; the message says why, as the rest of a sentence that begins "it"."""
+
+
+@dataclass(frozen=True, eq=False)
+class Traced:
+    """A trial as a graph, not yet run.
+
+    Attributes:
+        trial: that was on.
+        given: what ``apply_gradients`` was given in it.
+        graph: with a placeholder for each array among the arguments, and for all that it captures.
+        flow: of its data.
+        besides: operations that have to run besides, for the probe to see all.
+        arguments: by the name of its placeholder, the value of each argument that is an array or a tensor.
+    """
+
+    trial: Trial
+    given: Given
+    graph: Graph
+    flow: Flow
+    besides: Sequence[Any]
+    arguments: Mapping[str, Tensor]
+
+    @property
+    def fed(self) -> dict[str, Tensor]:
+        """What is fed to each placeholder, by its name: the arguments and what is captured."""
+        captured = {inner.name: outer for outer, inner in self.graph.captures}
+        return {**self.arguments, **captured}
+
+
+def trace(step: Callable[..., Any], leaves: Sequence[Any], *, trial: Trial, probe: Probe) -> Traced:
+    """Trace a step as a trial, every operation instrumented, nothing of it compiled by XLA.
+
+    Args:
+        step: takes the leaves and calls the user's function; its result is of no interest.
+        leaves: tensors and arrays that the step is to take as inputs.
+        trial: takes what ``apply_gradients`` is given.
+        probe: not yet attached.
+
+    Raises:
+        CannotReplayError: if ``apply_gradients`` is not reached, or once for each of many steps in a call.
+    """
+    values = [tf.convert_to_tensor(leaf) for leaf in leaves]
+    graph = FuncGraph("nanwatch_trial")
+
+    def traced(*inputs: Tensor) -> None:
+        step(*inputs)
+
+    with trial.on(), probe.attached(), _inlined(), _generators_kept(), tf.summary.record_if(False):
+        func_graph_from_py_func("nanwatch_trial", traced, tuple(values), {}, func_graph=graph)
+    if trial.given is None:
+        raise CannotReplayError("did not reach watch.apply_gradients")
+    besides = probe.look_at_the_rest(graph)
+    flow = Flow(probe, graph)
+    if flow.is_inside_loop(trial.graph):
+        raise CannotReplayError("takes many steps in one call, and which batch was that of the bad one is not known")
+    fed = {tensor.name: value for tensor, value in zip(graph.inputs, values, strict=False)}
+    return Traced(trial, trial.given, graph, flow, besides, fed)
+
+
+def run(traced: Traced, sinks: Sequence[Tensor], *, starting_from: Callable[[Tensor], None] | None = None) -> None:
+    """Run as much of a trial as the sinks need, and put back every variable that it writes.
+
+    Args:
+        traced: the trial.
+        sinks: of one of its graphs.
+        starting_from: called with the handle of each variable that the trial writes, to set it to another value first.
+
+    Raises:
+        CannotReplayError: if it would take or give something that cannot be put back.
+    """
+    callers = [traced.flow.called_from(tensor.graph) for tensor in sinks]
+    targets = [tensor if caller is None else caller for tensor, caller in zip(sinks, callers, strict=True)]
+    cut, sources = _cut_down(traced.graph, [*targets, *traced.besides])
+    _check_repeatable(cut)
+    function = atomic_function.from_func_graph(_unique_name(), cut, {})
+    fed = traced.fed
+    values = [fed[source.name] for source in sources]
+    with _variables_kept(traced) as kept:
+        if starting_from is not None:
+            for handle in kept:
+                starting_from(handle)
+        function.call_flat(*values)
+
+
+def operation_types(graphs: Sequence[Graph]) -> set[str]:
+    """Return the types of all operations in some graphs."""
+    return {op.type for graph in graphs for op in graph.get_operations()}
+
+
+def _cut_down(graph: Graph, targets: Sequence[Any]) -> tuple[Graph, list[Tensor]]:
+    # What the step prints, writes or counts besides is not wanted a second time.
+    cut = FuncGraph("nanwatch_trial_cut")
+    with cut.as_default():
+        copies = lift_to_graph.lift_to_graph(
+            targets, cut, sources=list(graph.inputs), base_graph=graph, add_sources=True, handle_captures=False
+        )
+    sources = [tensor for tensor in graph.inputs if tensor in copies]
+    cut.inputs = [copies[tensor] for tensor in sources]
+    tensors = [copies[target] for target in targets if isinstance(target, tf.Tensor)]
+    cut.outputs = tensors
+    cut.control_outputs = [copies[target] for target in targets if not isinstance(target, tf.Tensor)]
+    return cut, sources
+
+
+def _check_repeatable(cut: Graph) -> None:
+    for kind in sorted(operation_types([cut])):
+        if kind.startswith(NOT_REPEATABLE):
+            raise CannotReplayError(f"cannot be given the same again: it runs {kind}")
+
+
+@contextmanager
+def _variables_kept(traced: Traced) -> Iterator[list[Tensor]]:
+    fed = traced.fed
+    written = sorted({placeholder.name for _, placeholder in writes(traced.graph.get_operations())} & fed.keys())
+    handles = [(fed[name], dtype) for name in written if (dtype := dtype_of(fed[name])) is not None]
+    # A read shares the variable's memory, and whatever writes the variable then takes new memory for it.
+    kept = [(handle, tf.raw_ops.ReadVariableOp(resource=handle, dtype=dtype)) for handle, dtype in handles]
+    try:
+        yield [handle for handle, _ in kept]
+    finally:
+        for handle, value in kept:
+            tf.raw_ops.AssignVariableOp(resource=handle, value=value)
+
+
+@contextmanager
+def _inlined() -> Iterator[None]:
+    """Trace functions that are called in the trial as part of it, though they were compiled before, or by XLA."""
+    original = polymorphic_function.Function.__call__
+    thread = threading.get_ident()
+
+    def call(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if threading.get_ident() != thread or tf.executing_eagerly():
+            return original(self, *args, **kwargs)
+        return converted(self.python_function, is_converted=self._autograph)(*args, **kwargs)
+
+    polymorphic_function.Function.__call__ = call
+    try:
+        yield
+    finally:
+        polymorphic_function.Function.__call__ = original
+
+
+def converted(function: Callable[..., Any], *, is_converted: bool) -> Callable[..., Any]:
+    """Return a Python function as ``tf.function`` would trace it: its control flow converted, unless told not to."""
+    if not is_converted:
+        return function
+    on = ag_ctx.ControlStatusCtx(ag_ctx.Status.ENABLED)
+    result: Callable[..., Any] = autograph.tf_convert(function, on)
+    return result
+
+
+@contextmanager
+def _generators_kept() -> Iterator[None]:
+    # Python code of the step that draws numbers while it is traced would move the user's generators on.
+    with ExitStack() as stack:
+        stack.callback(random.setstate, random.getstate())
+        stack.callback(np.random.set_state, np.random.get_state())  # noqa: NPY002 - the user's own generator
+        yield
+
+
+_names = iter(range(1 << 62))
+
+
+def _unique_name() -> str:
+    return f"nanwatch_trial_{next(_names)}"

@@ -1,0 +1,83 @@
+"""Going once more through an update that is over, from what it left.
+
+A variable that is bad as a step begins was spoilt by the update of the step before. Of that step neither the variable
+nor the gradients are left, but the optimizer's slots are, as that update wrote them before it read them again. So the
+update is traced once more, with whatever for gradients, and each slot that it reads after writing is what it is now:
+what was made of the slots then is made of them again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import tensorflow as tf
+from tensorflow.python.framework import op_callbacks
+
+from tb_nanwatch.watch.freeze import dtype_of, writes
+from tb_nanwatch.watch.graph import captured_handles, handle_of
+
+
+@contextmanager
+def settled_reads(variables: Sequence[Any]) -> Iterator[None]:
+    """Make what is traced meanwhile read, of each variable that it has written, the value from before it was written.
+
+    Args:
+        variables: that are read as they are written.
+    """
+    reads = _SettledReads(variables)
+    op_callbacks.add_op_callback(reads.created)
+    try:
+        yield
+    finally:
+        op_callbacks.remove_op_callback(reads.created)
+
+
+def go_back(handle: Any, trained: Sequence[Any]) -> None:
+    """Undo what can be undone of an update: bad values in a variable that is trained, and the count of updates.
+
+    Args:
+        handle: of a variable that the update wrote.
+        trained: the handles of those that are trained.
+    """
+    dtype = dtype_of(handle)
+    if any(handle is other for other in trained):
+        value = tf.raw_ops.ReadVariableOp(resource=handle, dtype=dtype)
+        clean = tf.where(tf.math.is_finite(value), value, tf.zeros_like(value))
+        tf.raw_ops.AssignVariableOp(resource=handle, value=clean)
+    elif dtype is not None and dtype.is_integer:
+        tf.raw_ops.AssignSubVariableOp(resource=handle, value=tf.ones([], dtype))
+
+
+class _SettledReads:
+    def __init__(self, variables: Sequence[Any]) -> None:
+        self._excluded = {id(handle_of(variable)) for variable in variables}
+        self._before: dict[tuple[int, str], tf.Tensor] = {}
+
+    def created(
+        self, op_type: Any, inputs: Any, *attrs_and_outputs: Any, op_name: str | None = None, graph: Any = None
+    ) -> Any:
+        outputs = attrs_and_outputs[-1]
+        kind = op_type.decode() if isinstance(op_type, bytes) else op_type
+        if graph is None or op_name is None or kind == "Placeholder":
+            return outputs
+        if kind == "ReadVariableOp":
+            before = self._before.get((id(graph), inputs[0].name))
+            return outputs if before is None else [before]
+        if any(tensor.dtype == tf.resource for tensor in inputs):
+            self._keep(outputs[0].op if outputs else graph.get_operation_by_name(op_name))
+        return outputs
+
+    def _keep(self, op: Any) -> None:
+        for _, placeholder in writes([op]):
+            handle = captured_handles(op.graph).get(placeholder.name)
+            dtype = dtype_of(handle)
+            if dtype is None or not dtype.is_floating or id(handle) in self._excluded:
+                continue
+            key = id(op.graph), placeholder.name
+            if key not in self._before:
+                value = tf.raw_ops.ReadVariableOp(resource=placeholder, dtype=dtype)
+                op.graph.experimental_acd_manager.run_independently(value.op)
+                self._before[key] = value
+            op._add_control_input(self._before[key].op)

@@ -1,0 +1,168 @@
+"""The walk: from what went bad back through what was not finite, to the operations that were given only finite values.
+
+An operation that was given something bad is no origin, and something bad that nobody used never comes up: the walk
+takes only ways on which the bad values travelled.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import tensorflow as tf
+
+from tb_nanwatch.watch.replay.flow import READS, Flow, Place
+from tb_nanwatch.watch.replay.look import SWALLOWERS, Look
+from tb_nanwatch.watch.replay.probe import Node
+
+Tensor = Any
+_HOLDERS: Final = (tf.variant, tf.resource)
+_END: Final = math.inf
+
+
+@dataclass(frozen=True, eq=False)
+class Visit:
+    """Something bad that the walk came by.
+
+    Attributes:
+        node: the operation; ``None`` for a value from outside the step.
+        look: the run of it that was bad.
+        output: which of its outputs the walk came to.
+        outside: the root graph's placeholder of a value from outside: of an argument, or of a variable.
+        towards: the visit it was reached from, one hop nearer to what went bad.
+        swallowed: whether its NaN did not come out again, so that ``towards`` was reached by data flow alone.
+    """
+
+    node: Node | None
+    look: Look | None
+    output: int
+    outside: Tensor
+    towards: Visit | None
+    swallowed: bool = False
+
+    @property
+    def key(self) -> tuple[int, int]:
+        """What tells visits apart."""
+        if self.node is None:
+            return -1, hash(self.outside.name)
+        return self.node.number, self.look.moment if self.look else -1
+
+    @property
+    def moment(self) -> float:
+        """When it ran; one whose time is not known came after all that it depends on."""
+        return self.look.moment if self.look is not None and self.look.moment >= 0 else _END
+
+    def way(self) -> Iterator[Visit]:
+        """Yield the visits from here to what went bad."""
+        visit: Visit | None = self
+        while visit is not None:
+            yield visit
+            visit = visit.towards
+
+
+@dataclass(eq=False)
+class Walk:
+    """One walk back through a trial that has run.
+
+    Attributes:
+        flow: of the trial.
+        is_bad: tells of a placeholder of the root graph whether what it stood for, an argument or a variable as the
+            step began, was not finite.
+        origins: where the walk ended, each once, in the order in which it came to them.
+    """
+
+    flow: Flow
+    is_bad: Any
+    origins: list[Visit] = field(default_factory=list)
+    _seen: set[tuple[int, int]] = field(default_factory=set)
+
+    def back_from(self, tensor: Tensor) -> list[Visit]:
+        """Walk back from a tensor of the trial and return the origins that were not known before; none if finite."""
+        known = len(self.origins)
+        waiting = deque(self._bad_sources([tensor], moment=_END, towards=None))
+        while waiting:
+            visit = waiting.popleft()
+            if visit.key in self._seen:
+                continue
+            self._seen.add(visit.key)
+            before = list(self._before(visit))
+            if before:
+                waiting += before
+            else:
+                self.origins.append(visit)
+        return self.origins[known:]
+
+    def is_reached(self, tensor: Tensor) -> bool:
+        """Return whether a tensor was bad."""
+        return bool(self._bad_sources([tensor], moment=_END, towards=None))
+
+    def _before(self, visit: Visit) -> Iterable[Visit]:
+        node, look = visit.node, visit.look
+        if node is None or look is None:
+            return []
+        bad = [node.op.inputs[place] for place in sorted(look.inputs)]
+        if bad:
+            return self._bad_sources(bad, moment=visit.moment, towards=visit)
+        if node.op.type in READS:
+            return self._of_variable(visit, node.op.inputs[0], visit.moment)
+        held = [tensor for tensor in node.op.inputs if tensor.dtype in _HOLDERS]
+        return self._bad_sources(held, moment=visit.moment, towards=visit) or self._swallowed(visit)
+
+    def _bad_sources(self, tensors: Sequence[Tensor], *, moment: float, towards: Visit | None) -> list[Visit]:
+        found = []
+        for tensor in tensors:
+            is_held = tensor.dtype in _HOLDERS
+            visits = [
+                visit
+                for place in self.flow.places(tensor)
+                if (visit := self._visit(place, moment, towards=towards, earliest=is_held)) is not None
+            ]
+            # Of a list of tensors what was bad first spoilt the rest; of a loop's variable the last value was read.
+            ordered = sorted(visits, key=lambda visit: visit.look.moment if visit.look else -1, reverse=not is_held)
+            found += ordered[:1]
+        return found
+
+    def _visit(self, place: Place, moment: float, *, towards: Visit | None, earliest: bool) -> Visit | None:
+        if place.node is None:
+            is_bad = place.outside.dtype != tf.variant and self.is_bad(place.outside)
+            return Visit(None, None, 0, place.outside, towards) if is_bad else None
+        choose = place.node.first_bad if earliest else place.node.bad_before
+        look = choose(moment, place.output)
+        return None if look is None else Visit(place.node, look, place.output, None, towards)
+
+    def _of_variable(self, visit: Visit, handle: Tensor, moment: float) -> list[Visit]:
+        """Go on to what spoilt the variable earlier in the step, unless it was bad as the step began."""
+        resource = self.flow.resource(handle)
+        if resource is None:
+            return []
+        if self.is_bad(resource):
+            return [Visit(None, None, 0, resource, visit)]
+        written = [self.flow.node_of(writer) for writer in self.flow.writers(resource)]
+        looks = [(node, look) for node in written if node for look in node.looks if look.moment < moment]
+        spoilt = [(node, look) for node, look in looks if look.inputs] or looks
+        return [Visit(node, look, 0, None, visit) for node, look in spoilt[-1:]]
+
+    def _swallowed(self, visit: Visit) -> list[Visit]:
+        """Return an operation before this one that swallowed a NaN, so that what it passed on is wrong."""
+        if visit.node is None or visit.look is None:
+            return []
+        for node in self._ancestors(visit.node):
+            look = next((look for look in node.looks if look.swallowed and look.moment < visit.moment), None)
+            if look is not None:
+                return [Visit(node, look, 0, None, visit, swallowed=True)]
+        return []
+
+    def _ancestors(self, node: Node) -> Iterator[Node]:
+        if not any(look.swallowed for other in self.flow.nodes for look in other.looks):
+            return
+        seen, waiting = {node.number}, deque([node])
+        while waiting:
+            for source in self.flow.sources(waiting.popleft()):
+                if source.number not in seen:
+                    seen.add(source.number)
+                    waiting.append(source)
+                    if source.op.type in SWALLOWERS:
+                        yield source

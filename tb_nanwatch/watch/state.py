@@ -1,0 +1,54 @@
+"""What the forward pass writes beside the trained variables, where a bad value matters: the statistics of layers.
+
+A metric may be Inf and training be well. What tells a layer's own statistics from it is whose they are: they belong to
+a layer that has a watched variable too, or are called as batch norm's are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import tensorflow as tf
+
+from tb_nanwatch.schema.records import Variable
+from tb_nanwatch.watch.freeze import writes
+from tb_nanwatch.watch.graph import Graph, captured_handles, handle_of, name_of
+
+_STATISTICS: Final = frozenset({"moving_mean", "moving_variance"})
+_IN_MODEL: Final = 3
+"""The parts of a name that has a model, a layer and a last part."""
+
+
+def written_statistics(graph: Graph, variables: Sequence[Any], described: Sequence[Variable]) -> dict[str, tf.Tensor]:
+    """Return what was last written to each statistic of a layer: its new value, or what is added to it.
+
+    Args:
+        graph: of the step, forward and backward pass traced, the update not yet.
+        variables: the watched variables.
+        described: what the header says of each.
+
+    Returns:
+        By name of the variable; empty for an eager step, and without what is written in a nested function or branch.
+    """
+    if not hasattr(graph, "captures"):
+        return {}
+    watched = {id(handle_of(variable)) for variable in variables}
+    handles = captured_handles(graph)
+    found: dict[str, tf.Tensor] = {}
+    for op, placeholder in writes(graph.get_operations()):
+        handle = handles.get(placeholder.name)
+        name = None if handle is None or id(handle) in watched else name_of(handle)
+        if name is not None and _is_statistic(name, described):
+            values = [tensor for tensor in op.inputs if tensor.dtype.is_floating]
+            found.update((name, tensor) for tensor in values)
+    return found
+
+
+def _is_statistic(name: str, described: Sequence[Variable]) -> bool:
+    owner, _, last = name.rpartition("/")
+    path = name.split("/")
+    others = [variable.name.split("/") for variable in described]
+    is_models = len(path) >= _IN_MODEL and any(len(other) >= _IN_MODEL and other[0] == path[0] for other in others)
+    is_owned = bool(owner) and owner in {variable.layer for variable in described}
+    return last in _STATISTICS or is_owned or is_models

@@ -1,0 +1,77 @@
+"""Of one bad step there are one or two messages, and one alert."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from tb_nanwatch.reading.completion import completed, is_below
+from tb_nanwatch.schema.records import Alert, Counts, Finding, Replay
+from tests.event_files import steps_of
+from tests.replays import REPLAY, replayed
+
+FIRST = Alert(9, 0, 0, "raised", (Finding("loss", "loss", Counts(1, 1, 0, 0)),), steps_of(0, 9))
+BATCH = "nanwatch/batches/step-9.npz"
+
+
+def test_the_second_message_completes_the_first_whichever_comes_first():
+    second = replayed(FIRST, batch=BATCH)
+    for written in ([FIRST, second], [second, FIRST]):
+        (alert,) = completed(written)
+        assert (alert.window, alert.replay, alert.batch) == (FIRST.window, REPLAY, BATCH)
+
+
+def test_either_message_stands_alone_where_the_other_is_missing():
+    second = replayed(FIRST, batch=BATCH)
+    assert completed([FIRST]) == (FIRST,)
+    assert completed([second]) == (second,)
+    assert completed([]) == ()
+
+
+def test_the_batch_and_the_replay_may_come_one_by_one():
+    batch, replay = replayed(FIRST, None, batch=BATCH), replayed(FIRST)
+    for written in ([FIRST, batch, replay], [batch, replay]):
+        (alert,) = completed(written)
+        assert (alert.replay, alert.batch) == (REPLAY, BATCH)
+
+
+def test_what_is_written_later_stands():
+    failed = Replay("failed", ("It took longer than 60 s.",))
+    assert completed([FIRST, replayed(FIRST, failed), replayed(FIRST)])[0].replay == REPLAY
+
+
+@pytest.mark.parametrize("other", [{"step": 8}, {"findings": (Finding("loss", "loss", None),)}])
+def test_a_message_about_something_else_completes_nothing(other):
+    second = dataclasses.replace(replayed(FIRST), **other)
+    assert completed([FIRST, second]) == (FIRST, second)
+
+
+def test_two_alerts_of_one_step_with_windows_stay_two():
+    again = dataclasses.replace(FIRST, findings=(Finding("gradient", "l1/V", None),))
+    first, second = completed([FIRST, again, replayed(again)])
+    assert (first, second.replay, second.window) == (FIRST, REPLAY, again.window)
+
+
+def test_an_alert_without_a_window_that_brings_nothing_is_no_second_message():
+    bare = replayed(FIRST, None)
+    assert completed([FIRST, bare]) == (FIRST, bare)
+
+
+@pytest.mark.parametrize(
+    ("path", "holds"),
+    [
+        ("nanwatch/batches/step-9.npz", True),
+        ("step..9.npz", True),
+        ("", False),
+        ("/etc/passwd", False),
+        ("../other/step-9.npz", False),
+        ("a/../../b", False),
+        (r"a\..\..\b", False),
+        (r"\\host\share", False),
+        ("C:/x", False),
+        ("gs://x/y", False),
+    ],
+)
+def test_a_batch_lies_below_its_run(path, holds):
+    assert is_below(path) is holds

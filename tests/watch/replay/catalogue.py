@@ -1,0 +1,50 @@
+"""All cases there are."""
+
+from __future__ import annotations
+
+from tests.watch.replay.case import Case
+from tests.watch.replay.cases import (
+    backward,
+    batch,
+    branches,
+    clipping,
+    diverging,
+    domains,
+    forward,
+    gradients,
+    guarded,
+    healthy,
+    layers,
+    names,
+    policy,
+    several,
+    state,
+    swallowed,
+    unusual,
+    update,
+)
+
+_MODULES = (
+    batch,
+    forward,
+    domains,
+    policy,
+    layers,
+    names,
+    branches,
+    state,
+    unusual,
+    diverging,
+    swallowed,
+    backward,
+    gradients,
+    several,
+    clipping,
+    update,
+    healthy,
+    guarded,
+)
+
+CASES: tuple[Case, ...] = tuple(
+    value for module in _MODULES for value in vars(module).values() if isinstance(value, Case)
+)
