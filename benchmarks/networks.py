@@ -87,8 +87,11 @@ def mnist() -> Network:
     return _network(model, keras.optimizers.SGD(0.01), loss=loss, clip=clip, batch=batch)
 
 
-def alphazero() -> Network:
-    """Build a policy and a value for 4x8 boards: five residual blocks of 64 filters, batch 128, not clipped.
+def alphazero(batch_size: int = 128) -> Network:
+    """Build a policy and a value for 4x8 boards: five residual blocks of 64 filters, not clipped.
+
+    Args:
+        batch_size: boards in a batch.
 
     Sources:
         Silver et al., Mastering the game of Go without human knowledge, 2017, "Neural network architecture".
@@ -108,9 +111,9 @@ def alphazero() -> Network:
         return tf.reduce_mean(errors) + 1e-4 * decay
 
     batch = (
-        tf.random.normal([128, 4, 8, 3]),
-        tf.nn.softmax(tf.random.normal([128, 256])),
-        tf.random.uniform([128, 1], -1, 1),
+        tf.random.normal([batch_size, 4, 8, 3]),
+        tf.nn.softmax(tf.random.normal([batch_size, 256])),
+        tf.random.uniform([batch_size, 1], -1, 1),
     )
     return _network(model, keras.optimizers.Adam(1e-4), loss=loss, clip=lambda gradients: gradients, batch=batch)
 

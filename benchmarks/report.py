@@ -13,6 +13,7 @@ from rich import box
 from rich.table import Table
 
 import tb_nanwatch
+from benchmarks.replay_cost import ReplayCost
 from benchmarks.step_cost import StepCost
 
 HEADINGS = {"watch": "tb_nanwatch", "debugger-v2": "Debugger V2", "check-numerics": "check_numerics"}
@@ -33,12 +34,17 @@ def table(costs: Sequence[StepCost]) -> Table:
     return laid
 
 
-def markdown(costs: Sequence[StepCost]) -> str:
+def sentences(replays: Sequence[ReplayCost]) -> list[str]:
+    """Say how long each replay took."""
+    return [f"Replay of {cost.step}: {cost.seconds:.1f} s (found: {cost.operation})" for cost in replays]
+
+
+def markdown(costs: Sequence[StepCost], replays: Sequence[ReplayCost]) -> str:
     """Write the figures and their circumstances down as a page."""
     headings = _headings(costs)
     rows = [headings, ["---"] * len(headings), *_rows(costs)]
     lines = ["| " + " | ".join(row) + " |" for row in rows]
-    told = [f"- {fact}" for fact in circumstances()]
+    told = [f"- {fact}" for fact in [*sentences(replays), *circumstances()]]
     return "\n".join(["# Cost of a step", "", CAPTION, "", *lines, "", *told, ""])
 
 

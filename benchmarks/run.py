@@ -11,7 +11,8 @@ from rich.console import Console
 # A script has its own folder on the path, and not the one above.
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from benchmarks.report import circumstances, markdown, table
+from benchmarks.replay_cost import replay_costs
+from benchmarks.report import circumstances, markdown, sentences, table
 from benchmarks.step_cost import measure
 
 RESULTS = Path(__file__).with_name("RESULTS.md")
@@ -30,10 +31,12 @@ def main() -> None:
         with console.status(f"Measuring the {network} network"):
             costs.append(measure(network, seconds=QUICK_SECONDS if arguments.quick else SECONDS))
     console.print(table(costs))
-    for fact in circumstances():
+    with console.status("Timing replays"):
+        replays = replay_costs()
+    for fact in [*sentences(replays), *circumstances()]:
         console.print(fact, highlight=False)
     if arguments.write:
-        RESULTS.write_text(markdown(costs), encoding="utf-8")
+        RESULTS.write_text(markdown(costs, replays), encoding="utf-8")
         console.print(f"Wrote {RESULTS}")
 
 

@@ -1,4 +1,4 @@
-"""The writer: messages into TensorFlow event files, and the one boundary where a failure is swallowed.
+"""The writer: messages into TensorFlow event files.
 
 Watching must not end training, so whatever goes wrong with the disk becomes one warning, after which nothing more is
 written.
@@ -7,17 +7,20 @@ written.
 from __future__ import annotations
 
 import os
+import re
 import warnings
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Final, TypeVar
 
 import tensorflow as tf
 
 from tb_nanwatch.schema import wire
 from tb_nanwatch.schema.records import Alert, Header, Series
+from tb_nanwatch.watch.boundary import attempt
 
 _T = TypeVar("_T")
-SUBDIRECTORY = "nanwatch"
+SUBDIRECTORY: Final = "nanwatch"
+_SESSION_OF_FILE: Final = re.compile(r"\.session-(\d+)\.v2$")
 
 
 class Writer:
@@ -40,12 +43,14 @@ class Writer:
         self._alerts = 0
 
     def next_session(self) -> int:
-        """Return the number of a new session: one more than the last in this directory, 0 for the first."""
-        if self._session is not None:
-            self._session += 1
-        else:
-            files = self._attempt(lambda: tf.io.gfile.glob(os.path.join(self._directory, "*tfevents*")))
-            self._session = len(files or ())
+        """Begin a session, and return its number: one more than the last in this directory, 0 for the first.
+
+        Each has a file of its own, whose name ends in the number, so that nothing need be read to count them.
+        """
+        self.close()
+        files = self._attempt(lambda: tf.io.gfile.glob(os.path.join(self._directory, "*tfevents*"))) or []
+        numbers = [int(found[1]) for name in files if (found := _SESSION_OF_FILE.search(name))]
+        self._session = max([len(files) - 1, *numbers, -1 if self._session is None else self._session]) + 1
         return self._session
 
     def write_header(self, header: Header) -> None:
@@ -79,7 +84,7 @@ class Writer:
 
     def _put(self, tag: str, data: bytes, step: int) -> None:
         if self._file is None:
-            self._file = tf.summary.create_file_writer(self._directory)
+            self._file = tf.summary.create_file_writer(self._directory, filename_suffix=f".session-{self._session}.v2")
         metadata = tf.compat.v1.SummaryMetadata(
             plugin_data=tf.compat.v1.SummaryMetadata.PluginData(plugin_name=wire.PLUGIN_NAME),
             data_class="DATA_CLASS_TENSOR",
@@ -90,15 +95,16 @@ class Writer:
     def _attempt(self, action: Callable[[], _T]) -> _T | None:
         if self._failed:
             return None
-        try:
+
+        def in_eager_mode() -> _T | None:
             with tf.init_scope():
                 return action()
-        except Exception as error:  # noqa: BLE001 - a decision: no failure to write may stop training
-            self._failed = True
-            first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            warnings.warn(
-                f"tb_nanwatch cannot write to {self._directory!r} and records nothing more; training goes on"
-                f" ({first_line})",
-                stacklevel=2,
-            )
-            return None
+
+        return attempt(in_eager_mode, failed=self._give_up)
+
+    def _give_up(self, reason: str) -> None:
+        self._failed = True
+        warnings.warn(
+            f"tb_nanwatch cannot write to {self._directory!r} and records nothing more; training goes on ({reason})",
+            stacklevel=2,
+        )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Final
 
 import tensorflow as tf
@@ -53,6 +54,7 @@ class Flow:
         """
         self._probe, self._root = probe, root
         self._caller: dict[int, Op] = {}
+        self._sources: dict[int, list[Node]] = {}
         for graph in self.graphs:
             for op in graph.get_operations():
                 for inner in inner_graphs(op):
@@ -96,16 +98,27 @@ class Flow:
         seen: set[tuple[int, str]] = set()
         return [place for tensor in op.inputs for place in self._places(tensor, seen)]
 
-    def writers(self, resource: Tensor) -> Iterator[Op]:
-        """Yield the operations that write a resource, given by the root graph's placeholder, in order of creation."""
+    def writers(self, resource: Tensor) -> Sequence[Op]:
+        """Return the operations that write a resource, given by the root graph's placeholder, in order of creation."""
+        return self._writers.get(resource.name, ())
+
+    @cached_property
+    def _writers(self) -> dict[str, list[Op]]:
+        found: dict[str, list[Op]] = {}
         for graph in self.graphs:
             for op, handle in writes(graph.get_operations()):
                 source = self.resource(handle)
-                if source is not None and source.name == resource.name:
-                    yield op
+                if source is not None:
+                    found.setdefault(source.name, []).append(op)
+        return found
 
-    def sources(self, node: Node) -> list[Node]:
+    def sources(self, node: Node) -> Sequence[Node]:
         """Return the operations that one may have its inputs from, through variables written in the step too."""
+        if node.number not in self._sources:
+            self._sources[node.number] = self._sources_of(node)
+        return self._sources[node.number]
+
+    def _sources_of(self, node: Node) -> list[Node]:
         places = self.inputs(node.op)
         if node.op.type in READS:
             resource = self.resource(node.op.inputs[0])

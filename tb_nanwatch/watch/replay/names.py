@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Final
 
 import tensorflow as tf
@@ -37,7 +38,11 @@ class Names:
 
     def column(self, handle: Any) -> int | None:
         """Return the column of the watched variable with this handle; ``None`` of any other."""
-        return next((column for column, variable in enumerate(self.watched) if handle_of(variable) is handle), None)
+        return self._columns.get(id(handle))
+
+    @cached_property
+    def _columns(self) -> dict[int, int]:
+        return {id(handle_of(variable)): column for column, variable in enumerate(self.watched)}
 
     def value(self, placeholder: Tensor) -> Any:
         """Return what a placeholder of the root graph stands for: an argument, a captured tensor, or a variable."""

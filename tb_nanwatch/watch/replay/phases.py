@@ -57,14 +57,16 @@ class Phases:
             visit: to an operation of the backward pass, or of clipping.
             stage: as for :meth:`of`.
         """
-        gradients = self.given.clipped if stage == "clip" else self.given.raw
-        number = -1 if visit.node is None else visit.node.number
-        downstream = [
+        if visit.node is None:
+            return None
+        reached = self._downstream(visit.node.number)
+        flow = self.names.traced.flow
+        depending = [
             place
-            for place, gradient in enumerate(gradients)
-            if gradient is not None and number in self._upstream([gradient])
+            for place, gradient in enumerate(self.given.clipped if stage == "clip" else self.given.raw)
+            if gradient is not None and any(of.node and of.node.number in reached for of in flow.places(gradient))
         ]
-        return downstream[0] if len(downstream) == 1 else None
+        return depending[0] if len(depending) == 1 else None
 
     def _is_models(self, node: Node) -> bool:
         if any(place.node is node for place in self._loss_itself):
@@ -95,6 +97,25 @@ class Phases:
         users = [node for node in nodes if node.creation.owner == "layer" or self.names.columns_used(node.op)]
         tensors = [tensor for node in users for tensor in node.op.inputs]
         return self._upstream([*tensors, *self.names.traced.trial.tensors.values()]) | {node.number for node in users}
+
+    @cached_property
+    def _users(self) -> dict[int, list[int]]:
+        """By number, the numbers of the operations that use what an operation makes."""
+        users: dict[int, list[int]] = {}
+        for node in self.names.traced.flow.nodes:
+            for source in self.names.traced.flow.sources(node):
+                users.setdefault(source.number, []).append(node.number)
+        return users
+
+    def _downstream(self, number: int) -> set[int]:
+        found: set[int] = set()
+        waiting = [number]
+        while waiting:
+            one = waiting.pop()
+            if one not in found:
+                found.add(one)
+                waiting += self._users.get(one, ())
+        return found
 
     def _upstream(self, tensors: Sequence[Tensor]) -> frozenset[int]:
         flow = self.names.traced.flow
