@@ -84,7 +84,7 @@ def span_series(draw: st.DrawFn) -> Series:
 
 @st.composite
 def alerts(draw: st.DrawFn) -> Alert:
-    role = st.sampled_from(["input", "weight", "tensor", "loss", "gradient", "clipped"])
+    role = st.sampled_from(["input", "weight", "tensor", "loss", "gradient", "clipped", "state"])
     samples = st.lists(st.integers(0, 99), max_size=3).map(tuple)
     finding = st.builds(Finding, role, names, st.none() | counts().filter(lambda c: c.size > 0), samples=samples)
     return Alert(

@@ -145,7 +145,8 @@ def _loss_alone(evidence: Evidence) -> Cause | None:
 
 def _bad_state(evidence: Evidence) -> Cause | None:
     origin = evidence.origin
-    if origin.phase != "state" or origin.variable is None:
+    # What the records have of the state was made so by the step; what a replay finds there, before it.
+    if origin.phase != "state" or origin.variable is None or origin.evidence == "records":
         return None
     return Cause(
         id="bad-state",

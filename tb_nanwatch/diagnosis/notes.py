@@ -15,7 +15,11 @@ _WHERE: Final[dict[Phase, str]] = {"input": "in the batch", "weights": "in a var
 
 
 def notes_on(first: First) -> tuple[str, ...]:
-    """Return what there is to say about the replay of the first bad step; nothing where there was none."""
+    """Return what there is to say about the replay of the first bad step, and about its batch."""
+    return (*_on_replay(first), *(first.alert.notes if first.alert else ()))
+
+
+def _on_replay(first: First) -> tuple[str, ...]:
     replay = first.replay
     if replay is None:
         return ()

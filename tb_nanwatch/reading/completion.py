@@ -49,7 +49,7 @@ def is_below(path: str) -> bool:
 
 
 def _is_addition(alert: Alert) -> bool:
-    return not len(alert.window) and (alert.replay is not None or alert.batch is not None)
+    return not len(alert.window) and (alert.replay is not None or alert.batch is not None or bool(alert.notes))
 
 
 def _key(alert: Alert) -> _Key:
@@ -57,4 +57,9 @@ def _key(alert: Alert) -> _Key:
 
 
 def _with(alert: Alert, addition: Alert) -> Alert:
-    return replace(alert, replay=addition.replay or alert.replay, batch=addition.batch or alert.batch)
+    return replace(
+        alert,
+        replay=addition.replay or alert.replay,
+        batch=addition.batch or alert.batch,
+        notes=(*alert.notes, *addition.notes),
+    )

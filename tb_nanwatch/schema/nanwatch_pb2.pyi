@@ -118,7 +118,7 @@ class Finding(_message.Message):
     def __init__(self, role: _Optional[_Union[Role, str]] = ..., name: _Optional[str] = ..., size: _Optional[int] = ..., nan: _Optional[int] = ..., pos_inf: _Optional[int] = ..., neg_inf: _Optional[int] = ..., samples: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class Alert(_message.Message):
-    __slots__ = ("step", "first_step", "action", "findings", "window", "session", "replay", "batch")
+    __slots__ = ("step", "first_step", "action", "findings", "window", "session", "replay", "batch", "notes")
     STEP_FIELD_NUMBER: _ClassVar[int]
     FIRST_STEP_FIELD_NUMBER: _ClassVar[int]
     ACTION_FIELD_NUMBER: _ClassVar[int]
@@ -127,6 +127,7 @@ class Alert(_message.Message):
     SESSION_FIELD_NUMBER: _ClassVar[int]
     REPLAY_FIELD_NUMBER: _ClassVar[int]
     BATCH_FIELD_NUMBER: _ClassVar[int]
+    NOTES_FIELD_NUMBER: _ClassVar[int]
     step: int
     first_step: int
     action: str
@@ -135,7 +136,8 @@ class Alert(_message.Message):
     session: int
     replay: Replay
     batch: str
-    def __init__(self, step: _Optional[int] = ..., first_step: _Optional[int] = ..., action: _Optional[str] = ..., findings: _Optional[_Iterable[_Union[Finding, _Mapping]]] = ..., window: _Optional[_Union[SpanChunk, _Mapping]] = ..., session: _Optional[int] = ..., replay: _Optional[_Union[Replay, _Mapping]] = ..., batch: _Optional[str] = ...) -> None: ...
+    notes: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, step: _Optional[int] = ..., first_step: _Optional[int] = ..., action: _Optional[str] = ..., findings: _Optional[_Iterable[_Union[Finding, _Mapping]]] = ..., window: _Optional[_Union[SpanChunk, _Mapping]] = ..., session: _Optional[int] = ..., replay: _Optional[_Union[Replay, _Mapping]] = ..., batch: _Optional[str] = ..., notes: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Replay(_message.Message):
     __slots__ = ("outcome", "notes", "chains", "seconds", "dump")

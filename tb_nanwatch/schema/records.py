@@ -290,6 +290,7 @@ class Alert:
             what its replay brought, it is empty.
         replay: ``None`` where there was none.
         batch: the file with the step's arguments, relative to the run's directory; ``None`` if it was not saved.
+        notes: what there is to say about that; a sentence each.
     """
 
     step: int
@@ -300,6 +301,7 @@ class Alert:
     window: Series
     replay: Replay | None = None
     batch: str | None = None
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Refuse an alert about nothing."""

@@ -67,7 +67,7 @@ def writable(text: str) -> str:
         >>> writable("caf\udce9.py")
         'caf\\udce9.py'
     """
-    return text.encode("utf-8", "strict").decode("utf-8")
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _link_message(link: Link) -> pb.Link:

@@ -157,6 +157,7 @@ def encode_alert(alert: Alert) -> bytes:
         window=_series_message(alert.window, 0),
         replay=replay_message(alert.replay) if alert.replay else None,
         batch=writable(alert.batch or ""),
+        notes=[writable(note) for note in alert.notes],
     )
     return message.SerializeToString(deterministic=True)
 
@@ -174,6 +175,7 @@ def decode_alert(data: bytes) -> Alert:
         window=_series_record(message.window),
         replay=replay_record(message.replay) if message.HasField("replay") else None,
         batch=message.batch or None,
+        notes=tuple(message.notes),
     )
 
 

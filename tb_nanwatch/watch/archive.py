@@ -181,7 +181,7 @@ def _write(directory: str, step: int, data: bytes) -> str:
 
 
 def _decode(data: bytes) -> Batch:
-    with np.lib.npyio.NpzFile(io.BytesIO(data), allow_pickle=True) as file:
+    with np.lib.npyio.NpzFile(io.BytesIO(data), allow_pickle=False) as file:
         description = json.loads(file[_DESCRIPTION].tobytes())
         version = int(description["tb_nanwatch_batch"])
         if version > _VERSION:

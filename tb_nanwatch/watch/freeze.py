@@ -7,51 +7,67 @@ new one, so that keeping costs one operation a variable and no copy.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import tensorflow as tf
 from tensorflow.python.framework.auto_control_deps_utils import get_read_write_resource_inputs
 
-from tb_nanwatch.watch.graph import Graph, Op, captured_handles, handle_of
+from tb_nanwatch.watch.graph import Graph, Op, captured_handles, outermost, with_enclosing
 
 
 @dataclass(frozen=True, eq=False)
 class Kept:
-    """A variable's value from before the step."""
+    """A variable's value from before the step.
+
+    Attributes:
+        placeholder: that stands for the variable in the graph that assigns it.
+        value: read before that.
+        handle: of the variable.
+    """
 
     placeholder: tf.Tensor
     value: tf.Tensor
+    handle: Any
 
     def put_back(self) -> tf.Operation:
         """Return the operation that assigns it again."""
         return tf.raw_ops.AssignVariableOp(resource=self.placeholder, value=self.value)
 
 
-def keep_state(graph: Graph, variables: Sequence[object]) -> list[Kept]:
-    """Keep the value of every variable that the operations traced so far assign, except the watched ones.
+def keep_state(graph: Graph, *, only: Collection[int] | None = None) -> list[Kept]:
+    """Keep the value of every variable that the operations traced so far assign.
+
+    A trained variable may be among them: spectral normalisation assigns the weights that it normalises.
 
     Args:
-        graph: of the step, forward and backward pass done, the update not yet traced.
-        variables: the watched variables; these change only in the update, which the guard withholds.
+        graph: of the step, forward and backward pass done, the update not yet traced. Where it is a branch, what is
+            assigned before the branch is kept too.
+        only: by the id of their handles, the variables in question; by default all.
 
     Returns:
         Empty for an eager step: there, state that the forward pass changed stays changed.
     """
     if not hasattr(graph, "captures"):
         return []
-    watched = {id(handle_of(variable)) for variable in variables}
-    handles = captured_handles(graph)
-    kept: dict[str, Kept] = {}
-    for op, placeholder in writes(graph.get_operations()):
-        name = placeholder.name
-        if name not in handles or id(handles[name]) in watched or not _is_variable(handles[name]):
-            continue
-        if name not in kept:
-            kept[name] = _read_first(graph, placeholder, handles[name])
-        op._add_control_input(kept[name].value.op)
+    kept: dict[int, Kept] = {}
+    for one in reversed([*with_enclosing(graph)]):
+        handles = captured_handles(one)
+        for op, placeholder in writes(one.get_operations()):
+            handle = outermost(placeholder)
+            if placeholder.name not in handles or not is_variable(handle) or not (only is None or id(handle) in only):
+                continue
+            if id(handle) not in kept:
+                kept[id(handle)] = _read_first(one, placeholder, handle)
+            if kept[id(handle)].value.graph is one:
+                op._add_control_input(kept[id(handle)].value.op)
     return list(kept.values())
+
+
+def writes_variables(graph: Graph) -> bool:
+    """Return whether anything that was traced so far assigns a variable."""
+    return any(is_variable(placeholder) for _, placeholder in writes(graph.get_operations()))
 
 
 def hold_back(operations: Sequence[Op], *, until: Op) -> None:
@@ -80,14 +96,15 @@ def dtype_of(handle: Any) -> tf.DType | None:
     return tf.as_dtype(data.shape_and_type[0].dtype)
 
 
-def _is_variable(handle: Any) -> bool:
-    # What is not a variable cannot be put back.
+def is_variable(handle: Any) -> bool:
+    """Return whether a resource is a variable: what is not cannot be put back."""
     return dtype_of(handle) is not None
 
 
 def _read_first(graph: Graph, placeholder: Any, handle: Any) -> Kept:
-    dtype = handle._handle_data.shape_and_type[0].dtype
-    value = tf.raw_ops.ReadVariableOp(resource=placeholder, dtype=dtype)
+    # Whatever the user makes the update wait for may be what the read has to come before.
+    with graph.as_default(), graph.control_dependencies(None):
+        value = tf.raw_ops.ReadVariableOp(resource=placeholder, dtype=dtype_of(handle))
     # Automatic control dependencies would order this read behind the assignments that it has to come before.
     graph.experimental_acd_manager.run_independently(value.op)
-    return Kept(placeholder, value)
+    return Kept(placeholder, value, handle)

@@ -6,11 +6,12 @@ All of it is read once, while the step is traced; an eager step has no graph and
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import tensorflow as tf
 from tensorflow.python.framework.func_graph import FuncGraph
+from tensorflow.python.ops.control_flow_v2_func_graphs import CondBranchFuncGraph
 
 from tb_nanwatch.watch.measure import Gradient
 
@@ -93,10 +94,40 @@ def name_of(handle: Any) -> str | None:
     return found.group(1) if found else None
 
 
+def with_enclosing(graph: Graph) -> Iterator[Graph]:
+    """Yield a graph, and where it is a branch of a conditional, the graphs around it that run whenever it does."""
+    yield graph
+    while isinstance(graph, CondBranchFuncGraph):
+        graph = graph.outer_graph
+        yield graph
+
+
+def is_inside(graph: Graph, other: Graph) -> bool:
+    """Return whether a graph is another one, or of a function or branch inside it."""
+    return any(one is other for one in _with_outer(graph))
+
+
+def _with_outer(graph: Graph) -> Iterator[Graph]:
+    yield graph
+    while isinstance(graph, FuncGraph):
+        graph = graph.outer_graph
+        yield graph
+
+
 def captured_handles(graph: Graph) -> dict[str, Any]:
     """Return the external resource behind each placeholder of ``graph`` that stands for one, by its name there."""
     pairs: Iterable[tuple[Any, Any]] = graph.captures
     return {inner.name: outer for outer, inner in pairs if inner.dtype == tf.resource}
+
+
+def outermost(handle: Any) -> Any:
+    """Return the resource that a placeholder of a nested function or branch stands for, as far out as can be seen."""
+    while isinstance(getattr(handle, "graph", None), FuncGraph):
+        outer = captured_handles(handle.graph).get(handle.name)
+        if outer is None:
+            break
+        handle = outer
+    return handle
 
 
 def _first_reads(graph: Graph) -> dict[int, int]:

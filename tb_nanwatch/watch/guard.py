@@ -87,7 +87,7 @@ class Guard:
         return settled.row, tf.cond(bad, lambda: self._tell(settled, counts), lambda: tf.constant(True))
 
     def _tell(self, settled: Entry, counts: tf.Tensor) -> tf.Tensor:
-        told = self.recorder.report(settled.number, counts)
+        told = self.recorder.report(settled, counts)
         if self.kind == "stop":
             told += self.recorder.record(settled)
             told += [kept.put_back() for kept in self.kept]

@@ -82,6 +82,11 @@ def gradient_sizes_before(alert: Alert, variables: Sequence[Variable]) -> tuple[
     return tuple(root if math.isfinite(root) else 1.0 for root in roots)
 
 
+def samples_of(alert: Alert) -> tuple[int, ...]:
+    """Return the bad samples of the batch, as far as its arguments tell."""
+    return next((finding.samples for finding in alert.findings if finding.role == "input" and finding.samples), ())
+
+
 def message_of(verdict: Verdict, alert: Alert, logdir: str) -> str:
     """Return what the exception says.
 

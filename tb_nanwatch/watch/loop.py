@@ -6,23 +6,28 @@ import atexit
 import os
 import time
 import warnings
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, TypeVar
+from collections.abc import Callable, Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass, replace
+from typing import Any, Final, TypeVar
 
 import tensorflow as tf
 
 from tb_nanwatch.errors import NonFiniteError
-from tb_nanwatch.schema.records import Action, Alert, Policy, Verdict
+from tb_nanwatch.schema.records import Action, Alert, Policy, Replay, Verdict
+from tb_nanwatch.watch.archive import SavedBatch, save_batch
 from tb_nanwatch.watch.batch import Call
 from tb_nanwatch.watch.guard import MESSAGE
-from tb_nanwatch.watch.incident import gradient_sizes_before, message_of, verdict_by_hand, verdict_of_alert
+from tb_nanwatch.watch.incident import gradient_sizes_before, message_of, samples_of, verdict_by_hand, verdict_of_alert
 from tb_nanwatch.watch.plan import Plan
 from tb_nanwatch.watch.replay import Evidence, ReplayLimits, replay
 from tb_nanwatch.watch.session import Session
 from tb_nanwatch.watch.writer import Writer
 
 _T = TypeVar("_T")
+_running: ContextVar[Loop | None] = ContextVar("nanwatch_running", default=None)
+MOST_BATCHES: Final = 16
+"""That one watch saves: a run that is only recorded may meet bad steps without end."""
 
 
 @dataclass(frozen=True)
@@ -68,11 +73,15 @@ class Loop:
         self._action: Action = "raised" if options.policy == "raise" else "recorded"
         self._session: Session | None = None
         self._depth = 0
+        self._runs = 0
+        self._followers: list[Loop] = []
+        self._is_closed = False
         self._calls = 0
         self._calls_due = 1
         self._flush_at_s = 0.0
         self._tolerated: set[str] = set()
         self._last_call: Call | None = None
+        self._batches_left = MOST_BATCHES
         # Until it is closed, the program's end is what closes it.
         atexit.register(self._close_at_exit)
 
@@ -80,14 +89,22 @@ class Loop:
         self.close(quietly=True)
 
     @property
-    def in_step(self) -> bool:
-        """Whether a step is being run or traced that catches what the guard raises."""
-        return self._depth > 0
+    def current_run(self) -> int:
+        """The number of the step, run or traced at the moment, that catches what the guard raises; 0 for none."""
+        return self._runs if self._depth else 0
+
+    def join_outer(self) -> None:
+        """If a step of another watch is being traced, let that watch ask after this one's bad steps after each."""
+        outer = _running.get()
+        if outer is not None and outer is not self and self not in outer._followers:
+            outer._followers.append(self)
 
     def run(self, step: Callable[[], _T], call: Call | None) -> _T:
         """See :class:`~tb_nanwatch.watch.step.StepListener`."""
         self._depth += 1
+        self._runs += 1
         self._last_call = call
+        outer = _running.set(self)
         try:
             result = step()
         except tf.errors.InvalidArgumentError as error:
@@ -95,8 +112,11 @@ class Loop:
                 self._collect(call)
             raise
         finally:
+            _running.reset(outer)
             self._depth -= 1
         self.after_step(call)
+        for follower in self._followers:
+            follower.after_step(call)
         return result
 
     def replay_step(self, call: Call) -> Verdict:
@@ -106,6 +126,10 @@ class Loop:
         evidence = Evidence(frozenset(), self._plan.variables, self._plan.described)
         found = replay(call, evidence, watch=self, limits=ReplayLimits())
         return verdict_by_hand(found, self._plan.described, step=step, run=self._options.run)
+
+    def step_begins(self, graph: Any) -> None:
+        """See :class:`~tb_nanwatch.watch.step.StepListener`."""
+        self._plan.begin_trace(graph)
 
     def step_traced(self, graph: Any) -> None:
         """See :class:`~tb_nanwatch.watch.step.StepListener`."""
@@ -124,6 +148,9 @@ class Loop:
         recorder = self._plan.recorder
         if recorder is None:
             return
+        if self._is_closed:
+            self._is_closed = False
+            atexit.register(self._close_at_exit)
         if self._plan.polls and recorder.on_host and self._has_news(recorder.incident()):
             self._collect(call)
         elif self._calls >= self._calls_due or time.monotonic() >= self._flush_at_s:
@@ -140,6 +167,9 @@ class Loop:
             NonFiniteError: by policy ``"raise"``, if the last update left a variable non-finite, or a bad step was not
                 asked after.
         """
+        if self._is_closed:
+            return
+        self._is_closed = True
         atexit.unregister(self._close_at_exit)
         session = self._session_now()
         alert = None
@@ -172,17 +202,34 @@ class Loop:
         self._raise_if_chosen(session, alert)
 
     def _look_again(self, session: Session, alert: Alert, call: Call) -> Alert:
-        """Run the bad step again, and add to its alert what that showed."""
+        """Save the batch of a bad step, run the step again, and add to its alert what that brought."""
         spoilt = frozenset(finding.name for finding in alert.findings if finding.role == "weight")
+        # The batch at hand is not that of the step whose update spoilt a variable.
+        saved = self._saved(call, alert, samples_of(alert)) if not spoilt else SavedBatch(None)
+        found = self._replayed(call, alert, spoilt)
+        if saved.path is None and not spoilt and found is not None and found.chains:
+            saved = self._saved(call, alert, found.chains[0][0].samples)
+        whole = replace(alert, replay=found, batch=saved.path, notes=saved.notes)
+        if whole != alert:
+            session.supplement(whole)
+        return whole
+
+    def _saved(self, call: Call, alert: Alert, samples: Sequence[int]) -> SavedBatch:
+        if not self._options.save_batch or self._batches_left == 0:
+            return SavedBatch(None)
+        saved = save_batch(self._options.logdir, call, step=alert.step, samples=samples)
+        self._batches_left -= saved.path is not None
+        return saved
+
+    def _replayed(self, call: Call, alert: Alert, spoilt: frozenset[str]) -> Replay | None:
         was_so_before = bool(spoilt) and alert.step == alert.first_step
         if not self._options.replay or self._options.policy != "raise" or was_so_before:
-            return alert
+            return None
         roles = frozenset(finding.role for finding in alert.findings)
         sizes = gradient_sizes_before(alert, self._plan.described) if spoilt else ()
         evidence = Evidence(roles, self._plan.variables, self._plan.described, spoilt, sizes)
         dump = os.path.join("debugger", f"step-{alert.step}") if self._options.keep_dump else None
-        found = replay(call, evidence, watch=self, limits=ReplayLimits(), logdir=self._options.logdir, dump=dump)
-        return session.supplement(alert, found)
+        return replay(call, evidence, watch=self, limits=ReplayLimits(), logdir=self._options.logdir, dump=dump)
 
     def _raise_if_chosen(self, session: Session, alert: Alert | None) -> None:
         if alert is None or session.header is None or self._options.policy != "raise":

@@ -52,6 +52,7 @@ class Recorder:
         self._steps = _device_variable(tf.zeros([window], tf.int64), "steps")
         self._count = _device_variable(tf.constant(0, tf.int64), "count")
         self._incident = _device_variable(tf.constant(NO_INCIDENT, tf.int64), "incident")
+        self._incident_step = _device_variable(tf.constant(0, tf.int64), "incident_step")
         self.on_host = "CPU" in self._ring.device
         self._counts = _device_variable(tf.zeros([cells, 4], tf.int64), "counts")
 
@@ -65,21 +66,20 @@ class Recorder:
         written = [_scatter(self._ring, place, entry.row), self._count.assign_add(1, read_value=False)]
         return written if entry.step is None else [*written, _scatter(self._steps, place, entry.step)]
 
-    def report(self, number: tf.Tensor, counts: tf.Tensor) -> list[tf.Operation]:
+    def report(self, entry: Entry, counts: tf.Tensor) -> list[tf.Operation]:
         """Leave an incident for the host, unless an earlier one still waits there.
 
         Args:
-            number: of the bad row.
+            entry: the bad row.
             counts: int64 ``[cells, 4]``.
         """
         free = self.is_quiet()
-        table = tf.where(free, counts, self._counts.read_value())
-        first = tf.where(free, number, self._incident.read_value())
-        with tf.control_dependencies([table, first]):
-            return [
-                self._counts.assign(table, read_value=False),
-                self._incident.assign(first, read_value=False),
-            ]
+        told = [(self._counts, counts), (self._incident, entry.number)]
+        # The ring may have come round before the host looks.
+        told += [] if entry.step is None else [(self._incident_step, entry.step)]
+        values = [tf.where(free, value, variable.read_value()) for variable, value in told]
+        with tf.control_dependencies(values):
+            return [variable.assign(value, read_value=False) for (variable, _), value in zip(told, values, strict=True)]
 
     def is_quiet(self) -> tf.Tensor:
         """Return whether no incident waits for the host, as a tensor of the step; bool scalar."""
@@ -93,6 +93,10 @@ class Recorder:
         """Return the number of the bad row that waits for the host; ``None`` if there is none."""
         number = int(self._incident.numpy())
         return None if number == NO_INCIDENT else number
+
+    def incident_step(self) -> int:
+        """Return the user's step of the incident."""
+        return int(self._incident_step.numpy())
 
     def incident_counts(self) -> IntArray:
         """Return the counts of the incident's row, int64 ``[cells, 4]``."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import platform
-import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from importlib.metadata import version
@@ -15,13 +14,15 @@ import numpy.typing as npt
 
 from tb_nanwatch import __version__
 from tb_nanwatch.numerics.finiteness import count_nonfinite
-from tb_nanwatch.schema.records import Action, Alert, Finding, Header, IntArray, Policy, Replay, Series
+from tb_nanwatch.schema.records import Action, Alert, Finding, Header, IntArray, Policy, Series
 from tb_nanwatch.watch.layout import Layout
+from tb_nanwatch.watch.numbering import Numbering
 from tb_nanwatch.watch.recorder import Recorder
 from tb_nanwatch.watch.thinner import Thinner
 from tb_nanwatch.watch.writer import Writer
 
 Rows = npt.NDArray[np.float32]
+_NOTHING = Series(np.zeros(0, np.int64), np.zeros(0, np.int64), {})
 
 
 class Session:
@@ -46,8 +47,7 @@ class Session:
         self._layout, self._policy, self._writer = layout, policy, writer
         self._recorder, self._counted = recorder, counted
         self._steps = np.zeros(recorder.window, np.int64)
-        self._last_raw = -1
-        self._stalled = False
+        self._numbering = Numbering()
         self._settled = -1
         self.steps_seen = 0
         self.ended_well = True
@@ -56,7 +56,8 @@ class Session:
     def collect(self, *, action: Action, inputs: Sequence[Finding] = ()) -> Alert | None:
         """Write the steps that came since the last time and, if an incident waits, its alert.
 
-        Where more steps came than the ring holds, the oldest are lost: there is a gap in the log.
+        Where more steps came than the ring holds, the oldest are lost: there is a gap in the log, and an alert of one
+        that is lost has no window.
 
         Args:
             action: what the policy makes of an incident.
@@ -66,26 +67,31 @@ class Session:
             The alert that was written; ``None`` if no incident waited.
         """
         written, incident = self._recorder.rows_written(), self._fresh_incident()
-        first = max(self.steps_seen, written - self._recorder.window)
+        first, began_well = max(self.steps_seen, written - self._recorder.window), self.ended_well
         self.steps_seen = written
         if first < written:
             rows, raw = self._recorder.rows(first, written)
-            self.ended_well = bool(np.isfinite(rows[-1]).all())
-            steps, counts = self._number(first, raw), _counts_at(first, incident)
+            bad = np.array([not np.isfinite(row).all() for row in rows])
+            self.ended_well = not bad[-1]
+            numbers = np.arange(first, written)
+            # An incident that waits for the host withholds every update after its own.
+            held = bad | (numbers > incident[0] if incident else False) if action == "raised" else np.zeros_like(bad)
+            steps, counts = numbers if self._counted else self._numbering.of(raw, held), _counts_at(first, incident)
+            self._steps[numbers % self._recorder.window] = steps
             for segment in _segments(steps):
                 self._take(rows[segment], steps[segment], _shifted(counts, segment))
-        return self._settle(*incident, action=action, inputs=inputs) if incident else None
+        if incident is None or not self._is_onset(incident[0], action=action, began_well=began_well):
+            return None
+        return self._tell(*incident, action=action, inputs=inputs)
 
     def next_step(self) -> int:
         """Return the number that the next step will have, as far as that is known."""
         return self._recorder.rows_written() if self._counted else self._last_step + 1
 
-    def supplement(self, alert: Alert, replay: Replay | None, batch: str | None = None) -> Alert:
-        """Write an alert a second time, with what came to be known after the first; return it as a whole."""
-        whole = replace(alert, replay=replay, batch=batch)
+    def supplement(self, alert: Alert) -> None:
+        """Write an alert a second time, with what came to be known of its step after the first."""
         nothing = np.zeros(0, np.int64)
-        self._writer.write_alert(replace(whole, window=Series(nothing, nothing, {})))
-        return whole
+        self._writer.write_alert(replace(alert, window=Series(nothing, nothing, {})))
 
     def is_known(self, number: int) -> bool:
         """Return whether the incident of this row was dealt with and only waits to be cleared."""
@@ -125,33 +131,6 @@ class Session:
         self._first_step = self._last_step = -1
         self._thinner = Thinner()
 
-    def _number(self, first: int, raw: IntArray) -> IntArray:
-        """Number the rows from ``first`` on, and remember by which step each goes."""
-        steps = np.arange(first, first + len(raw)) if self._counted else self._advancing(raw)
-        self._steps[np.arange(first, first + len(raw)) % self._recorder.window] = steps
-        return steps
-
-    def _advancing(self, raw: IntArray) -> IntArray:
-        before = np.concatenate([[self._last_raw], raw[:-1]])
-        self._last_raw = int(raw[-1])
-        if not np.any(raw == before):
-            return raw
-        self._warn_of_stall(int(raw[raw == before][0]))
-        steps, last = raw.copy(), self._last_step
-        for place, (now, previous) in enumerate(zip(raw.tolist(), before.tolist(), strict=True)):
-            last = max(now, last + 1) if now >= previous else now
-            steps[place] = last
-        return steps
-
-    def _warn_of_stall(self, step: int) -> None:
-        if not self._stalled:
-            self._stalled = True
-            warnings.warn(
-                f"the step given to tb_nanwatch must grow from one training step to the next; it stood at {step},"
-                " so steps are counted on from there",
-                stacklevel=2,
-            )
-
     def _take(self, rows: Rows, steps: IntArray, counts: dict[int, IntArray]) -> None:
         if self.header is not None and steps[0] <= self._last_step:
             self._write_rest()
@@ -174,27 +153,39 @@ class Session:
             return None
         return number, self._recorder.incident_counts()
 
-    def _settle(self, number: int, table: IntArray, *, action: Action, inputs: Sequence[Finding]) -> Alert | None:
+    def _is_onset(self, number: int, *, action: Action, began_well: bool) -> bool:
+        """Settle an incident, and return whether to tell it: where bad follows bad in a recorded run, the first is."""
         self._settled = number
         if action == "raised":
             self._recorder.forget_incident()
-        elif self._recorder.is_bad(number - 1):
-            # Where bad step follows bad step in a run that is only recorded, the first of them is the alert.
-            return None
-        if number < self.steps_seen - self._recorder.window:
-            return None
-        window = self._window(number, table)
-        return self._alert(window, action, (*inputs, *self._layout.findings(table)))
+            return True
+        return not self._recorder.is_bad(number - 1) if self._is_in_ring(number - 1) else began_well
+
+    def _tell(self, number: int, table: IntArray, *, action: Action, inputs: Sequence[Finding]) -> Alert | None:
+        findings = (*inputs, *self._layout.findings(table))
+        if self._is_in_ring(number):
+            return self._alert(self._window(number, table), action, findings)
+        step = number if self._counted else self._recorder.incident_step()
+        return self._alert(_NOTHING, action, findings, step=step, first_step=min(self._first_step, step - number))
+
+    def _is_in_ring(self, number: int) -> bool:
+        return number >= self.steps_seen - self._recorder.window
 
     def _alert(
-        self, window: Series, action: Action, findings: tuple[Finding, ...], *, step: int | None = None
+        self,
+        window: Series,
+        action: Action,
+        findings: tuple[Finding, ...],
+        *,
+        step: int | None = None,
+        first_step: int | None = None,
     ) -> Alert | None:
         if self.header is None:
             return None
         alert = Alert(
             step=int(window.last_step[-1]) if step is None else step,
             session=self.header.session,
-            first_step=self._first_step,
+            first_step=self._first_step if first_step is None else first_step,
             action=action,
             findings=findings,
             window=window,

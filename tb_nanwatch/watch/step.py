@@ -8,6 +8,7 @@ from typing import Any, Protocol, TypeVar
 
 import tensorflow as tf
 
+from tb_nanwatch.errors import SetupError
 from tb_nanwatch.watch.batch import Call
 
 _T = TypeVar("_T")
@@ -18,6 +19,9 @@ class StepListener(Protocol):
 
     def run(self, step: Callable[[], _T], call: Call | None) -> _T:
         """Run a step, and raise if it was bad and the policy says so; the step's own errors pass."""
+
+    def step_begins(self, graph: Any) -> None:
+        """Called when the whole function is about to be traced into ``graph``."""
 
     def step_traced(self, graph: Any) -> None:
         """Called when the whole function was traced into ``graph``."""
@@ -33,8 +37,15 @@ class StepFunction:
             function: the training step.
             listener: the watch.
             **tf_function_options: passed on to ``tf.function``.
+
+        Raises:
+            SetupError: if options are given for a ``tf.function``, which has its own.
         """
+        if tf_function_options and _is_tf_function(function):
+            given = ", ".join(tf_function_options)
+            raise SetupError(f"a tf.function must be given its options where it is made; got {given} with Watch.step")
         self._listener = listener
+        self._steps: dict[str, StepFunction] = {}
         self._options = tf_function_options
         self._function: Any = function
         self._python: Callable[..., Any] = getattr(function, "python_function", function)
@@ -61,10 +72,12 @@ class StepFunction:
         """Bind to an instance, as a method does; each instance has a step, and so a graph, of its own."""
         if instance is None:
             return self
-        name = f"_nanwatch_step_{self._python.__name__}_{id(self)}"
-        if name not in vars(instance):
-            vars(instance)[name] = StepFunction(self._bound_to(instance), self._listener, **self._options)
-        return vars(instance)[name]
+        # With the instance, so that both go together; one with __slots__ has no room, and stays as long as the watch.
+        steps: dict[Any, Any] = getattr(instance, "__dict__", self._steps)
+        name = f"_nanwatch_step_{self._python.__name__}_{id(self)}_{id(instance)}"
+        if name not in steps:
+            steps[name] = StepFunction(self._bound_to(instance), self._listener, **self._options)
+        return steps[name]
 
     def _bound_to(self, instance: object) -> Callable[..., Any]:
         bind: Callable[[object, type], Callable[..., Any]] = self._function.__get__
@@ -74,9 +87,11 @@ class StepFunction:
         # With the user's own signature, TensorFlow tells arguments apart as it would without the watch.
         @functools.wraps(self._python)
         def traced(*args: Any, **kwargs: Any) -> Any:
+            if tf.executing_eagerly():
+                return self._python(*args, **kwargs)
+            self._listener.step_begins(tf.compat.v1.get_default_graph())
             result = self._python(*args, **kwargs)
-            if not tf.executing_eagerly():
-                self._listener.step_traced(tf.compat.v1.get_default_graph())
+            self._listener.step_traced(tf.compat.v1.get_default_graph())
             return result
 
         if _is_tf_function(self._function):

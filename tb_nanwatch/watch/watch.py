@@ -194,11 +194,15 @@ class Watch:
             return trial.apply(inputs, update) if trial.watch is self._loop else update(inputs.pairs)
 
         def guarded() -> Any:
-            guard, allowed = self._plan.observe(inputs, in_step=self._loop.in_step)
+            guard, allowed = self._plan.observe(inputs, run=self._loop.current_run)
             return guard.apply(allowed, lambda: update(inputs.pairs))
 
-        eager_alone = tf.executing_eagerly() and not self._loop.in_step
-        return self._loop.run(guarded, None) if eager_alone else guarded()
+        if self._loop.current_run:
+            return guarded()
+        if tf.executing_eagerly():
+            return self._loop.run(guarded, None)
+        self._loop.join_outer()
+        return guarded()
 
     def tensor(self, name: str, value: tf.Tensor) -> tf.Tensor:
         """Watch one more tensor, such as an activation, in each step; call it before :meth:`apply_gradients`.
@@ -215,7 +219,7 @@ class Watch:
         """
         trial = current_trial()
         if trial is None:
-            self._plan.watch_tensor(name, value)
+            self._plan.tensors.add(name, value)
         elif trial.watch is self._loop:
             trial.tensors[name] = value
         return value

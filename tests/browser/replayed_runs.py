@@ -1,4 +1,4 @@
-"""Runs whose bad step was run again, written by the training side's own writer; what each replay found is made by hand."""
+"""Runs whose bad step was run again, as the training side writes them; what each replay found is made by hand."""
 
 from __future__ import annotations
 

@@ -91,7 +91,7 @@ def test_hops_open_on_demand_and_the_stack_is_folded(opened):
 def test_further_origins_are_listed_folded(opened):
     frame = opened("square")
     other = frame.get_by_test_id("other-chain")
-    expect(other.locator("> summary")).to_have_text("-InfLogcritic.py:292 hops")
+    expect(other.locator("> summary")).to_have_text("-InfLog2 hopslossentropycritic.py:29")
     expect(other.get_by_test_id("excerpt").first).not_to_be_visible()
     other.locator("> summary").click()
     expect(other.get_by_test_id("excerpt").first).to_contain_text("tf.math.log(p)")

@@ -34,6 +34,7 @@ RISING = [1.0] * 20 + [1e4] * 9 + [math.nan]
         ("loss", "loss", [("forward-range", "low")]),
         ("gradient", "l2/V", [("backward-only", "low")]),
         ("clipped", "l2/V", [("clip-overflow", "low")]),
+        ("state", "norm/moving_variance", []),
     ],
 )
 def test_each_phase_has_its_cause(role, name, causes):

@@ -69,8 +69,10 @@ THREE_INF = Counts(size=64, nan=0, pos_inf=3, neg_inf=0)
         ),
         (
             origin_at("state", kind="nan"),
-            "Step 411: NaN first appeared in several statistics that are kept beside the variables "
-            "(which was first is not recorded).",
+            (
+                "Step 411: NaN first appeared in several statistics that are kept beside the variables "
+                "(which was first is not recorded)."
+            ),
         ),
     ],
 )

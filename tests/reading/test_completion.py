@@ -53,6 +53,11 @@ def test_two_alerts_of_one_step_with_windows_stay_two():
     assert (first, second.replay, second.window) == (FIRST, REPLAY, again.window)
 
 
+def test_an_alert_that_was_written_whole_completes_no_other():
+    whole = dataclasses.replace(FIRST, replay=REPLAY, window=steps_of(5, 9))
+    assert completed([FIRST, whole]) == (FIRST, whole)
+
+
 def test_an_alert_without_a_window_that_brings_nothing_is_no_second_message():
     bare = replayed(FIRST, None)
     assert completed([FIRST, bare]) == (FIRST, bare)

@@ -48,6 +48,10 @@ def test_an_outcome_that_is_not_known_or_denies_its_chains_is_passed_over(outcom
     assert replay_record(message) is None
 
 
+def test_a_newer_outcome_without_a_chain_is_passed_over_too():
+    assert replay_record(pb.Replay(outcome="postponed")) is None
+
+
 def test_a_find_without_a_chain_is_passed_over():
     assert replay_record(pb.Replay(outcome="found")) is None
     assert replay_record(pb.Replay(outcome="found", chains=[pb.Chain()])) is None

@@ -292,7 +292,10 @@ class TestFiles:
         assert str(tmp_path) in saved.notes[0]
 
     def test_a_disk_that_fills_up_leaves_nothing_behind(self, tmp_path, monkeypatch):
+        write = tf.io.gfile.GFile.write
+
         def full(self, data):
+            write(self, data[:100])
             raise tf.errors.ResourceExhaustedError(None, None, "No space left on device")
 
         monkeypatch.setattr(tf.io.gfile.GFile, "write", full)

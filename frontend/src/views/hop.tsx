@@ -18,42 +18,48 @@ export function Hop({ link, number, isOpen = false }: HopProps) {
   return (
     <li data-testid="hop">
       <details class="hop" open={isOpen}>
-        <summary class="hop-head">
-          <span class="hop-number number">{formatStep(number)}</span>
-          <span class="hop-kind">{KIND_LABELS[link.kind]}</span>
-          <HopName link={link} />
-          <span class="hop-where">
-            {PHASE_LABELS[link.phase]}
-            {link.layer !== null && <Name text={link.layer} />}
-          </span>
-          {link.source !== null && (
-            <code
-              class="hop-source"
-              dir="ltr"
-              title={shorten(`${visible(link.source.file)}:${link.source.line}`)}
-            >
-              {sourcePlace(link.source)}
-            </code>
-          )}
-        </summary>
+        <HopHead link={link} number={formatStep(number)} />
         <HopBody link={link} />
       </details>
     </li>
   );
 }
 
-function HopName({ link }: { readonly link: Link }) {
+interface HopHeadProps {
+  readonly link: Link;
+  readonly number?: string;
+  /** What stands beside the name; the operation's own name, unless something else is said. */
+  readonly note?: string;
+}
+
+/** A hop in one line, which opens what is below it. */
+export function HopHead({ link, number = "", note }: HopHeadProps) {
+  const { source } = link;
   const { label, name, detail } = placeOf(link);
+  const beside = note ?? detail;
   return (
-    <span class="hop-name">
-      {label !== "" && <span class="muted">{label}</span>}
-      {name !== "" && <Name text={name} />}
-      {detail !== "" && (
-        <span class="hop-detail muted">
-          <Name text={detail} />
-        </span>
+    <summary class="hop-head">
+      <span class="hop-number number">{number}</span>
+      <span class="hop-kind">{KIND_LABELS[link.kind]}</span>
+      <span class="hop-name">
+        {label !== "" && <span class="muted">{label}</span>}
+        {name !== "" && <Name text={name} />}
+        {beside !== "" && (
+          <span class="hop-detail muted">
+            <Name text={beside} />
+          </span>
+        )}
+      </span>
+      <span class="hop-where">
+        {PHASE_LABELS[link.phase]}
+        {link.layer !== null && <Name text={link.layer} />}
+      </span>
+      {source !== null && (
+        <code class="hop-source" dir="ltr" title={shorten(`${visible(source.file)}:${source.line}`)}>
+          {sourcePlace(source)}
+        </code>
       )}
-    </span>
+    </summary>
   );
 }
 

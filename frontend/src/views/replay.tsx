@@ -1,10 +1,9 @@
 import { useSignal } from "@preact/signals";
-import { folded, placeOf, sourcePlace } from "../chain";
-import { formatNumber, formatStep, KIND_LABELS, plural, shorten, visible } from "../format";
+import { folded } from "../chain";
+import { formatNumber, formatStep, plural, shorten, visible } from "../format";
 import type { AlertAnswer, Link, Replay } from "../protocol.gen";
-import { Hop } from "./hop";
+import { Hop, HopHead } from "./hop";
 import { ShowMore } from "./more";
-import { Name } from "./name";
 
 type Links = ReadonlyArray<Link>;
 
@@ -85,12 +84,7 @@ function Others({ chains }: { readonly chains: ReadonlyArray<Links> }) {
     <div class="others">
       <h3>{plural(chains.length, "further origin")} in the same step</h3>
       {shown.map((links, index) => (
-        <details class="other" key={index} data-testid="other-chain">
-          <summary>
-            <OtherHead links={links} />
-          </summary>
-          <Chain links={links} isOriginOpen={true} />
-        </details>
+        <Other key={index} links={links} />
       ))}
       {shown.length < chains.length && (
         <ShowMore
@@ -104,21 +98,13 @@ function Others({ chains }: { readonly chains: ReadonlyArray<Links> }) {
   );
 }
 
-function OtherHead({ links }: { readonly links: Links }) {
+function Other({ links }: { readonly links: Links }) {
   const origin = links[0];
   if (origin === undefined) return null;
-  const { label, name } = placeOf(origin);
   return (
-    <span class="other-head">
-      <span class="hop-kind">{KIND_LABELS[origin.kind]}</span>
-      {label !== "" && <span class="muted">{label}</span>}
-      <Name text={name} />
-      {origin.source !== null && (
-        <code class="hop-source" dir="ltr">
-          {sourcePlace(origin.source)}
-        </code>
-      )}
-      <span class="muted">{plural(links.length, "hop")}</span>
-    </span>
+    <details class="other" data-testid="other-chain">
+      <HopHead link={origin} note={plural(links.length, "hop")} />
+      <Chain links={links} isOriginOpen={true} />
+    </details>
   );
 }

@@ -1,0 +1,35 @@
+"""Every variable has a name of its own in the header, whatever the user called it."""
+
+from __future__ import annotations
+
+import pytest
+import tensorflow as tf
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tb_nanwatch.schema.records import Header
+from tb_nanwatch.watch.naming import describe
+
+
+def names_of(*names):
+    described = describe([tf.Variable(0.0, name=name) for name in names], [None] * len(names))
+    assert Header(0, described).variables == described
+    return [variable.name for variable in described]
+
+
+def test_a_name_that_looks_numbered_is_not_taken_from_who_has_it():
+    assert names_of("w", "w", "w#2") == ["w", "w#3", "w#2"]
+    assert names_of("w#2", "w", "w", "w#2", "w") == ["w#2", "w", "w#3", "w#2#2", "w#4"]
+
+
+@given(names=st.lists(st.sampled_from(["w", "w#2", "w#2#2", "w#3", "v"]), max_size=12))
+def test_names_are_unique_and_the_first_of_each_keeps_its_own(names):
+    found = names_of(*names)
+    assert len(set(found)) == len(names)
+    assert [found[names.index(name)] for name in names] == names
+
+
+@pytest.mark.parametrize(("shape", "told"), [(None, (-1,)), ([None, 2], (-1, 2)), ([1, 2], (1, 2))])
+def test_a_dimension_that_is_not_fixed_is_told_as_minus_one(shape, told):
+    variable = tf.Variable([[1.0, 2.0]], shape=tf.TensorShape(shape))
+    assert describe([variable], [None])[0].shape == told
