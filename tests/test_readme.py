@@ -40,6 +40,7 @@ def test_the_python_blocks_run_one_after_the_other_and_leave_the_runs_they_name(
     assert verdicts["digits"]["steps_seen"] == 15
     first = verdicts["recorded"]["first"]
     assert (first["step"], first["phase"], first["tensor"], first["kind"]) == (2, "forward", "root", "nan")
+    assert (verdicts["suspect"]["first"]["op"]["type"], verdicts["suspect"]["first"]["samples"]) == ("Log", [1])
     assert done.returncode == 1
 
 

@@ -81,7 +81,9 @@ class TestEveryWayToTrain:
         back = read(tmp_path)
         assert replace(back.verdict.first, batch=None) == replace(caught.value.verdict.first, batch=None)
         assert (back.verdict.first.step, back.verdict.first.phase, back.verdict.first.kind) == (5, "loss", "pos_inf")
-        assert (tmp_path / back.verdict.first.batch).samefile(tmp_path.parent / caught.value.verdict.first.batch)
+        saved = [caught.value.verdict.first.batch, back.verdict.first.batch]
+        decorated = way in ("function", "jit")
+        assert saved == ([f"{tmp_path.name}/batches/step-5.npz", "batches/step-5.npz"] if decorated else [None, None])
         assert back.verdict.steps_seen == 6
 
     def test_watching_trains_as_not_watching_does(self, way, tmp_path):
