@@ -8,6 +8,10 @@ export type StatKey =
   | "loss"
   | "global_norm"
   | "clipped_global_norm"
+  | "loss_scale"
+  | "skipped"
+  | "microbatches"
+  | "microbatch_norm"
   | "tensor_norm";
 
 export interface Stat {
@@ -25,6 +29,10 @@ export const STATS: ReadonlyArray<Stat> = [
   { key: "loss", scope: "step", merges: ["min", "max", "mean"], meaning: "The loss, as the training step gave it." },
   { key: "global_norm", scope: "step", merges: ["min", "max", "mean"], meaning: "L2 norm of all gradients together, before clipping." },
   { key: "clipped_global_norm", scope: "step", merges: ["max", "mean"], meaning: "L2 norm of all gradients together, after clipping." },
+  { key: "loss_scale", scope: "step", merges: ["min", "max"], meaning: "What the loss was multiplied by, so that gradients in half precision do not vanish." },
+  { key: "skipped", scope: "step", merges: ["max", "mean"], meaning: "1 where the update was left out: for an overflow of the scaled gradients, or by the policy; else 0." },
+  { key: "microbatches", scope: "step", merges: ["min", "max"], meaning: "How many micro-batches the step accumulated." },
+  { key: "microbatch_norm", scope: "variable", merges: ["max", "mean"], meaning: "L2 norm of the gradient of one micro-batch: the root of the mean square over those of the step." },
   { key: "tensor_norm", scope: "tensor", merges: ["min", "max", "mean"], meaning: "L2 norm of a tensor that the user chose to watch." },
 ];
 
@@ -165,7 +173,7 @@ export interface HeatmapRow {
 export interface AlertAnswer {
   readonly run: string;
   readonly step: number;
-  readonly action: "raised" | "recorded";
+  readonly action: "raised" | "skipped" | "recorded";
   readonly findings: ReadonlyArray<FindingRow>;
   readonly steps: ReadonlyArray<number>;
   readonly loss: ReadonlyArray<number | null>;

@@ -35,7 +35,7 @@ class Version(_message.Message):
     def __init__(self, major: _Optional[int] = ..., minor: _Optional[int] = ...) -> None: ...
 
 class Header(_message.Message):
-    __slots__ = ("schema", "session", "variables", "tensors", "stats", "policy", "clip", "versions")
+    __slots__ = ("schema", "session", "variables", "tensors", "stats", "policy", "clip", "versions", "worker")
     class VersionsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -51,6 +51,7 @@ class Header(_message.Message):
     POLICY_FIELD_NUMBER: _ClassVar[int]
     CLIP_FIELD_NUMBER: _ClassVar[int]
     VERSIONS_FIELD_NUMBER: _ClassVar[int]
+    WORKER_FIELD_NUMBER: _ClassVar[int]
     schema: Version
     session: int
     variables: _containers.RepeatedCompositeFieldContainer[Variable]
@@ -59,7 +60,8 @@ class Header(_message.Message):
     policy: str
     clip: str
     versions: _containers.ScalarMap[str, str]
-    def __init__(self, schema: _Optional[_Union[Version, _Mapping]] = ..., session: _Optional[int] = ..., variables: _Optional[_Iterable[_Union[Variable, _Mapping]]] = ..., tensors: _Optional[_Iterable[str]] = ..., stats: _Optional[_Iterable[str]] = ..., policy: _Optional[str] = ..., clip: _Optional[str] = ..., versions: _Optional[_Mapping[str, str]] = ...) -> None: ...
+    worker: int
+    def __init__(self, schema: _Optional[_Union[Version, _Mapping]] = ..., session: _Optional[int] = ..., variables: _Optional[_Iterable[_Union[Variable, _Mapping]]] = ..., tensors: _Optional[_Iterable[str]] = ..., stats: _Optional[_Iterable[str]] = ..., policy: _Optional[str] = ..., clip: _Optional[str] = ..., versions: _Optional[_Mapping[str, str]] = ..., worker: _Optional[int] = ...) -> None: ...
 
 class Variable(_message.Message):
     __slots__ = ("name", "layer", "shape", "dtype", "backward_order")
@@ -118,7 +120,7 @@ class Finding(_message.Message):
     def __init__(self, role: _Optional[_Union[Role, str]] = ..., name: _Optional[str] = ..., size: _Optional[int] = ..., nan: _Optional[int] = ..., pos_inf: _Optional[int] = ..., neg_inf: _Optional[int] = ..., samples: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class Alert(_message.Message):
-    __slots__ = ("step", "first_step", "action", "findings", "window", "session", "replay", "batch", "notes")
+    __slots__ = ("step", "first_step", "action", "findings", "window", "session", "replay", "batch", "notes", "replica", "microbatch")
     STEP_FIELD_NUMBER: _ClassVar[int]
     FIRST_STEP_FIELD_NUMBER: _ClassVar[int]
     ACTION_FIELD_NUMBER: _ClassVar[int]
@@ -128,6 +130,8 @@ class Alert(_message.Message):
     REPLAY_FIELD_NUMBER: _ClassVar[int]
     BATCH_FIELD_NUMBER: _ClassVar[int]
     NOTES_FIELD_NUMBER: _ClassVar[int]
+    REPLICA_FIELD_NUMBER: _ClassVar[int]
+    MICROBATCH_FIELD_NUMBER: _ClassVar[int]
     step: int
     first_step: int
     action: str
@@ -137,7 +141,9 @@ class Alert(_message.Message):
     replay: Replay
     batch: str
     notes: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, step: _Optional[int] = ..., first_step: _Optional[int] = ..., action: _Optional[str] = ..., findings: _Optional[_Iterable[_Union[Finding, _Mapping]]] = ..., window: _Optional[_Union[SpanChunk, _Mapping]] = ..., session: _Optional[int] = ..., replay: _Optional[_Union[Replay, _Mapping]] = ..., batch: _Optional[str] = ..., notes: _Optional[_Iterable[str]] = ...) -> None: ...
+    replica: int
+    microbatch: int
+    def __init__(self, step: _Optional[int] = ..., first_step: _Optional[int] = ..., action: _Optional[str] = ..., findings: _Optional[_Iterable[_Union[Finding, _Mapping]]] = ..., window: _Optional[_Union[SpanChunk, _Mapping]] = ..., session: _Optional[int] = ..., replay: _Optional[_Union[Replay, _Mapping]] = ..., batch: _Optional[str] = ..., notes: _Optional[_Iterable[str]] = ..., replica: _Optional[int] = ..., microbatch: _Optional[int] = ...) -> None: ...
 
 class Replay(_message.Message):
     __slots__ = ("outcome", "notes", "chains", "seconds", "dump")

@@ -18,10 +18,10 @@ from tb_nanwatch.errors import RecordError
 Phase = Literal["input", "weights", "forward", "loss", "backward", "clip", "update", "state"]
 Kind = Literal["nan", "pos_inf", "neg_inf"]
 Status = Literal["finite", "nonfinite", "warning", "empty"]
-Policy = Literal["raise", "record"]
+Policy = Literal["raise", "skip", "record"]
 ClipKind = Literal["none", "scale", "other"]
 Role = Literal["input", "weight", "tensor", "loss", "gradient", "clipped", "state"]
-Action = Literal["raised", "recorded"]
+Action = Literal["raised", "skipped", "recorded"]
 ReplayOutcome = Literal["found", "finite", "failed"]
 
 PHASES: tuple[Phase, ...] = ("input", "weights", "forward", "loss", "backward", "clip", "update", "state")
@@ -62,7 +62,18 @@ class Variable:
 
 @dataclass(frozen=True)
 class Header:
-    """Constant for one session."""
+    """Constant for one session.
+
+    Attributes:
+        session: its number in the run.
+        variables: in column order.
+        tensors: names of watched tensors, in column order.
+        stats: keys of the catalogue that it records.
+        policy: the user's.
+        clip: what clipping does to a gradient.
+        versions: of Python and the packages.
+        worker: which process of several it is, from 0; ``None`` where there is but one.
+    """
 
     session: int
     variables: tuple[Variable, ...]
@@ -71,6 +82,7 @@ class Header:
     policy: Policy = "raise"
     clip: ClipKind = "none"
     versions: Mapping[str, str] = field(default_factory=dict)
+    worker: int | None = None
 
     def __post_init__(self) -> None:
         """Refuse names that could not be told apart."""
@@ -291,6 +303,8 @@ class Alert:
         replay: ``None`` where there was none.
         batch: the file with the step's arguments, relative to the run's directory; ``None`` if it was not saved.
         notes: what there is to say about that; a sentence each.
+        replica: whose gradients the findings are of, from 0; ``None`` where there is but one.
+        microbatch: of the accumulated step, the first that was bad, from 0; ``None`` where that is not known.
     """
 
     step: int
@@ -302,6 +316,8 @@ class Alert:
     replay: Replay | None = None
     batch: str | None = None
     notes: tuple[str, ...] = ()
+    replica: int | None = None
+    microbatch: int | None = None
 
     def __post_init__(self) -> None:
         """Refuse an alert about nothing."""

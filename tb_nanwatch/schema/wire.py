@@ -30,7 +30,7 @@ from tb_nanwatch.schema.replay_wire import replay_message, replay_record, writab
 
 PLUGIN_NAME: Final = "nanwatch"
 SCHEMA_MAJOR: Final = 1
-SCHEMA_MINOR: Final = 1
+SCHEMA_MINOR: Final = 2
 
 _M = TypeVar("_M", bound=Message)
 _DTYPES: Final = {
@@ -99,6 +99,7 @@ def encode_header(header: Header) -> bytes:
         policy=header.policy,
         clip=header.clip,
         versions=dict(header.versions),
+        worker=header.worker,
     )
     return message.SerializeToString(deterministic=True)
 
@@ -133,6 +134,7 @@ def decode_header(data: bytes) -> Header:
         policy=cast("Policy", message.policy),
         clip=cast("ClipKind", message.clip),
         versions=dict(message.versions),
+        worker=message.worker if message.HasField("worker") else None,
     )
 
 
@@ -158,6 +160,8 @@ def encode_alert(alert: Alert) -> bytes:
         replay=replay_message(alert.replay) if alert.replay else None,
         batch=writable(alert.batch or ""),
         notes=[writable(note) for note in alert.notes],
+        replica=alert.replica,
+        microbatch=alert.microbatch,
     )
     return message.SerializeToString(deterministic=True)
 
@@ -176,6 +180,8 @@ def decode_alert(data: bytes) -> Alert:
         replay=replay_record(message.replay) if message.HasField("replay") else None,
         batch=message.batch or None,
         notes=tuple(message.notes),
+        replica=message.replica if message.HasField("replica") else None,
+        microbatch=message.microbatch if message.HasField("microbatch") else None,
     )
 
 

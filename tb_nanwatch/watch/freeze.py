@@ -7,7 +7,7 @@ new one, so that keeping costs one operation a variable and no copy.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,7 +36,7 @@ class Kept:
         return tf.raw_ops.AssignVariableOp(resource=self.placeholder, value=self.value)
 
 
-def keep_state(graph: Graph, *, only: Collection[int] | None = None) -> list[Kept]:
+def keep_state(graph: Graph, *, only: Collection[int] | None = None, besides: Collection[int] = ()) -> list[Kept]:
     """Keep the value of every variable that the operations traced so far assign.
 
     A trained variable may be among them: spectral normalisation assigns the weights that it normalises.
@@ -45,6 +45,7 @@ def keep_state(graph: Graph, *, only: Collection[int] | None = None) -> list[Kep
         graph: of the step, forward and backward pass done, the update not yet traced. Where it is a branch, what is
             assigned before the branch is kept too.
         only: by the id of their handles, the variables in question; by default all.
+        besides: by the id of their handles, variables that are not.
 
     Returns:
         Empty for an eager step: there, state that the forward pass changed stays changed.
@@ -53,15 +54,7 @@ def keep_state(graph: Graph, *, only: Collection[int] | None = None) -> list[Kep
         return []
     kept: dict[int, Kept] = {}
     for one in reversed([*with_enclosing(graph)]):
-        handles = captured_handles(one)
-        for op, placeholder in writes(one.get_operations()):
-            handle = outermost(placeholder)
-            if placeholder.name not in handles or not is_variable(handle) or not (only is None or id(handle) in only):
-                continue
-            if id(handle) not in kept:
-                kept[id(handle)] = _read_first(one, placeholder, handle)
-            if kept[id(handle)].value.graph is one:
-                op._add_control_input(kept[id(handle)].value.op)
+        _keep(kept, one.get_operations(), lambda handle: (only is None or handle in only) and handle not in besides)
     return list(kept.values())
 
 
@@ -79,6 +72,27 @@ def hold_back(operations: Sequence[Op], *, until: Op) -> None:
     """
     for op, _ in writes(operations):
         op._add_control_input(until)
+
+
+def undo_unless(allowed: tf.Tensor, graph: Graph, operations: Sequence[Op]) -> None:
+    """Put back what operations assigned, after all of them, where the update of their step is not allowed.
+
+    Args:
+        allowed: bool scalar of the graph.
+        graph: of the step, traced to its end.
+        operations: of the graph, that were traced after the guard.
+    """
+    kept: dict[int, Kept] = {}
+    _keep(kept, operations, lambda _: True)
+    if not kept:
+        return
+
+    def put_back() -> tf.Tensor:
+        with tf.control_dependencies([one.put_back() for one in kept.values()]):
+            return tf.constant(False)
+
+    with graph.as_default(), tf.control_dependencies([op for op, _ in writes(operations)]):
+        tf.cond(allowed, lambda: tf.constant(True), put_back)
 
 
 def writes(operations: Sequence[Op]) -> Iterator[tuple[Op, Any]]:
@@ -99,6 +113,21 @@ def dtype_of(handle: Any) -> tf.DType | None:
 def is_variable(handle: Any) -> bool:
     """Return whether a resource is a variable: what is not cannot be put back."""
     return dtype_of(handle) is not None
+
+
+def _keep(kept: dict[int, Kept], operations: Sequence[Op], is_in_question: Callable[[int], bool]) -> None:
+    if not operations:
+        return
+    graph = operations[0].graph
+    handles = captured_handles(graph)
+    for op, placeholder in writes(operations):
+        handle = outermost(placeholder)
+        if placeholder.name not in handles or not is_variable(handle) or not is_in_question(id(handle)):
+            continue
+        if id(handle) not in kept:
+            kept[id(handle)] = _read_first(graph, placeholder, handle)
+        if kept[id(handle)].value.graph is graph:
+            op._add_control_input(kept[id(handle)].value.op)
 
 
 def _read_first(graph: Graph, placeholder: Any, handle: Any) -> Kept:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import tensorflow as tf
@@ -25,6 +26,7 @@ _RESOURCE_NAME = re.compile(r'ResourceHandle\(name="(.+?)(?:/\d+)?"')
 _WIDE = (tf.float32, tf.float64)
 _PASSING = ("Identity", "StopGradient")
 _FIXED_ARITY = 2
+_LIFTING = ("variable_capturing_scope", "invalid_creator_scope")
 
 
 def scale_factors(raw: Sequence[Gradient], clipped: Sequence[Gradient]) -> list[Factor] | None:
@@ -76,6 +78,21 @@ def backward_order(graph: Graph, variables: Sequence[object]) -> tuple[int | Non
     reads = [first_read.get(id(handle_of(variable))) for variable in variables]
     latest_first = sorted({read for read in reads if read is not None}, reverse=True)
     return tuple(None if read is None else latest_first.index(read) for read in reads)
+
+
+@contextmanager
+def variables_made_outside() -> Iterator[None]:
+    """Make variables as if no ``tf.function`` were being traced: it would trace the user's step a second time."""
+    if tf.executing_eagerly():
+        yield
+        return
+    graph = tf.compat.v1.get_default_graph()
+    creators = graph._variable_creator_stack
+    graph._variable_creator_stack = [one for one in creators if one[1].__name__ not in _LIFTING]
+    try:
+        yield
+    finally:
+        graph._variable_creator_stack = creators
 
 
 def handle_of(variable: Any) -> Any:

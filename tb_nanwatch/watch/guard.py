@@ -2,7 +2,7 @@
 
 Outside XLA the guard stops the step by failing an assertion before the update runs. Inside XLA nothing can fail, and
 in a loop that is not called through ``Watch.step`` nobody could catch it: there an incident turns this and every
-later update off until the host has seen it.
+later update off until the host has seen it. Where bad steps are skipped, it turns off its own update alone.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from tb_nanwatch.watch.freeze import Kept, hold_back
 from tb_nanwatch.watch.observation import Observation
 from tb_nanwatch.watch.recorder import Entry, Recorder
 
-GuardKind = Literal["stop", "latch", "none"]
+GuardKind = Literal["stop", "latch", "skip", "none"]
 MESSAGE = "tb_nanwatch withheld the update of a step with a non-finite value"
 
 
@@ -27,14 +27,19 @@ class Guard:
     """Records one step and decides about its update.
 
     Attributes:
-        kind: how a bad step is dealt with: ``"stop"`` and ``"latch"`` as above; ``"none"`` lets every update through.
+        kind: how a bad step is dealt with: ``"stop"``, ``"latch"`` and ``"skip"`` as above; ``"none"`` lets every
+            update through.
         recorder: where rows and incidents are written.
         kept: what the forward pass changed, to be put back when the update is withheld.
+        after: whether the optimizer before this one in the step may update; ``None`` if this is the first.
+        is_more: whether it is not the first.
     """
 
     kind: GuardKind
     recorder: Recorder
     kept: Sequence[Kept]
+    after: tf.Tensor | None = None
+    is_more: bool = False
 
     def observe(self, observation: Observation, step: tf.Tensor | None) -> tf.Tensor:
         """Record the step and return whether its update may run.
@@ -47,13 +52,15 @@ class Guard:
             A bool scalar. With ``"stop"`` it is always true: a bad step does not get that far.
         """
         row = observation.row()
-        entry = Entry(self.recorder.next_row(), row, step)
+        number = self.recorder.last_row() if self.is_more else self.recorder.next_row()
+        entry = Entry(number, row, step, self.is_more)
         settled, passed = _rarely(
             tf.reduce_all(tf.math.is_finite(row)),
             lambda: (tf.identity(row), tf.constant(True)),
             lambda: self._look_closer(observation, entry),
         )
         allowed = passed & self.recorder.is_quiet() if self.kind == "latch" else passed
+        allowed = allowed if self.after is None else allowed & self.after
         self.recorder.record(entry._replace(row=settled))
         return allowed
 
@@ -67,7 +74,7 @@ class Guard:
         Returns:
             What ``update`` returns, where the guard can pass it on; else ``None``.
         """
-        if self.kind == "latch":
+        if self.kind in ("latch", "skip"):
             tf.cond(allowed, lambda: _true_after(update), self._put_back)
             return None
         if not tf.is_symbolic_tensor(allowed):
@@ -82,8 +89,12 @@ class Guard:
 
     def _look_closer(self, observation: Observation, entry: Entry) -> tuple[tf.Tensor, tf.Tensor]:
         counts = observation.counts()
-        settled = entry._replace(row=observation.settled_row(counts))
+        row = observation.settled_row(counts)
         bad = tf.reduce_any(counts[:, 1:] > 0)
+        if observation.scale is not None:
+            is_overflow = observation.is_overflow(counts)
+            row, bad = tf.where(is_overflow, observation.overflown_row(row), row), bad & ~is_overflow
+        settled = entry._replace(row=row)
         return settled.row, tf.cond(bad, lambda: self._tell(settled, counts), lambda: tf.constant(True))
 
     def _tell(self, settled: Entry, counts: tf.Tensor) -> tf.Tensor:

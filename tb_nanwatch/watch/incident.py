@@ -87,14 +87,17 @@ def samples_of(alert: Alert) -> tuple[int, ...]:
     return next((finding.samples for finding in alert.findings if finding.role == "input" and finding.samples), ())
 
 
-def message_of(verdict: Verdict, alert: Alert, logdir: str) -> str:
+def message_of(verdict: Verdict, alert: Alert, logdir: str, *, skips: int = 0) -> str:
     """Return what the exception says.
 
     Args:
         verdict: on the run.
         alert: of the bad step.
         logdir: the run's directory.
+        skips: how many bad steps in a row were left out until the policy gave up; 0 where it does not skip.
     """
+    if skips:
+        return f"{verdict.text} From there {skips:,} bad steps in a row were skipped. For more: nanwatch {logdir}"
     is_withheld = not len(alert.window) or alert.step == alert.window.last_step[-1]
     withheld = f" The update of step {alert.step} was withheld." if is_withheld else ""
     return f"{verdict.text}{withheld} For more: nanwatch {logdir}"

@@ -8,14 +8,16 @@ outside the range of a sum of squares:
 - a number below -1: minus the norm itself, where the squares overflow although every element is finite. Squares
   overflow above 1e19, so the two cannot be confused.
 
-The loss is the exception: its cell holds the loss. A step that has none has no such cell.
+The loss is the exception: its cell holds the loss. So does that of the loss scale, which is negative in a step whose
+update the scale's owner leaves out because the scaled gradients overflowed; their cells are then ``ABSENT``. A step
+that has none of these has no such cells.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import Final, Literal, NamedTuple, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -38,8 +40,9 @@ from tb_nanwatch.schema.records import (
 
 ABSENT: Final = -1.0
 
-_STAT_OF: Final[dict[Role, str]] = {
+_STAT_OF: Final[dict[str, str]] = {
     "loss": "loss",
+    "scale": "loss_scale",
     "gradient": "grad_norm",
     "clipped": "clipped_norm",
     "weight": "weight_norm",
@@ -52,7 +55,7 @@ Rows = npt.NDArray[np.float32]
 class Cell(NamedTuple):
     """What one place in the row is a measure of."""
 
-    role: Role
+    role: Role | Literal["scale"]
     name: str
 
 
@@ -65,6 +68,8 @@ class Layout:
         tensors: names of watched tensors.
         loss: whether the step gives its loss.
         state: names of layers' statistics that the forward pass writes.
+        scale: whether the loss is scaled by a factor that changes.
+        skips: whether the policy leaves out the update of a bad step.
         clip: with ``"none"`` a row has no cells for clipped gradients: they are the gradients.
     """
 
@@ -73,6 +78,8 @@ class Layout:
     loss: bool
     clip: ClipKind
     state: tuple[str, ...] = ()
+    scale: bool = False
+    skips: bool = False
 
     @property
     def cells(self) -> tuple[Cell, ...]:
@@ -82,7 +89,8 @@ class Layout:
         measured = [Cell(role, name) for role in roles for name in names]
         last = (Cell("loss", "loss"),) if self.loss else ()
         tensors = (Cell("tensor", name) for name in self.tensors)
-        return (*measured, *tensors, *(Cell("state", name) for name in self.state), *last)
+        scale = (Cell("scale", "loss_scale"),) if self.scale else ()
+        return (*measured, *tensors, *(Cell("state", name) for name in self.state), *scale, *last)
 
     def decode(self, rows: Rows, steps: IntArray, counts: Mapping[int, IntArray]) -> Series:
         """Turn rows of the ring into single steps.
@@ -100,7 +108,11 @@ class Layout:
             kinds[place] = _bits(table)
         values = {role: norms[:, at] for role, at in self._places().items()}
         bits = {role: kinds[:, at] for role, at in self._places().items()}
-        return single_steps(steps, *self._statistics(values, bits))
+        stats, stat_kinds = self._statistics(values, bits)
+        if self.scale or self.skips:
+            stats["skipped"] = self._skipped(rows, kinds)[:, None]
+            stat_kinds["skipped"] = np.zeros(stats["skipped"].shape, np.uint8)
+        return single_steps(steps, stats, stat_kinds)
 
     def findings(self, counts: IntArray) -> tuple[Finding, ...]:
         """Return what was non-finite, given the exact counts of every cell.
@@ -110,23 +122,33 @@ class Layout:
         """
         exact = [Counts(*(int(number) for number in row)) for row in counts]
         return tuple(
-            Finding(cell.role, cell.name, count)
+            Finding(cast("Role", cell.role), cell.name, count)
             for cell, count in zip(self.cells, exact, strict=True)
             if count.nonfinite
         )
 
-    def _places(self) -> dict[Role, list[int]]:
-        places: dict[Role, list[int]] = {}
+    def places_of(self, *roles: str) -> list[int]:
+        """Return the places of every cell that plays one of the roles."""
+        return [place for place, cell in enumerate(self.cells) if cell.role in roles]
+
+    def _places(self) -> dict[str, list[int]]:
+        places: dict[str, list[int]] = {}
         for place, cell in enumerate(self.cells):
             places.setdefault(cell.role, []).append(place)
         return places
 
+    def _skipped(self, rows: Rows, kinds: KindArray) -> DoubleArray:
+        by_policy = kinds.any(axis=1) if self.skips else np.zeros(len(rows), bool)
+        by_scale = (rows[:, self.places_of("scale")] < 0).any(axis=1)
+        return np.where(by_policy | by_scale, 1.0, 0.0)
+
     def _norms(self, rows: Rows) -> DoubleArray:
         wide = rows.astype(np.float64)
-        norms = np.where(wide < ABSENT, -wide, np.sqrt(2.0 * np.maximum(wide, 0.0)))
+        norms: DoubleArray = np.sqrt(2.0 * np.maximum(wide, 0.0))
+        norms[wide < ABSENT] = -wide[wide < ABSENT]
         norms[wide == ABSENT] = np.nan
-        if self.loss:
-            norms[:, -1] = wide[:, -1]
+        norms[:, self.places_of("loss")] = wide[:, self.places_of("loss")]
+        norms[:, self.places_of("scale")] = np.abs(wide[:, self.places_of("scale")])
         return norms
 
     def _kinds(self, rows: Rows) -> KindArray:
@@ -137,7 +159,7 @@ class Layout:
         return kinds
 
     def _statistics(
-        self, values: dict[Role, DoubleArray], bits: dict[Role, KindArray]
+        self, values: dict[str, DoubleArray], bits: dict[str, KindArray]
     ) -> tuple[dict[str, DoubleArray], dict[str, KindArray]]:
         own = {_STAT_OF[role]: role for role in values if role in _STAT_OF}
         stats = {stat: values[role] for stat, role in own.items()}

@@ -26,6 +26,7 @@ from tb_nanwatch.watch.writer import Writer
 
 _T = TypeVar("_T")
 _running: ContextVar[Loop | None] = ContextVar("nanwatch_running", default=None)
+_ACTIONS: Final[dict[Policy, Action]] = {"raise": "raised", "skip": "skipped", "record": "recorded"}
 MOST_BATCHES: Final = 16
 """That one watch saves: a run that is only recorded may meet bad steps without end."""
 
@@ -42,6 +43,8 @@ class LoopOptions:
         replay: whether a bad step is run again.
         save_batch: whether its arguments are saved.
         keep_dump: whether TensorFlow's debugger writes down the replay.
+        max_skips: how many bad steps in a row the policy ``"skip"`` puts up with.
+        on_nonfinite: told of each alert.
     """
 
     policy: Policy
@@ -51,6 +54,8 @@ class LoopOptions:
     replay: bool = True
     save_batch: bool = True
     keep_dump: bool = False
+    max_skips: int = 10
+    on_nonfinite: Callable[[Verdict], object] | None = None
 
     @property
     def run(self) -> str:
@@ -70,7 +75,7 @@ class Loop:
             writer: takes the messages.
         """
         self._options, self._plan, self._writer = options, plan, writer
-        self._action: Action = "raised" if options.policy == "raise" else "recorded"
+        self._action: Action = _ACTIONS[options.policy]
         self._session: Session | None = None
         self._depth = 0
         self._runs = 0
@@ -82,6 +87,7 @@ class Loop:
         self._tolerated: set[str] = set()
         self._last_call: Call | None = None
         self._batches_left = MOST_BATCHES
+        self._has_replayed = False
         # Until it is closed, the program's end is what closes it.
         atexit.register(self._close_at_exit)
 
@@ -123,13 +129,13 @@ class Loop:
         """See :meth:`~tb_nanwatch.watch.watch.Watch.replay_step`."""
         session = self._session_now()
         step = 0 if session is None else session.next_step()
-        evidence = Evidence(frozenset(), self._plan.variables, self._plan.described)
+        evidence = Evidence(frozenset(), self._plan.variables, self._plan.described, has_several=self._plan.has_several)
         found = replay(call, evidence, watch=self, limits=ReplayLimits())
         return verdict_by_hand(found, self._plan.described, step=step, run=self._options.run)
 
-    def step_begins(self, graph: Any) -> None:
+    def step_begins(self, graph: Any, *, can_begin_again: Callable[[], bool]) -> None:
         """See :class:`~tb_nanwatch.watch.step.StepListener`."""
-        self._plan.begin_trace(graph)
+        self._plan.begin_trace(graph, can_begin_again)
 
     def step_traced(self, graph: Any) -> None:
         """See :class:`~tb_nanwatch.watch.step.StepListener`."""
@@ -183,7 +189,7 @@ class Loop:
         if session is None:
             return
         try:
-            self._raise_if_chosen(session, alert)
+            self._act_upon(session, alert)
         except NonFiniteError as error:
             if not quietly:
                 raise
@@ -199,7 +205,7 @@ class Loop:
         self._schedule(steps=session.steps_seen - before)
         if alert is not None and call is not None:
             alert = self._look_again(session, alert, call)
-        self._raise_if_chosen(session, alert)
+        self._act_upon(session, alert)
 
     def _look_again(self, session: Session, alert: Alert, call: Call) -> Alert:
         """Save the batch of a bad step, run the step again, and add to its alert what that brought."""
@@ -209,7 +215,7 @@ class Loop:
         found = self._replayed(call, alert, spoilt)
         if saved.path is None and not spoilt and found is not None and found.chains:
             saved = self._saved(call, alert, found.chains[0][0].samples)
-        whole = replace(alert, replay=found, batch=saved.path, notes=saved.notes)
+        whole = replace(alert, replay=found, batch=saved.path, notes=(*alert.notes, *saved.notes))
         if whole != alert:
             session.supplement(whole)
         return whole
@@ -217,26 +223,46 @@ class Loop:
     def _saved(self, call: Call, alert: Alert, samples: Sequence[int]) -> SavedBatch:
         if not self._options.save_batch or self._batches_left == 0:
             return SavedBatch(None)
-        saved = save_batch(self._options.logdir, call, step=alert.step, samples=samples)
+        step = int(alert.window.last_step[-1]) if len(alert.window) else alert.step
+        saved = save_batch(self._options.logdir, call, step=step, samples=samples)
         self._batches_left -= saved.path is not None
         return saved
 
     def _replayed(self, call: Call, alert: Alert, spoilt: frozenset[str]) -> Replay | None:
         was_so_before = bool(spoilt) and alert.step == alert.first_step
-        if not self._options.replay or self._options.policy != "raise" or was_so_before:
+        if not self._options.replay or was_so_before or not self._may_replay():
             return None
         roles = frozenset(finding.role for finding in alert.findings)
         sizes = gradient_sizes_before(alert, self._plan.described) if spoilt else ()
-        evidence = Evidence(roles, self._plan.variables, self._plan.described, spoilt, sizes)
+        plan = self._plan
+        evidence = Evidence(roles, plan.variables, plan.described, spoilt, sizes, has_several=plan.has_several)
         dump = os.path.join("debugger", f"step-{alert.step}") if self._options.keep_dump else None
         return replay(call, evidence, watch=self, limits=ReplayLimits(), logdir=self._options.logdir, dump=dump)
 
-    def _raise_if_chosen(self, session: Session, alert: Alert | None) -> None:
-        if alert is None or session.header is None or self._options.policy != "raise":
+    def _may_replay(self) -> bool:
+        """Return whether the state that a bad step began with is still there; one that is skipped is told once."""
+        if self._options.policy == "skip" and not self._has_replayed:
+            self._has_replayed = True
+            return self._plan.recorder is not None and self._plan.recorder.on_host
+        return self._options.policy == "raise"
+
+    def _act_upon(self, session: Session, alert: Alert | None) -> None:
+        """Tell whom the user named of an alert, and raise if the policy says so."""
+        if session.header is None or (alert is None and session.skips_in_a_row < self._options.max_skips):
+            return
+        is_new = alert is not None
+        alert = session.last_alert if alert is None else alert
+        if alert is None:
             return
         verdict = verdict_of_alert(session.header, alert, steps_seen=session.steps_seen, run=self._options.run)
+        if is_new and self._options.on_nonfinite is not None:
+            self._options.on_nonfinite(verdict)
+        gave_up = session.skips_in_a_row >= self._options.max_skips
+        if self._options.policy == "record" or (self._options.policy == "skip" and not gave_up):
+            return
         # TensorFlow's own account of the failed assertion tells nothing that the verdict does not.
-        raise NonFiniteError(message_of(verdict, alert, self._options.logdir), verdict=verdict, alert=alert) from None
+        message = message_of(verdict, alert, self._options.logdir, skips=session.skips_in_a_row)
+        raise NonFiniteError(message, verdict=verdict, alert=alert) from None
 
     def _has_news(self, incident: int | None) -> bool:
         return incident is not None and (self._session is None or not self._session.is_known(incident))

@@ -94,6 +94,18 @@ def clipped_cells(raw: tf.Tensor, factors: Sequence[tuple[str, tf.Tensor]]) -> t
     return raw * tf.square(scale)
 
 
+def unscaled_cells(cells: tf.Tensor, scale: tf.Tensor) -> tf.Tensor:
+    """Return the cells of gradients as they would be, had the loss not been scaled.
+
+    Args:
+        cells: float32 ``[n]``, as :func:`half_sum_of_squares` and :func:`settled_cell` spell them.
+        scale: positive scalar.
+    """
+    factor = 1.0 / tf.cast(scale, tf.float32)
+    is_norm, is_absent = cells < ABSENT, tf.equal(cells, ABSENT)
+    return tf.where(is_absent, cells, cells * tf.where(is_norm, factor, tf.square(factor)))
+
+
 def scaled(gradient: Gradient, factors: Sequence[tuple[str, tf.Tensor]], column: int) -> tf.Tensor | None:
     """Return a gradient as a norm clip leaves it, or ``None`` where there is none.
 

@@ -21,16 +21,18 @@ class Observation:
     Attributes:
         raw: gradients before clipping, ``[V]``.
         clipped: gradients after clipping, ``[V]``; ``None`` where nothing clips.
-        weights: the variables as tensors, as the step began, ``[V]``.
+        weights: the variables as tensors, as the step began, ``[V]``; ``None`` for one that was measured already.
         tensors: watched tensors, then what was written to layers' statistics.
         loss: scalar, or one for each sample; ``None`` if the step does not give it.
+        scale: of the loss, if it is scaled; the gradients are scaled by it too, and measured as if they were not.
     """
 
     raw: Sequence[Gradient]
     clipped: Sequence[Gradient] | None
-    weights: Sequence[tf.Tensor]
-    tensors: Sequence[tf.Tensor]
+    weights: Sequence[tf.Tensor | None]
+    tensors: Sequence[tf.Tensor | None]
     loss: tf.Tensor | None
+    scale: tf.Tensor | None = None
 
     @cached_property
     def factors(self) -> list[Factor] | None:
@@ -41,10 +43,14 @@ class Observation:
         """Return the row, float32 ``[cells]``: finite if and only if all was finite and no square overflowed."""
         raw = [measure.half_sum_of_squares(gradient) for gradient in self.raw]
         rest = [measure.half_sum_of_squares(tensor) for tensor in (*self.weights, *self.tensors)]
-        rest += [] if self.loss is None else [measure.loss_cell(self.loss)]
+        rest += [*self._scale_cells(), *([] if self.loss is None else [measure.loss_cell(self.loss)])]
         if self.factors is None:
-            return tf.stack([*raw, *(measure.half_sum_of_squares(gradient) for gradient in self.clipped or ()), *rest])
+            clipped = [measure.half_sum_of_squares(gradient) for gradient in self.clipped or ()]
+            if self.scale is None:
+                return tf.stack([*raw, *clipped, *rest])
+            return tf.concat([measure.unscaled_cells(tf.stack([*raw, *clipped]), self.scale), tf.stack(rest)], axis=0)
         before = tf.stack(raw)
+        before = before if self.scale is None else measure.unscaled_cells(before, self.scale)
         after = self._kept_absent(measure.clipped_cells(before, self.factors))
         return tf.concat([before, after, tf.stack(rest)], axis=0)
 
@@ -52,15 +58,50 @@ class Observation:
         """Return the exact counts of every cell's tensor, int64 ``[cells, 4]``: size, NaN, +Inf, -Inf."""
         return tf.stack([measure.count(tensor) for tensor in self._all()])
 
+    def is_overflow(self, counts: tf.Tensor) -> tf.Tensor:
+        """Return whether nothing was bad but scaled gradients, as is to be expected of a loss scale now and then.
+
+        Where the scale is 1 no smaller one would have kept the gradients finite.
+
+        Args:
+            counts: from :meth:`counts`.
+        """
+        if self.scale is None:
+            return tf.constant(False)
+        bad = tf.reduce_sum(counts[:, 1:], axis=1)
+        gradients = len(self.raw) + len(self.clipped or ())
+        return (tf.reduce_sum(bad[gradients:]) == 0) & (tf.reduce_sum(bad[:gradients]) > 0) & (self.scale > 1)
+
+    def overflown_row(self, row: tf.Tensor) -> tf.Tensor:
+        """Return the row of a step whose gradients overflowed for their scale: without them.
+
+        Args:
+            row: from :meth:`settled_row`.
+        """
+        gradients = len(self.raw) + len(self.clipped or ())
+        scale = tf.range(tf.size(row)) == tf.size(row) - (1 if self.loss is None else 2)
+        absent = tf.range(tf.size(row)) < gradients
+        return tf.where(absent, ABSENT, tf.where(scale, -row, row))
+
     def settled_row(self, counts: tf.Tensor) -> tf.Tensor:
         """Return the row once the counts are known: not finite only where a tensor is not."""
-        tensors = self._all() if self.loss is None else self._all()[:-1]
+        gradients = [*self.raw, *self._clipped_again()]
+        tensors = [*gradients, *self.weights, *self.tensors]
         cells = [measure.settled_cell(tensor, counts[place]) for place, tensor in enumerate(tensors)]
-        return tf.stack(cells if self.loss is None else [*cells, measure.settled_loss(self.loss)])
+        if self.scale is not None:
+            unscaled = measure.unscaled_cells(tf.stack(cells[: len(gradients)]), self.scale)
+            cells = [*tf.unstack(unscaled), *cells[len(gradients) :]]
+        loss = [] if self.loss is None else [measure.settled_loss(self.loss)]
+        return tf.stack([*cells, *self._scale_cells(), *loss])
 
     def _all(self) -> list[Gradient]:
         loss = [] if self.loss is None else [self.loss]
-        return [*self.raw, *self._clipped_again(), *self.weights, *self.tensors, *loss]
+        # A scale is counted as nothing: it is no origin.
+        scale = [None] if self.scale is not None else []
+        return [*self.raw, *self._clipped_again(), *self.weights, *self.tensors, *scale, *loss]
+
+    def _scale_cells(self) -> list[tf.Tensor]:
+        return [] if self.scale is None else [tf.cast(self.scale, tf.float32)]
 
     def _clipped_again(self) -> Sequence[Gradient]:
         # A branch that read the clipped gradients themselves would keep them from being computed in place.

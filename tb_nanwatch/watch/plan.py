@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import warnings
-import weakref
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Final, NamedTuple
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import tensorflow as tf
 from tensorflow.python.ops.control_flow_util import GraphOrParentsInXlaContext
@@ -13,73 +12,24 @@ from tensorflow.python.ops.control_flow_v2_func_graphs import WhileBodyFuncGraph
 
 from tb_nanwatch.errors import SetupError
 from tb_nanwatch.schema.records import ClipKind, Policy, Variable
-from tb_nanwatch.watch.freeze import Kept, hold_back, keep_state, writes_variables
-from tb_nanwatch.watch.graph import Graph, Op, backward_order, handle_of, is_inside, scale_factors, with_enclosing
+from tb_nanwatch.watch.freeze import Kept, keep_state, writes_variables
+from tb_nanwatch.watch.graph import (
+    Graph,
+    backward_order,
+    handle_of,
+    scale_factors,
+    variables_made_outside,
+    with_enclosing,
+)
 from tb_nanwatch.watch.guard import Guard, GuardKind
+from tb_nanwatch.watch.inputs import StepInputs
 from tb_nanwatch.watch.layout import Layout
 from tb_nanwatch.watch.naming import describe
 from tb_nanwatch.watch.observation import Observation
 from tb_nanwatch.watch.pending import PendingTensors
 from tb_nanwatch.watch.recorder import Recorder
 from tb_nanwatch.watch.state import written_statistics
-
-_CALLS: Final = frozenset(
-    {"If", "StatelessIf", "Case", "While", "StatelessWhile", "PartitionedCall", "StatefulPartitionedCall"}
-)
-
-
-class StepInputs(NamedTuple):
-    """What ``apply_gradients`` was given.
-
-    Attributes:
-        pairs: gradient after clipping, and variable.
-        raw: gradients before clipping, in the same order; ``None`` where nothing clips.
-        loss: scalar or one for each sample; ``None`` if not given.
-        step: the user's step; ``None`` if steps are counted.
-    """
-
-    pairs: Sequence[tuple[Any, Any]]
-    raw: Sequence[Any] | None
-    loss: tf.Tensor | None
-    step: tf.Tensor | None
-
-    @classmethod
-    def checked(
-        cls, pairs: Sequence[tuple[Any, Any]], *, raw: Sequence[Any] | None, loss: Any, step: Any
-    ) -> StepInputs:
-        """Check what the user gave.
-
-        Raises:
-            SetupError: if it cannot be a step's.
-        """
-        odd = next((pair for pair in pairs if not _is_pair(pair)), None)
-        if odd is not None:
-            raise SetupError(
-                "apply_gradients must be given pairs of gradient and variable, as zip(gradients, variables) makes them;"
-                f" got a {type(odd).__name__}"
-            )
-        if raw is not None and len(raw) != len(pairs):
-            raise SetupError(f"raw must have one gradient for each pair; got {len(raw)} for {len(pairs)} pairs")
-        if all(gradient is None for gradient, _ in pairs):
-            raise SetupError(
-                "apply_gradients must be given at least one gradient; got none: does the loss use the variables?"
-            )
-        if not tf.compat.v1.executing_eagerly_outside_functions():
-            raise SetupError("a graph of TensorFlow 1 cannot be watched; use tf.function, or eager execution")
-        clips = raw is not None and any(before is not after for before, (after, _) in zip(raw, pairs, strict=True))
-        loss = None if loss is None else _floating(tf.convert_to_tensor(loss))
-        step = None if step is None else tf.cast(tf.convert_to_tensor(step), tf.int64)
-        return cls(pairs, raw if clips else None, loss, step)
-
-
-def _is_pair(pair: Any) -> bool:
-    return isinstance(pair, list | tuple) and len(pair) == 2 and hasattr(pair[1], "assign")
-
-
-def _floating(loss: tf.Tensor) -> tf.Tensor:
-    if not (loss.dtype.is_floating or loss.dtype.is_integer or loss.dtype.is_bool):
-        raise SetupError(f"loss must be a number; got a tensor of {loss.dtype.name}")
-    return loss if loss.dtype.is_floating else tf.cast(loss, tf.float32)
+from tb_nanwatch.watch.traces import BeginAgain, Traces
 
 
 class Plan:
@@ -92,6 +42,7 @@ class Plan:
         tensors: watched tensors, for the step that is being traced or run.
         polls: whether an incident makes no noise of its own, so that the host has to ask after it.
         counted: whether steps are counted, for want of a step of the user's.
+        has_several: whether a step has several optimizers.
     """
 
     def __init__(self, variables: Iterable[Any], *, window: int, policy: Policy) -> None:
@@ -105,79 +56,89 @@ class Plan:
         self.variables = list(variables)
         self._window, self._policy = window, policy
         self.tensors = PendingTensors()
-        self._steps: weakref.WeakSet[Any] = weakref.WeakSet()
-        self._guards: list[tuple[Op | None, int]] = []
-        self._observed: weakref.WeakSet[Any] = weakref.WeakSet()
-        self._observed_eagerly: tuple[int, frozenset[int]] = (0, frozenset())
+        self._traces = Traces()
+        self._clips = False
         self._told: set[str] = set()
         self.layout: Layout | None = None
         self.recorder: Recorder | None = None
         self.polls = False
         self.counted = True
+        self.has_several = False
 
     @property
     def described(self) -> tuple[Variable, ...]:
         """The variables as the header lists them; before the first step without their places in the backward pass."""
         return self.layout.variables if self.layout else describe(self.variables, [None] * len(self.variables))
 
-    def observe(self, inputs: StepInputs, *, run: int) -> tuple[Guard, tf.Tensor]:
-        """Measure and record one step.
+    def guarded(self, inputs: StepInputs, update: Callable[[], Any], *, run: int) -> Any:
+        """Measure and record one step, and run its update if the guard lets it.
 
         Args:
             inputs: what the user gave.
+            update: applies the gradients.
             run: which run of a function that catches what the guard raises the call is inside of; 0 for none.
 
         Returns:
-            The guard, and whether it lets the update through.
+            What ``update`` returns, where the guard can pass it on.
         """
         graph = None if tf.executing_eagerly() else tf.compat.v1.get_default_graph()
-        self._check_alone(graph, inputs, run=run)
+        is_second = self._traces.is_second(graph, inputs.variables, run=run)
+        if is_second:
+            self.has_several = True
+            self._make_room(inputs, can_begin_again=graph is not None and self._traces.can_begin_again(graph))
+        since = self._traces.size_of(graph)
         tensors = self._tensors_of(graph)
         if self.layout is None or self.recorder is None:
             self.layout, self.recorder = self._complete(inputs, tuple(tensors), graph)
             self.counted = inputs.step is None
-        guard = self._guard(graph, in_step=run > 0, recorder=self.recorder)
+        guard = self._guard(graph, in_step=run > 0, recorder=self.recorder, is_second=is_second)
         observation = self._observation(inputs, tensors, graph=graph, layout=self.layout, guard=guard)
         allowed = guard.observe(observation, inputs.step)
-        if guard.kind == "stop" and graph is not None:
-            self._hold_back_later(graph, allowed.op)
-        return guard, allowed
+        result = guard.apply(allowed, update)
+        if graph is not None:
+            self._traces.guard(graph, allowed, guard.kind, since=since)
+        self._traces.note(graph, inputs.variables, run=run, allowed=allowed)
+        return result
 
-    def begin_trace(self, graph: Graph) -> None:
+    def begin_trace(self, graph: Graph, can_begin_again: Callable[[], bool]) -> None:
         """Know a graph as that of a whole step."""
-        self._steps.add(graph)
+        self._traces.begin(graph, can_begin_again)
+
+    def prepare(self, optimizer: Any, variables: Sequence[Any]) -> None:
+        """Make an optimizer's slots before its update is traced: that may be in a branch, which can make none."""
+        if getattr(optimizer, "built", True) is not False:
+            return
+        graph = None if tf.executing_eagerly() else tf.compat.v1.get_default_graph()
+        if graph is None or not self._traces.can_begin_again(graph):
+            optimizer.build(variables)
+            return
+        with variables_made_outside():
+            optimizer.build(variables)
+        # As TensorFlow does with a function that makes variables: what was traced so far may have asked for the slots.
+        raise BeginAgain
 
     def finish_trace(self, graph: Graph) -> None:
-        """Make what was traced after a guard that stops the step wait for it."""
-        for guard, place in self._guards:
-            operations = graph.get_operations()[place:]
-            # A guard inside a loop, a branch or a function is waited for by waiting for that.
-            calls = (at for at, op in enumerate(operations) if op.type in _CALLS)
-            at = -1 if guard is not None else next(calls, None)
-            if at is not None:
-                hold_back(operations[at + 1 :], until=guard or operations[at])
-        self._guards.clear()
+        """Make what was traced after a guard wait for it, or undone with the update."""
+        self._traces.finish(graph)
         self.tensors.take(None)
 
-    def _hold_back_later(self, graph: Graph, guard: Op) -> None:
-        step = next((one for one in self._steps if is_inside(graph, one)), None)
-        if step is not None:
-            self._guards.append((guard if step is graph else None, len(step.get_operations())))
-
-    def _check_alone(self, graph: Graph | None, inputs: StepInputs, *, run: int) -> None:
-        if graph is not None:
-            is_second = graph in self._observed
-            self._observed.add(graph)
-        else:
-            # An eager step may be one of many in a call, but then it is one of the same variables.
-            variables = frozenset(id(variable) for _, variable in inputs.pairs)
-            last, others = self._observed_eagerly
-            is_second = 0 < run == last and not variables & others
-            self._observed_eagerly = run, variables
-        if is_second:
+    def _make_room(self, inputs: StepInputs, *, can_begin_again: bool) -> None:
+        """See that a second optimizer's gradients have their cells in the row."""
+        known = {id(variable) for variable in self.variables}
+        besides = [variable for variable in inputs.variables if id(variable) not in known]
+        clips = inputs.raw is not None and self.layout is not None and self.layout.clip == "none"
+        if not besides and not clips:
+            return
+        if not can_begin_again:
             raise SetupError(
-                "a watch must see one apply_gradients in a step; give a second optimizer a Watch of its own"
+                "a watch must know all that a step with several optimizers updates, and clips, before the second: list"
+                " every variable in Watch(variables=...), and give raw= to each apply_gradients or to none"
             )
+        self.variables += besides
+        self._clips = self._clips or clips
+        self.layout = self.recorder = None
+        self._traces.forget_updates()
+        raise BeginAgain
 
     def _complete(self, inputs: StepInputs, tensors: tuple[str, ...], graph: Graph | None) -> tuple[Layout, Recorder]:
         known = {id(variable) for variable in self.variables}
@@ -188,21 +149,32 @@ class Plan:
         self.variables += besides
         described = describe(self.variables, backward_order(graph, self.variables))
         state = tuple(written_statistics(graph, self.variables, described))
-        layout = Layout(described, tensors, inputs.loss is not None, self._clip_kind(inputs), state)
+        layout = Layout(
+            described,
+            tensors,
+            inputs.loss is not None,
+            self._clip_kind(inputs),
+            state,
+            scale=inputs.scale is not None,
+            skips=self._policy == "skip",
+        )
         with tf.init_scope():
-            return layout, Recorder(window=self._window, cells=len(layout.cells))
+            return layout, Recorder(window=self._window, cells=len(layout.cells), added=layout.places_of("loss"))
 
     def _clip_kind(self, inputs: StepInputs) -> ClipKind:
         if inputs.raw is None:
-            return "none"
+            return "other" if self._clips else "none"
         factors = scale_factors(inputs.raw, [gradient for gradient, _ in inputs.pairs])
         return "other" if factors is None else "scale"
 
     def _observation(
         self, inputs: StepInputs, tensors: dict[str, tf.Tensor], *, graph: Graph | None, layout: Layout, guard: Guard
     ) -> Observation:
-        if layout.loss and inputs.loss is None:
-            raise SetupError("loss must be given to every apply_gradients of a watch, or to none; this call has none")
+        loss = inputs.loss
+        if layout.loss and loss is None:
+            if not guard.is_more:
+                raise SetupError("loss must be given to every apply_gradients of a watch, or to none; this has none")
+            loss = tf.constant(0.0)
         clipped = self._by_column([gradient for gradient, _ in inputs.pairs], inputs)
         raw = clipped if inputs.raw is None else self._by_column(inputs.raw, inputs)
         self._check_watched(inputs, tensors, layout)
@@ -212,34 +184,42 @@ class Plan:
         return Observation(
             raw=raw,
             clipped=None if layout.clip == "none" else clipped,
-            weights=[_value(variable, kept) for variable in self.variables],
+            weights=[None if guard.is_more else _value(variable, kept) for variable in self.variables],
             tensors=[*map(tensors.get, layout.tensors), *map(written.get, layout.state)],
-            loss=inputs.loss if layout.loss else None,
+            loss=loss if layout.loss else None,
+            scale=(tf.constant(1.0) if inputs.scale is None else inputs.scale) if layout.scale else None,
         )
 
     def _by_column(self, gradients: Sequence[Any], inputs: StepInputs) -> list[Any]:
         of = {id(variable): gradient for gradient, (_, variable) in zip(gradients, inputs.pairs, strict=True)}
         return [of.get(id(variable)) for variable in self.variables]
 
-    def _guard(self, graph: Graph | None, *, in_step: bool, recorder: Recorder) -> Guard:
-        kind: GuardKind = "none"
-        if self._policy == "raise":
-            in_xla = graph is not None and GraphOrParentsInXlaContext(graph)
-            kind = "latch" if in_xla or (graph is not None and not in_step) else "stop"
+    def _guard(self, graph: Graph | None, *, in_step: bool, recorder: Recorder, is_second: bool) -> Guard:
+        kind = self._guard_kind(graph, in_step=in_step)
         self.polls = self.polls or kind != "stop"
-        return Guard(kind, recorder, [] if graph is None else self._kept(graph, is_put_back=kind != "none"))
+        kept = [] if graph is None else self._kept(graph, recorder, is_put_back=kind != "none")
+        before = self._traces.allowed_before(graph) if is_second else None
+        return Guard(kind, recorder, kept, before, is_second)
 
-    def _kept(self, graph: Graph, *, is_put_back: bool) -> list[Kept]:
+    def _guard_kind(self, graph: Graph | None, *, in_step: bool) -> GuardKind:
+        if self._policy == "record":
+            return "none"
+        if self._policy == "skip":
+            return "skip"
+        in_xla = graph is not None and GraphOrParentsInXlaContext(graph)
+        return "latch" if in_xla or (graph is not None and not in_step) else "stop"
+
+    def _kept(self, graph: Graph, recorder: Recorder, *, is_put_back: bool) -> list[Kept]:
         if not is_put_back:
             return keep_state(graph, only={id(handle_of(variable)) for variable in self.variables})
         *_, top = with_enclosing(graph)
-        step = next((one for one in self._steps if is_inside(graph, one)), top)
+        step = self._traces.step_of(graph)
         if step is not top and not isinstance(top, WhileBodyFuncGraph) and writes_variables(step):
             self._say_once(
                 "cannot put back what the step assigns outside of the function that calls apply_gradients: call it in"
                 " the step itself"
             )
-        return keep_state(graph)
+        return keep_state(graph, besides=recorder.handles)
 
     def _tensors_of(self, graph: Graph | None) -> dict[str, tf.Tensor]:
         found, others = self.tensors.take(graph)

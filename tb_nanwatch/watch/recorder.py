@@ -6,6 +6,7 @@ many steps a call. The host reads it between steps.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -14,6 +15,7 @@ import tensorflow as tf
 from tensorflow.python.ops.resource_variable_ops import ResourceVariable
 
 from tb_nanwatch.schema.records import IntArray
+from tb_nanwatch.watch.layout import ABSENT
 
 NO_INCIDENT = -1
 
@@ -25,11 +27,13 @@ class Entry(NamedTuple):
         number: from :meth:`Recorder.next_row`, int64 scalar.
         row: float32 ``[cells]``.
         step: the user's step, int64 scalar; ``None`` where rows are counted.
+        is_more: whether it is more of the row that was written last: of a second optimizer in the step.
     """
 
     number: tf.Tensor
     row: tf.Tensor
     step: tf.Tensor | None
+    is_more: bool = False
 
 
 class Recorder:
@@ -38,16 +42,19 @@ class Recorder:
     Attributes:
         window: rows that the ring holds.
         on_host: whether device memory is the host's, so that reading it waits for nothing.
+        handles: ids of the handles of its variables.
     """
 
-    def __init__(self, *, window: int, cells: int) -> None:
+    def __init__(self, *, window: int, cells: int, added: Sequence[int] = ()) -> None:
         """Make the device's variables; call it outside any graph.
 
         Args:
             window: rows that the ring holds.
             cells: cells of a row.
+            added: the places of cells that add up where a step has several optimizers.
         """
         self.window = window
+        self._added = np.isin(np.arange(cells), added)
         self._ring = _device_variable(tf.zeros([window, cells]), "ring")
         self._steps = _device_variable(tf.zeros([window], tf.int64), "steps")
         self._count = _device_variable(tf.constant(0, tf.int64), "count")
@@ -55,14 +62,22 @@ class Recorder:
         self._incident_step = _device_variable(tf.constant(0, tf.int64), "incident_step")
         self.on_host = "CPU" in self._ring.device
         self._counts = _device_variable(tf.zeros([cells, 4], tf.int64), "counts")
+        own = (self._ring, self._steps, self._count, self._incident, self._incident_step, self._counts)
+        self.handles = frozenset(id(variable.handle) for variable in own)
 
     def next_row(self) -> tf.Tensor:
         """Return the number of the row that is written next, as a tensor of the step; int64 scalar."""
         return self._count.read_value()
 
+    def last_row(self) -> tf.Tensor:
+        """Return the number of the row that was written last, as a tensor of the step; int64 scalar."""
+        return self._count.read_value() - 1
+
     def record(self, entry: Entry) -> list[tf.Operation]:
         """Write a row and return what has to run for it to be there."""
         place = tf.math.floormod(entry.number, tf.constant(self.window, tf.int64))
+        if entry.is_more:
+            return [_scatter(self._ring, place, self._together(tf.gather(self._ring, place), entry.row))]
         written = [_scatter(self._ring, place, entry.row), self._count.assign_add(1, read_value=False)]
         return written if entry.step is None else [*written, _scatter(self._steps, place, entry.step)]
 
@@ -80,6 +95,11 @@ class Recorder:
         values = [tf.where(free, value, variable.read_value()) for variable, value in told]
         with tf.control_dependencies(values):
             return [variable.assign(value, read_value=False) for (variable, _), value in zip(told, values, strict=True)]
+
+    def _together(self, before: tf.Tensor, more: tf.Tensor) -> tf.Tensor:
+        # Each cell was measured by one of the optimizers, but for what adds up.
+        either = tf.where(tf.equal(before, ABSENT), more, before)
+        return tf.where(tf.constant(self._added), before + more, either)
 
     def is_quiet(self) -> tf.Tensor:
         """Return whether no incident waits for the host, as a tensor of the step; bool scalar."""

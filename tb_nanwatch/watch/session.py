@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from importlib.metadata import version
 from itertools import pairwise
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +22,12 @@ from tb_nanwatch.watch.thinner import Thinner
 from tb_nanwatch.watch.writer import Writer
 
 Rows = npt.NDArray[np.float32]
+MOST_SKIP_ALERTS: Final = 16
+"""That one session writes of steps that were skipped: there may be one in every hundred, for ever."""
+_COLLAPSED: Final = (
+    "The gradients were not finite from there on, and every update was left out while the loss scale was halved; at"
+    " step {step:,} it was 1, so the scale was not the reason."
+)
 _NOTHING = Series(np.zeros(0, np.int64), np.zeros(0, np.int64), {})
 
 
@@ -32,6 +38,8 @@ class Session:
         header: what is constant for it.
         steps_seen: rows drained so far.
         ended_well: whether the last of them was finite.
+        skips_in_a_row: how many of the last were bad and left out by the policy.
+        last_alert: ``None`` before the first.
     """
 
     def __init__(self, layout: Layout, *, policy: Policy, writer: Writer, recorder: Recorder, counted: bool) -> None:
@@ -51,6 +59,9 @@ class Session:
         self._settled = -1
         self.steps_seen = 0
         self.ended_well = True
+        self.skips_in_a_row = 0
+        self.last_alert: Alert | None = None
+        self._skip_alerts_left = MOST_SKIP_ALERTS
         self._begin()
 
     def collect(self, *, action: Action, inputs: Sequence[Finding] = ()) -> Alert | None:
@@ -74,8 +85,10 @@ class Session:
             bad = np.array([not np.isfinite(row).all() for row in rows])
             self.ended_well = not bad[-1]
             numbers = np.arange(first, written)
+            self._count_skips(bad if action == "skipped" else np.zeros_like(bad))
             # An incident that waits for the host withholds every update after its own.
-            held = bad | (numbers > incident[0] if incident else False) if action == "raised" else np.zeros_like(bad)
+            later = numbers > incident[0] if incident and action == "raised" else np.zeros_like(bad)
+            held = np.zeros_like(bad) if action == "recorded" else bad | later
             steps, counts = numbers if self._counted else self._numbering.of(raw, held), _counts_at(first, incident)
             self._steps[numbers % self._recorder.window] = steps
             for segment in _segments(steps):
@@ -156,17 +169,27 @@ class Session:
     def _is_onset(self, number: int, *, action: Action, began_well: bool) -> bool:
         """Settle an incident, and return whether to tell it: where bad follows bad in a recorded run, the first is."""
         self._settled = number
-        if action == "raised":
+        if action != "recorded":
             self._recorder.forget_incident()
+        if action == "raised":
             return True
         return not self._recorder.is_bad(number - 1) if self._is_in_ring(number - 1) else began_well
 
     def _tell(self, number: int, table: IntArray, *, action: Action, inputs: Sequence[Finding]) -> Alert | None:
         findings = (*inputs, *self._layout.findings(table))
         if self._is_in_ring(number):
-            return self._alert(self._window(number, table), action, findings)
+            window = self._window(number, table)
+            since = _overflows_before(window)
+            if since is None:
+                return self._alert(window, action, findings)
+            notes = (_COLLAPSED.format(step=int(window.last_step[-1])),)
+            return self._alert(window, action, findings, step=since, notes=notes)
         step = number if self._counted else self._recorder.incident_step()
         return self._alert(_NOTHING, action, findings, step=step, first_step=min(self._first_step, step - number))
+
+    def _count_skips(self, bad: npt.NDArray[np.bool_]) -> None:
+        good = np.flatnonzero(~bad)
+        self.skips_in_a_row = len(bad) - 1 - int(good[-1]) if len(good) else self.skips_in_a_row + len(bad)
 
     def _is_in_ring(self, number: int) -> bool:
         return number >= self.steps_seen - self._recorder.window
@@ -179,6 +202,7 @@ class Session:
         *,
         step: int | None = None,
         first_step: int | None = None,
+        notes: tuple[str, ...] = (),
     ) -> Alert | None:
         if self.header is None:
             return None
@@ -189,9 +213,14 @@ class Session:
             action=action,
             findings=findings,
             window=window,
+            notes=notes,
         )
-        self._write_rest()
-        self._writer.write_alert(alert)
+        self.last_alert = alert
+        if action == "skipped":
+            self._skip_alerts_left -= 1
+        if self._skip_alerts_left >= 0:
+            self._write_rest()
+            self._writer.write_alert(alert)
         return alert
 
     def _window(self, number: int, table: IntArray | None) -> Series:
@@ -216,6 +245,19 @@ class Session:
             clip=self._layout.clip,
             versions=_versions(),
         )
+
+
+def _overflows_before(window: Series) -> int | None:
+    """Return since when every step before the last was skipped for an overflow; ``None`` where the one before was not.
+
+    Such a step leaves the weights as they are, so what does not go away with the scale was there from the first on.
+    """
+    if ("loss_scale", "max") not in window.columns or ("skipped", "max") not in window.columns:
+        return None
+    skipped = window.column("skipped", "max")[:-1, 0] > 0
+    good = np.flatnonzero(~skipped)
+    since = int(good[-1]) + 1 if len(good) else 0
+    return int(window.first_step[since]) if since < len(skipped) else None
 
 
 def _segments(steps: IntArray) -> list[slice]:

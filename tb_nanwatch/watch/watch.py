@@ -8,11 +8,14 @@ from types import TracebackType
 from typing import Any, get_args
 
 import tensorflow as tf
+from tensorflow.python.autograph.core import ag_ctx
+from tensorflow.python.autograph.impl import api as autograph
 
 from tb_nanwatch.errors import SetupError
 from tb_nanwatch.schema.records import Policy, Verdict
+from tb_nanwatch.watch.inputs import StepInputs, loss_scale_of
 from tb_nanwatch.watch.loop import Loop, LoopOptions
-from tb_nanwatch.watch.plan import Plan, StepInputs
+from tb_nanwatch.watch.plan import Plan
 from tb_nanwatch.watch.replay import current_trial
 from tb_nanwatch.watch.step import StepFunction
 from tb_nanwatch.watch.writer import Writer
@@ -54,6 +57,8 @@ class Watch:
         replay: bool = True,
         save_batch: bool = True,
         keep_dump: bool = False,
+        max_skips: int = 10,
+        on_nonfinite: Callable[[Verdict], object] | None = None,
         step: Any = None,
         run_name: str | None = None,
         flush_interval_s: float = 10.0,
@@ -66,7 +71,8 @@ class Watch:
             variables: the trainable variables, in the order in which they are to be shown; by default those of the
                 first :meth:`apply_gradients`.
             policy: ``"raise"`` ends a bad step with :class:`~tb_nanwatch.NonFiniteError`, its update withheld;
-                ``"record"`` only watches.
+                ``"skip"`` leaves its update out, puts back what its forward pass changed, and goes on; ``"record"``
+                only watches.
             window: how many steps the flight recorder holds, and at most pass between two reads by the host.
             replay: whether a bad step is run again, by policy ``"raise"``, with every operation looked at, to name the
                 one where the first bad value arose. It changes nothing, and takes 120 seconds at most.
@@ -74,6 +80,8 @@ class Watch:
                 :func:`tb_nanwatch.load_batch`; of more than 64 MB only the bad samples are.
             keep_dump: whether TensorFlow's debugger writes down the replay too, for the Debugger V2 tab: a folder
                 ``LOGDIR/debugger/step-N`` for ``tensorboard --logdir``.
+            max_skips: how many bad steps in a row the policy ``"skip"`` leaves out before it gives up and raises.
+            on_nonfinite: called with the verdict at each bad step that is told, before the policy acts.
             step: an integer variable that counts steps; by default they are counted from 0.
             run_name: a sub-directory of ``logdir`` for this run.
             flush_interval_s: seconds between two reads by the host when steps are slow.
@@ -83,6 +91,8 @@ class Watch:
         """
         if policy not in get_args(Policy):
             raise SetupError(f"policy must be one of {', '.join(map(repr, get_args(Policy)))}; got {policy!r}")
+        if max_skips < 1:
+            raise SetupError(f"max_skips must be positive; got {max_skips}")
         if window < 1 or flush_interval_s <= 0:
             raise SetupError(f"window and flush_interval_s must be positive; got {window} and {flush_interval_s}")
         if not hasattr(variables or (), "__iter__"):
@@ -100,6 +110,8 @@ class Watch:
             replay=replay,
             save_batch=save_batch,
             keep_dump=keep_dump,
+            max_skips=max_skips,
+            on_nonfinite=on_nonfinite,
         )
         self._loop = Loop(options, self._plan, Writer(directory))
 
@@ -179,23 +191,39 @@ class Watch:
             SetupError: if ``raw`` does not match the pairs, or there is no gradient at all.
             NonFiniteError: in an eager step outside :meth:`step`, by policy ``"raise"``.
         """
+        # AutoGraph has nothing to convert in here, but there may be something in the user's optimizer.
+        caller = None if tf.executing_eagerly() else ag_ctx.control_status_ctx()
+        return self._apply(optimizer, grads_and_vars, raw=raw, loss=loss, global_step=global_step, caller=caller)
+
+    @tf.autograph.experimental.do_not_convert
+    def _apply(
+        self,
+        optimizer: Any,
+        grads_and_vars: Iterable[tuple[Any, Any]],
+        *,
+        raw: Sequence[Any] | None,
+        loss: Any,
+        global_step: Any,
+        caller: Any,
+    ) -> Any:
         step = self._step if self._step is not None else global_step
-        inputs = StepInputs.checked(list(grads_and_vars), raw=raw, loss=loss, step=step)
+        pairs = list(grads_and_vars)
         extra = {} if global_step is None else {"global_step": global_step}
-        if getattr(optimizer, "built", True) is False:
-            # The update may be traced inside a branch, and a branch cannot make the optimizer's slots.
-            optimizer.build([variable for _, variable in inputs.pairs])
+        inputs = StepInputs.checked(pairs, raw=raw, loss=loss, step=step)
+        self._plan.prepare(optimizer, inputs.variables)
+        inputs = inputs._replace(scale=loss_scale_of(optimizer))
+        apply = optimizer.apply_gradients
+        apply = apply if caller is None else autograph.tf_convert(apply, caller, convert_by_default=False)
+        return self.guarded(inputs, lambda pairs: apply(pairs, **extra))
 
-        def update(pairs: Sequence[tuple[Any, Any]]) -> Any:
-            return optimizer.apply_gradients(pairs, **extra)
-
+    def guarded(self, inputs: StepInputs, update: Callable[[Sequence[tuple[Any, Any]]], Any]) -> Any:
+        """Measure a step, and let its update run if the policy does."""
         trial = current_trial()
         if trial is not None:
             return trial.apply(inputs, update) if trial.watch is self._loop else update(inputs.pairs)
 
         def guarded() -> Any:
-            guard, allowed = self._plan.observe(inputs, run=self._loop.current_run)
-            return guard.apply(allowed, lambda: update(inputs.pairs))
+            return self._plan.guarded(inputs, lambda: update(inputs.pairs), run=self._loop.current_run)
 
         if self._loop.current_run:
             return guarded()

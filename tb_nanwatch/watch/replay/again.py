@@ -54,6 +54,7 @@ class Evidence:
         described: what the header says of each.
         spoilt: names of the variables that were bad as the step began, by the update of the step before.
         gradient_sizes: in column order, the root of the mean square of that update's gradient.
+        has_several: whether the step has several optimizers.
     """
 
     roles: frozenset[Role]
@@ -61,6 +62,7 @@ class Evidence:
     described: Sequence[Variable]
     spoilt: frozenset[str] = frozenset()
     gradient_sizes: Sequence[float] = ()
+    has_several: bool = False
 
     @property
     def handles(self) -> Sequence[Tensor]:
@@ -113,7 +115,7 @@ def replay(
 def _replay(call: Call, evidence: Evidence, *, watch: object, limits: ReplayLimits) -> Replay:
     probe = Probe(time_limit_s=limits.seconds)
     sizes = {id(handle): size for handle, size in zip(evidence.handles, evidence.gradient_sizes, strict=False)}
-    trial = Trial(watch, evidence.scope, sizes)
+    trial = Trial(watch, evidence.scope, sizes, evidence.has_several)
     arguments = Arguments.of(call)
     step = converted(call.function, is_converted=call.is_converted)
     traced = trace(lambda *leaves: arguments.call(step, leaves), arguments.leaves, trial=trial, probe=probe)
@@ -140,9 +142,8 @@ def _stages(traced: Traced) -> list[tuple[Stage, list[Tensor]]]:
     update: list[tuple[Stage, list[Tensor]]] = [("update", list(trial.updated)), ("state", list(trial.state))]
     if trial.scope == "last update":
         return update
-    loss = [] if given.loss is None else [given.loss]
     return [
-        ("forward", [*trial.tensors.values(), *loss]),
+        ("forward", [*trial.tensors.values(), *given.losses]),
         ("backward", [gradient for gradient in given.raw if gradient is not None]),
         ("clip", [gradient for gradient in given.clipped if gradient is not None]),
         *update,

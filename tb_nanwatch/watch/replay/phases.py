@@ -78,13 +78,13 @@ class Phases:
     @cached_property
     def _forward(self) -> frozenset[int]:
         """The forward pass: all that the loss depends on, or where it is not given, all but gradients."""
-        if self.given.loss is not None:
-            return self._upstream([self.given.loss])
+        if self.given.losses:
+            return self._upstream(self.given.losses)
         return frozenset(node.number for node in self.names.traced.flow.nodes if not node.creation.in_gradient)
 
     @cached_property
     def _loss_itself(self) -> list[Place]:
-        return [] if self.given.loss is None else self.names.traced.flow.places(self.given.loss)
+        return [place for loss in self.given.losses for place in self.names.traced.flow.places(loss)]
 
     @cached_property
     def _backward(self) -> frozenset[int]:

@@ -15,9 +15,9 @@ from typing import Any, Literal
 import tensorflow as tf
 
 from tb_nanwatch.watch.graph import handle_of
+from tb_nanwatch.watch.inputs import StepInputs
 from tb_nanwatch.watch.measure import dense_values
 from tb_nanwatch.watch.naming import describe
-from tb_nanwatch.watch.plan import StepInputs
 from tb_nanwatch.watch.replay.settled import settled_reads
 from tb_nanwatch.watch.state import written_statistics
 
@@ -27,19 +27,28 @@ _current: ContextVar[Trial | None] = ContextVar("nanwatch_trial", default=None)
 
 @dataclass(frozen=True, eq=False)
 class Given:
-    """What ``apply_gradients`` was given.
+    """What ``apply_gradients`` was given, of all optimizers of the step.
 
     Attributes:
-        loss: ``None`` if not given.
+        losses: that were given.
         raw: gradients before clipping; ``None`` for a variable without one.
         clipped: after it.
         variables: that they are of.
     """
 
-    loss: tf.Tensor | None
+    losses: Sequence[tf.Tensor]
     raw: Sequence[tf.Tensor | None]
     clipped: Sequence[tf.Tensor | None]
     variables: Sequence[Any]
+
+    def joined(self, other: Given) -> Given:
+        """Return both together."""
+        return Given(
+            [*self.losses, *other.losses],
+            [*self.raw, *other.raw],
+            [*self.clipped, *other.clipped],
+            [*self.variables, *other.variables],
+        )
 
 
 @dataclass(eq=False)
@@ -51,6 +60,7 @@ class Trial:
         scope: how much is in question: all up to the gradients; the statistics of layers as well; all; or the update of
             the step before, of whose gradients nothing is left, from the slots that it left.
         sizes: of a gradient's elements in the step before, by the id of the variable's handle; 1 for any other.
+        has_several: whether the step has several optimizers: the second is given what the first has left.
         given: ``None`` until ``apply_gradients`` is reached.
         tensors: watched tensors, by name.
         graph: that ``apply_gradients`` was called in.
@@ -61,6 +71,7 @@ class Trial:
     watch: object
     scope: Scope = "gradients"
     sizes: Mapping[int, float] = field(default_factory=dict)
+    has_several: bool = False
     given: Given | None = None
     tensors: dict[str, tf.Tensor] = field(default_factory=dict)
     graph: Any = None
@@ -74,23 +85,24 @@ class Trial:
             inputs: what ``apply_gradients`` was given.
             update: applies pairs of gradient and variable.
         """
-        if self.given is not None:
+        if self.given is not None and not self.has_several:
             return
         clipped = [dense_values(gradient) for gradient, _ in inputs.pairs]
         raw = clipped if inputs.raw is None else [dense_values(gradient) for gradient in inputs.raw]
         variables = [variable for _, variable in inputs.pairs]
-        self.given = Given(inputs.loss, raw, clipped, variables)
+        given = Given([] if inputs.loss is None else [inputs.loss], raw, clipped, variables)
+        self.given = given if self.given is None else self.given.joined(given)
         self.graph = tf.compat.v1.get_default_graph()
         if self.scope in ("state", "whole step"):
             described = describe(variables, [None] * len(variables))
-            self.state = list(written_statistics(self.graph, variables, described).values())
-        if self.scope == "whole step":
+            self.state = [*self.state, *written_statistics(self.graph, variables, described).values()]
+        if self.scope == "whole step" or (self.has_several and self.scope != "last update"):
             update(inputs.pairs)
         elif self.scope == "last update":
             with settled_reads(variables):
                 update([(self._stand_in(variable), variable) for variable in variables])
         if self.scope in ("whole step", "last update"):
-            self.updated = [tf.identity(variable) for variable in variables]
+            self.updated = [*self.updated, *(tf.identity(variable) for variable in variables)]
 
     def _stand_in(self, variable: Any) -> tf.Tensor:
         value = tf.convert_to_tensor(variable)

@@ -1,0 +1,93 @@
+"""What a training step hands over: gradients and variables, and what is known beside them, checked at the door."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import tensorflow as tf
+
+from tb_nanwatch.errors import SetupError
+
+
+class StepInputs(NamedTuple):
+    """What ``apply_gradients`` was given.
+
+    Attributes:
+        pairs: gradient after clipping, and variable.
+        raw: gradients before clipping, in the same order; ``None`` where nothing clips.
+        loss: scalar or one for each sample; ``None`` if not given.
+        step: the user's step; ``None`` if steps are counted.
+        scale: of the loss, by which the gradients are scaled too, a scalar; ``None`` where there is none.
+    """
+
+    pairs: Sequence[tuple[Any, Any]]
+    raw: Sequence[Any] | None
+    loss: tf.Tensor | None
+    step: tf.Tensor | None
+    scale: tf.Tensor | None = None
+
+    @property
+    def variables(self) -> list[Any]:
+        """The variables of the pairs."""
+        return [variable for _, variable in self.pairs]
+
+    @classmethod
+    def checked(
+        cls,
+        pairs: Sequence[tuple[Any, Any]],
+        *,
+        raw: Sequence[Any] | None,
+        loss: Any,
+        step: Any,
+        scale: tf.Tensor | None = None,
+    ) -> StepInputs:
+        """Check what the user gave.
+
+        Raises:
+            SetupError: if it cannot be a step's.
+        """
+        odd = next((pair for pair in pairs if not _is_pair(pair)), None)
+        if odd is not None:
+            raise SetupError(
+                "apply_gradients must be given pairs of gradient and variable, as zip(gradients, variables) makes them;"
+                f" got a {type(odd).__name__}"
+            )
+        if raw is not None and len(raw) != len(pairs):
+            raise SetupError(f"raw must have one gradient for each pair; got {len(raw)} for {len(pairs)} pairs")
+        if all(gradient is None for gradient, _ in pairs):
+            raise SetupError(
+                "apply_gradients must be given at least one gradient; got none: does the loss use the variables?"
+            )
+        if not tf.compat.v1.executing_eagerly_outside_functions():
+            raise SetupError("a graph of TensorFlow 1 cannot be watched; use tf.function, or eager execution")
+        clips = raw is not None and any(before is not after for before, (after, _) in zip(raw, pairs, strict=True))
+        loss = None if loss is None else floating(tf.convert_to_tensor(loss))
+        step = None if step is None else tf.cast(tf.convert_to_tensor(step), tf.int64)
+        return cls(pairs, raw if clips else None, loss, step, scale)
+
+
+def loss_scale_of(optimizer: Any) -> tf.Tensor | None:
+    """Return by what an optimizer scales the loss, if it changes that by itself; else ``None``.
+
+    Such an optimizer (``keras.optimizers.LossScaleOptimizer``) leaves an update out whose gradients overflowed, and
+    lowers the scale. A factor that stays is no such thing: an overflow of its gradients is one of the training.
+
+    Args:
+        optimizer: built.
+    """
+    scale = getattr(optimizer, "dynamic_scale", None)
+    if scale is None or not hasattr(optimizer, "inner_optimizer"):
+        return None
+    return tf.convert_to_tensor(scale)
+
+
+def floating(loss: tf.Tensor) -> tf.Tensor:
+    """Return a loss as a floating tensor; raises SetupError if it is no number."""
+    if not (loss.dtype.is_floating or loss.dtype.is_integer or loss.dtype.is_bool):
+        raise SetupError(f"loss must be a number; got a tensor of {loss.dtype.name}")
+    return loss if loss.dtype.is_floating else tf.cast(loss, tf.float32)
+
+
+def _is_pair(pair: Any) -> bool:
+    return isinstance(pair, list | tuple) and len(pair) == 2 and hasattr(pair[1], "assign")

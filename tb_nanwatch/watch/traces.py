@@ -1,0 +1,148 @@
+"""The traces of a step: which graph is whose, what comes before another in it, and what has to wait for the guard."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Sequence
+from typing import Any, Final, NamedTuple
+
+import tensorflow as tf
+
+from tb_nanwatch.errors import SetupError
+from tb_nanwatch.watch.freeze import hold_back, undo_unless
+from tb_nanwatch.watch.graph import Graph, is_inside, with_enclosing
+from tb_nanwatch.watch.guard import GuardKind
+
+_CALLS: Final = frozenset(
+    {"If", "StatelessIf", "Case", "While", "StatelessWhile", "PartitionedCall", "StatefulPartitionedCall"}
+)
+
+
+class BeginAgain(Exception):  # noqa: N818 - no error: the step was seen to have more to watch than was thought
+    """The step that is being traced must be traced anew: by now the plan knows all that is in it."""
+
+
+class _Guarded(NamedTuple):
+    """A guard and the update that it guards, in a step that is being traced: where they begin and end in its graph."""
+
+    allowed: tf.Tensor | None
+    kind: GuardKind
+    first: int
+    last: int
+
+
+class _Update(NamedTuple):
+    """An ``apply_gradients`` of a step."""
+
+    run: int
+    variables: frozenset[int]
+    allowed: tf.Tensor
+    graph: Any
+
+
+class Traces:
+    """Follows the steps of a watch as they are traced, and eager ones as they are run."""
+
+    def __init__(self) -> None:
+        """Begin before the first."""
+        self._steps: weakref.WeakKeyDictionary[Any, Callable[[], bool]] = weakref.WeakKeyDictionary()
+        self._guards: list[_Guarded] = []
+        self._updates: weakref.WeakKeyDictionary[Any, _Update] = weakref.WeakKeyDictionary()
+        self._eager: _Update | None = None
+
+    def begin(self, graph: Graph, can_begin_again: Callable[[], bool]) -> None:
+        """Know a graph as that of a whole step, and whether its trace can be given up for another one."""
+        self._steps[graph] = can_begin_again
+
+    def can_begin_again(self, graph: Graph) -> bool:
+        """Return whether the trace of a step can be given up for another one by raising :class:`BeginAgain`."""
+        return self._steps.get(self.step_of(graph), bool)()
+
+    def step_of(self, graph: Graph) -> Any:
+        """Return the graph of the step that a graph is a part of; of no step, the graph around its branches."""
+        *_, top = with_enclosing(graph)
+        return next((one for one in self._steps if is_inside(graph, one)), top)
+
+    def is_second(self, graph: Graph | None, variables: Sequence[Any], *, run: int) -> bool:
+        """Return whether an ``apply_gradients`` comes after another one of the same step.
+
+        Args:
+            graph: that it is traced in; ``None`` for an eager step.
+            variables: that it updates.
+            run: which run of a step it is in; 0 for none.
+
+        Raises:
+            SetupError: if a traced step updates a variable twice.
+        """
+        if graph is None:
+            # An eager step may be one of many in a run, but then it is one of the same variables.
+            others = self._eager.variables if self._eager and self._eager.run == run > 0 else frozenset()
+            return bool(others) and not others & _ids(variables)
+        update = self._updates.get(self.step_of(graph))
+        if update is not None and update.variables & _ids(variables):
+            raise SetupError(
+                "a watch must see each variable updated once in a step; for many steps in one call use a loop of"
+                " TensorFlow's, such as tf.range"
+            )
+        return update is not None
+
+    def allowed_before(self, graph: Graph | None) -> tf.Tensor | None:
+        """Return whether the update before a second one may run; ``None`` where the second cannot be given that."""
+        if graph is None:
+            return self._eager.allowed if self._eager else None
+        update = self._updates.get(self.step_of(graph))
+        return update.allowed if update and any(one is update.graph for one in with_enclosing(graph)) else None
+
+    def note(self, graph: Graph | None, variables: Sequence[Any], *, run: int, allowed: tf.Tensor) -> None:
+        """Remember an ``apply_gradients``; see :meth:`is_second`."""
+        if graph is None:
+            self._eager = _Update(run, _ids(variables), allowed, graph)
+            return
+        before = self._updates.get(self.step_of(graph))
+        others = frozenset[int]() if before is None else before.variables
+        self._updates[self.step_of(graph)] = _Update(run, others | _ids(variables), allowed, graph)
+
+    def forget_updates(self) -> None:
+        """Know of no ``apply_gradients`` any more: the step begins again."""
+        self._updates.clear()
+        self._guards.clear()
+        self._eager = None
+
+    def size_of(self, graph: Graph | None) -> int:
+        """Return how many operations the step of a graph has so far."""
+        return 0 if graph is None else len(self.step_of(graph).get_operations())
+
+    def guard(self, graph: Graph, allowed: tf.Tensor, kind: GuardKind, *, since: int) -> None:
+        """Note a guard in a step that is being traced.
+
+        Args:
+            graph: that it is in.
+            allowed: whether its update may run.
+            kind: how it guards.
+            since: how many operations the step had before it.
+        """
+        step = self.step_of(graph)
+        if step in self._steps and kind != "none":
+            inner = allowed if step is graph else None
+            self._guards.append(_Guarded(inner, kind, since, len(step.get_operations())))
+
+    def finish(self, graph: Graph) -> None:
+        """Make what was traced after a guard wait for it, or see that it is undone with the update."""
+        everything = graph.get_operations()
+        own = {at for guarded in self._guards for at in range(guarded.first, guarded.last)}
+        for allowed, kind, _, last in self._guards:
+            if kind != "stop":
+                if allowed is not None:
+                    others = [op for at, op in enumerate(everything) if at >= last and at not in own]
+                    undo_unless(allowed, graph, others)
+                continue
+            # A guard inside a loop, a branch or a function is waited for by waiting for that.
+            calls = (at for at in range(last, len(everything)) if everything[at].type in _CALLS)
+            at = last - 1 if allowed is not None else next(calls, None)
+            if at is not None:
+                hold_back(everything[at + 1 :], until=everything[at] if allowed is None else allowed.op)
+        self._guards.clear()
+
+
+def _ids(variables: Sequence[Any]) -> frozenset[int]:
+    return frozenset(id(variable) for variable in variables)
