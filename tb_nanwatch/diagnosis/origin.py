@@ -124,9 +124,9 @@ def _replayed_origin(header: Header, alert: Alert, link: Link) -> Origin:
         source=link.source,
         counts=link.counts,
         samples=link.samples,
-        replica=None,
-        worker=None,
-        microbatch=None,
+        replica=alert.replica,
+        worker=header.worker,
+        microbatch=alert.microbatch,
         evidence="replay",
         batch=None,
     )

@@ -80,6 +80,14 @@ def steps_held(series: Series) -> IntArray:
     return np.where(held > 0, np.minimum(held, width), width)
 
 
+def skipped_steps(series: Series) -> int:
+    """Return of how many steps the update was left out: for an overflow of scaled gradients, or by the policy."""
+    if ("skipped", "mean") not in series.columns:
+        return 0
+    share = series.column("skipped", "mean").astype(np.float64)
+    return int(np.rint(np.nan_to_num(share) * series.column("skipped", "count").astype(np.int64)).sum())
+
+
 def layer_columns(header: Header) -> dict[str | None, list[int]]:
     """Return the columns of each layer in a statistic of variables, in the order of the variables."""
     columns: dict[str | None, list[int]] = {}

@@ -8,7 +8,7 @@ the fact is left out.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, TypeVar
 
 import numpy as np
@@ -71,7 +71,8 @@ class Sighting:
 
 def recorded_origin(header: Header, alert: Alert) -> Origin:
     """Return where the findings of an alert say that its non-finite values began; see :func:`origin_of_alert`."""
-    return _origin(header, [_sighting(header, alert, finding) for finding in alert.findings])
+    origin = _origin(header, [_sighting(header, alert, finding) for finding in alert.findings])
+    return replace(origin, replica=alert.replica, microbatch=alert.microbatch)
 
 
 def origin_in_columns(session: SessionLog) -> Origin | None:
@@ -116,7 +117,7 @@ def _described(header: Header, chosen: list[Sighting]) -> Origin:
         op=None,
         source=None,
         replica=None,
-        worker=None,
+        worker=header.worker,
         microbatch=None,
         evidence="records",
         batch=None,

@@ -7,7 +7,7 @@ from dataclasses import replace
 from tb_nanwatch.diagnosis.causes import Evidence, likely_causes
 from tb_nanwatch.diagnosis.notes import notes_on
 from tb_nanwatch.diagnosis.origin import First, first_of_run
-from tb_nanwatch.diagnosis.run_log import RunLog, SessionLog
+from tb_nanwatch.diagnosis.run_log import RunLog, SessionLog, skipped_steps
 from tb_nanwatch.diagnosis.sentences import origin_sentence
 from tb_nanwatch.diagnosis.signs import Explosion, find_explosion, find_frozen
 from tb_nanwatch.schema import records
@@ -33,6 +33,7 @@ def diagnose(log: RunLog) -> Verdict:
     return Verdict(
         run=log.run,
         status=_status(steps, warnings),
+        skipped_steps=_skipped_steps(log),
         text=_finite_sentence(log, steps, warnings),
         steps_seen=steps,
         warnings=warnings,
@@ -53,6 +54,7 @@ def _nonfinite(log: RunLog, first: First) -> Verdict:
     return Verdict(
         run=log.run,
         status="nonfinite",
+        skipped_steps=_skipped_steps(log),
         text=origin_sentence(first.origin),
         steps_seen=_steps_seen(log),
         first=first.origin,
@@ -76,6 +78,10 @@ def _explosion(session: SessionLog, first: First | None) -> Explosion | None:
 def _warnings(session: SessionLog, explosion: Explosion | None) -> tuple[records.Warning, ...]:
     found = (explosion.warning if explosion else None, find_frozen(session))
     return tuple(warning for warning in found if warning is not None)
+
+
+def _skipped_steps(log: RunLog) -> int:
+    return sum(skipped_steps(session.series) for session in log.sessions)
 
 
 def _steps_seen(log: RunLog) -> int:

@@ -98,7 +98,8 @@ def variables_made_outside() -> Iterator[None]:
 def handle_of(variable: Any) -> Any:
     """Return the resource handle of a TensorFlow or Keras variable."""
     inner = variable if isinstance(variable, tf.Variable) else variable.value
-    return inner.handle
+    # A reference variable of TensorFlow 1 has none: there the reference stands for it.
+    return inner.handle if hasattr(inner, "handle") else inner._ref()
 
 
 def name_of(handle: Any) -> str | None:

@@ -54,7 +54,7 @@ class Guard:
         row = observation.row()
         number = self.recorder.last_row() if self.is_more else self.recorder.next_row()
         entry = Entry(number, row, step, self.is_more)
-        settled, passed = _rarely(
+        settled, passed = rarely(
             tf.reduce_all(tf.math.is_finite(row)),
             lambda: (tf.identity(row), tf.constant(True)),
             lambda: self._look_closer(observation, entry),
@@ -90,7 +90,7 @@ class Guard:
     def _look_closer(self, observation: Observation, entry: Entry) -> tuple[tf.Tensor, tf.Tensor]:
         counts = observation.counts()
         row = observation.settled_row(counts)
-        bad = tf.reduce_any(counts[:, 1:] > 0)
+        bad = ~tf.reduce_all(tf.math.is_finite(row))
         if observation.scale is not None:
             is_overflow = observation.is_overflow(counts)
             row, bad = tf.where(is_overflow, observation.overflown_row(row), row), bad & ~is_overflow
@@ -117,8 +117,13 @@ def _true_after(update: Callable[[], Any]) -> tf.Tensor:
     return tf.constant(True)
 
 
-def _rarely(condition: tf.Tensor, usual: Callable[[], Any], rare: Callable[[], Any]) -> Any:
+def rarely(condition: tf.Tensor, usual: Callable[[], Any], rare: Callable[[], Any]) -> Any:
     """Branch where one side is hardly ever taken: what that side would read then costs nothing until it is.
+
+    Args:
+        condition: bool scalar, true of nearly every step.
+        usual: what then is done; its first result is a tensor.
+        rare: what is done otherwise.
 
     TensorFlow lowers a conditional into a switch for each tensor that a branch uses, here every gradient twice. Kept
     as one operation, it hands them over only when the branch runs.

@@ -41,6 +41,7 @@ class StepInputs(NamedTuple):
         loss: Any,
         step: Any,
         scale: tf.Tensor | None = None,
+        in_session: bool = False,
     ) -> StepInputs:
         """Check what the user gave.
 
@@ -59,8 +60,8 @@ class StepInputs(NamedTuple):
             raise SetupError(
                 "apply_gradients must be given at least one gradient; got none: does the loss use the variables?"
             )
-        if not tf.compat.v1.executing_eagerly_outside_functions():
-            raise SetupError("a graph of TensorFlow 1 cannot be watched; use tf.function, or eager execution")
+        if not in_session and not tf.compat.v1.executing_eagerly_outside_functions():
+            raise SetupError("a graph of TensorFlow 1 can be watched by apply_gradients alone; use that")
         clips = raw is not None and any(before is not after for before, (after, _) in zip(raw, pairs, strict=True))
         loss = None if loss is None else floating(tf.convert_to_tensor(loss))
         step = None if step is None else tf.cast(tf.convert_to_tensor(step), tf.int64)

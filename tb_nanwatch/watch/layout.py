@@ -15,7 +15,7 @@ that has none of these has no such cells.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, NamedTuple, cast
 
@@ -43,6 +43,8 @@ ABSENT: Final = -1.0
 _STAT_OF: Final[dict[str, str]] = {
     "loss": "loss",
     "scale": "loss_scale",
+    "microbatch": "microbatch_norm",
+    "microbatches": "microbatches",
     "gradient": "grad_norm",
     "clipped": "clipped_norm",
     "weight": "weight_norm",
@@ -55,7 +57,7 @@ Rows = npt.NDArray[np.float32]
 class Cell(NamedTuple):
     """What one place in the row is a measure of."""
 
-    role: Role | Literal["scale"]
+    role: Role | Literal["scale", "microbatch", "microbatches", "bad microbatch", "mark"]
     name: str
 
 
@@ -70,6 +72,7 @@ class Layout:
         state: names of layers' statistics that the forward pass writes.
         scale: whether the loss is scaled by a factor that changes.
         skips: whether the policy leaves out the update of a bad step.
+        accumulates: whether a step is made of micro-batches.
         clip: with ``"none"`` a row has no cells for clipped gradients: they are the gradients.
     """
 
@@ -80,6 +83,7 @@ class Layout:
     state: tuple[str, ...] = ()
     scale: bool = False
     skips: bool = False
+    accumulates: bool = False
 
     @property
     def cells(self) -> tuple[Cell, ...]:
@@ -89,8 +93,9 @@ class Layout:
         measured = [Cell(role, name) for role in roles for name in names]
         last = (Cell("loss", "loss"),) if self.loss else ()
         tensors = (Cell("tensor", name) for name in self.tensors)
+        state = (Cell("state", name) for name in self.state)
         scale = (Cell("scale", "loss_scale"),) if self.scale else ()
-        return (*measured, *tensors, *(Cell("state", name) for name in self.state), *scale, *last)
+        return (*measured, *tensors, *state, *self._microbatch_cells(names), *scale, *last)
 
     def decode(self, rows: Rows, steps: IntArray, counts: Mapping[int, IntArray]) -> Series:
         """Turn rows of the ring into single steps.
@@ -110,7 +115,7 @@ class Layout:
         bits = {role: kinds[:, at] for role, at in self._places().items()}
         stats, stat_kinds = self._statistics(values, bits)
         if self.scale or self.skips:
-            stats["skipped"] = self._skipped(rows, kinds)[:, None]
+            stats["skipped"] = self._skipped(rows)[:, None]
             stat_kinds["skipped"] = np.zeros(stats["skipped"].shape, np.uint8)
         return single_steps(steps, stats, stat_kinds)
 
@@ -120,16 +125,26 @@ class Layout:
         Args:
             counts: int64 ``[cells, 4]``: size, NaN, +Inf, -Inf.
         """
-        exact = [Counts(*(int(number) for number in row)) for row in counts]
-        return tuple(
-            Finding(cast("Role", cell.role), cell.name, count)
-            for cell, count in zip(self.cells, exact, strict=True)
-            if count.nonfinite
-        )
+        return _findings(self.cells, counts)
+
+    def findings_of_microbatch(self, counts: IntArray) -> tuple[Finding, ...]:
+        """Return what was non-finite in a micro-batch, given the exact counts of its gradients and its loss.
+
+        Args:
+            counts: int64 ``[V + 1, 4]``: size, NaN, +Inf, -Inf.
+        """
+        cells = [*(Cell("gradient", variable.name) for variable in self.variables), Cell("loss", "loss")]
+        return _findings(cells, counts)
 
     def places_of(self, *roles: str) -> list[int]:
         """Return the places of every cell that plays one of the roles."""
         return [place for place, cell in enumerate(self.cells) if cell.role in roles]
+
+    def _microbatch_cells(self, names: Sequence[str]) -> tuple[Cell, ...]:
+        if not self.accumulates:
+            return ()
+        total = (Cell("microbatches", ""), Cell("bad microbatch", ""), Cell("mark", ""))
+        return (*(Cell("microbatch", name) for name in names), *total)
 
     def _places(self) -> dict[str, list[int]]:
         places: dict[str, list[int]] = {}
@@ -137,8 +152,8 @@ class Layout:
             places.setdefault(cell.role, []).append(place)
         return places
 
-    def _skipped(self, rows: Rows, kinds: KindArray) -> DoubleArray:
-        by_policy = kinds.any(axis=1) if self.skips else np.zeros(len(rows), bool)
+    def _skipped(self, rows: Rows) -> DoubleArray:
+        by_policy = ~np.isfinite(rows).all(axis=1) if self.skips else np.zeros(len(rows), bool)
         by_scale = (rows[:, self.places_of("scale")] < 0).any(axis=1)
         return np.where(by_policy | by_scale, 1.0, 0.0)
 
@@ -147,7 +162,8 @@ class Layout:
         norms: DoubleArray = np.sqrt(2.0 * np.maximum(wide, 0.0))
         norms[wide < ABSENT] = -wide[wide < ABSENT]
         norms[wide == ABSENT] = np.nan
-        norms[:, self.places_of("loss")] = wide[:, self.places_of("loss")]
+        as_they_are = self.places_of("loss", "microbatches")
+        norms[:, as_they_are] = wide[:, as_they_are]
         norms[:, self.places_of("scale")] = np.abs(wide[:, self.places_of("scale")])
         return norms
 
@@ -170,6 +186,15 @@ class Layout:
             kinds["clip_ratio"] = np.zeros_like(bits["clipped"])
             stats["clipped_global_norm"], kinds["clipped_global_norm"] = _together(values["clipped"], bits["clipped"])
         return stats, kinds
+
+
+def _findings(cells: Sequence[Cell], counts: IntArray) -> tuple[Finding, ...]:
+    exact = [Counts(*(int(number) for number in row)) for row in counts]
+    return tuple(
+        Finding(cast("Role", cell.role), cell.name, count)
+        for cell, count in zip(cells, exact, strict=True)
+        if count.nonfinite
+    )
 
 
 def _together(norms: DoubleArray, kinds: KindArray) -> tuple[DoubleArray, KindArray]:

@@ -6,7 +6,7 @@ import atexit
 import os
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from typing import Any, Final, TypeVar
@@ -27,6 +27,8 @@ from tb_nanwatch.watch.writer import Writer
 _T = TypeVar("_T")
 _running: ContextVar[Loop | None] = ContextVar("nanwatch_running", default=None)
 _ACTIONS: Final[dict[Policy, Action]] = {"raise": "raised", "skip": "skipped", "record": "recorded"}
+MOST_MICROBATCHES: Final = 256
+"""Whose arguments are kept until the update of their step."""
 MOST_BATCHES: Final = 16
 """That one watch saves: a run that is only recorded may meet bad steps without end."""
 
@@ -88,11 +90,27 @@ class Loop:
         self._last_call: Call | None = None
         self._batches_left = MOST_BATCHES
         self._has_replayed = False
+        self._current: Call | None = None
+        self._updating: set[object] = set()
+        self._accumulating: set[object] = set()
+        self._microbatches: list[Call] = []
+        # In a graph of TensorFlow 1 both are its session's.
+        self.run_again: Callable[..., Replay] = replay
+        self.last_values: Callable[[], Sequence[Any]] = lambda: plan.variables
         # Until it is closed, the program's end is what closes it.
         atexit.register(self._close_at_exit)
 
     def _close_at_exit(self) -> None:
         self.close(quietly=True)
+
+    @property
+    def options(self) -> LoopOptions:
+        """What the user chose."""
+        return self._options
+
+    def tolerate(self, arguments: Iterable[str]) -> None:
+        """Know arguments that are no origin if they are bad: what is wrong with them shows elsewhere."""
+        self._tolerated |= set(arguments)
 
     @property
     def current_run(self) -> int:
@@ -109,7 +127,7 @@ class Loop:
         """See :class:`~tb_nanwatch.watch.step.StepListener`."""
         self._depth += 1
         self._runs += 1
-        self._last_call = call
+        self._last_call = self._current = call
         outer = _running.set(self)
         try:
             result = step()
@@ -123,7 +141,25 @@ class Loop:
         self.after_step(call)
         for follower in self._followers:
             follower.after_step(call)
+        self._keep_microbatch(call)
         return result
+
+    def note_accumulation(self) -> None:
+        """Learn, as a step is traced or run eagerly, that it measures micro-batches."""
+        if self._depth and self._current is not None:
+            self._accumulating.add(self._current.function)
+
+    def note_update(self) -> None:
+        """Learn, as a step is traced or run eagerly, that it updates."""
+        if self._depth and self._current is not None:
+            self._updating.add(self._current.function)
+
+    def _keep_microbatch(self, call: Call | None) -> None:
+        # The weights stay as they are until the update, so a micro-batch can be run again until then.
+        if call is None or call.function in self._updating:
+            self._microbatches.clear()
+        elif call.function in self._accumulating and len(self._microbatches) < MOST_MICROBATCHES:
+            self._microbatches.append(call)
 
     def replay_step(self, call: Call) -> Verdict:
         """See :meth:`~tb_nanwatch.watch.watch.Watch.replay_step`."""
@@ -182,7 +218,7 @@ class Loop:
         if session is not None:
             alert = session.collect(action=self._action)
             if alert is None:
-                alert = session.check_variables(self._plan.variables, action=self._action)
+                alert = session.check_variables(self.last_values(), action=self._action)
                 alert = self._look_again(session, alert, self._last_call) if alert and self._last_call else alert
             session.close()
         self._writer.close()
@@ -209,6 +245,10 @@ class Loop:
 
     def _look_again(self, session: Session, alert: Alert, call: Call) -> Alert:
         """Save the batch of a bad step, run the step again, and add to its alert what that brought."""
+        if alert.microbatch is not None and self._microbatches:
+            if alert.microbatch >= len(self._microbatches):
+                return alert
+            call = self._microbatches[alert.microbatch]
         spoilt = frozenset(finding.name for finding in alert.findings if finding.role == "weight")
         # The batch at hand is not that of the step whose update spoilt a variable.
         saved = self._saved(call, alert, samples_of(alert)) if not spoilt else SavedBatch(None)
@@ -237,7 +277,7 @@ class Loop:
         plan = self._plan
         evidence = Evidence(roles, plan.variables, plan.described, spoilt, sizes, has_several=plan.has_several)
         dump = os.path.join("debugger", f"step-{alert.step}") if self._options.keep_dump else None
-        return replay(call, evidence, watch=self, limits=ReplayLimits(), logdir=self._options.logdir, dump=dump)
+        return self.run_again(call, evidence, watch=self, limits=ReplayLimits(), logdir=self._options.logdir, dump=dump)
 
     def _may_replay(self) -> bool:
         """Return whether the state that a bad step began with is still there; one that is skipped is told once."""
@@ -287,5 +327,6 @@ class Loop:
                 writer=self._writer,
                 recorder=recorder,
                 counted=self._plan.counted,
+                accumulation=self._plan.accumulation,
             )
         return self._session

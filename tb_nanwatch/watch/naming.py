@@ -53,4 +53,4 @@ def _shape(variable: Any) -> tuple[int, ...]:
 
 
 def _dtype(variable: Any) -> str:
-    return str(getattr(variable.dtype, "name", variable.dtype))
+    return str(getattr(variable.dtype, "name", variable.dtype)).removesuffix("_ref")

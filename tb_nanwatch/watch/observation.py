@@ -24,6 +24,7 @@ class Observation:
         weights: the variables as tensors, as the step began, ``[V]``; ``None`` for one that was measured already.
         tensors: watched tensors, then what was written to layers' statistics.
         loss: scalar, or one for each sample; ``None`` if the step does not give it.
+        microbatches: the cells of an accumulated step's micro-batches; ``None`` where it has none.
         scale: of the loss, if it is scaled; the gradients are scaled by it too, and measured as if they were not.
     """
 
@@ -33,6 +34,7 @@ class Observation:
     tensors: Sequence[tf.Tensor | None]
     loss: tf.Tensor | None
     scale: tf.Tensor | None = None
+    microbatches: tf.Tensor | None = None
 
     @cached_property
     def factors(self) -> list[Factor] | None:
@@ -43,7 +45,11 @@ class Observation:
         """Return the row, float32 ``[cells]``: finite if and only if all was finite and no square overflowed."""
         raw = [measure.half_sum_of_squares(gradient) for gradient in self.raw]
         rest = [measure.half_sum_of_squares(tensor) for tensor in (*self.weights, *self.tensors)]
-        rest += [*self._scale_cells(), *([] if self.loss is None else [measure.loss_cell(self.loss)])]
+        rest += [
+            *self._microbatch_cells(),
+            *self._scale_cells(),
+            *([] if self.loss is None else [measure.loss_cell(self.loss)]),
+        ]
         if self.factors is None:
             clipped = [measure.half_sum_of_squares(gradient) for gradient in self.clipped or ()]
             if self.scale is None:
@@ -92,13 +98,16 @@ class Observation:
             unscaled = measure.unscaled_cells(tf.stack(cells[: len(gradients)]), self.scale)
             cells = [*tf.unstack(unscaled), *cells[len(gradients) :]]
         loss = [] if self.loss is None else [measure.settled_loss(self.loss)]
-        return tf.stack([*cells, *self._scale_cells(), *loss])
+        return tf.stack([*cells, *self._microbatch_cells(), *self._scale_cells(), *loss])
 
     def _all(self) -> list[Gradient]:
         loss = [] if self.loss is None else [self.loss]
-        # A scale is counted as nothing: it is no origin.
-        scale = [None] if self.scale is not None else []
-        return [*self.raw, *self._clipped_again(), *self.weights, *self.tensors, *scale, *loss]
+        # What is no origin is counted as nothing.
+        besides: list[Gradient] = [None] * len([*self._microbatch_cells(), *self._scale_cells()])
+        return [*self.raw, *self._clipped_again(), *self.weights, *self.tensors, *besides, *loss]
+
+    def _microbatch_cells(self) -> list[tf.Tensor]:
+        return [] if self.microbatches is None else tf.unstack(self.microbatches)
 
     def _scale_cells(self) -> list[tf.Tensor]:
         return [] if self.scale is None else [tf.cast(self.scale, tf.float32)]

@@ -12,6 +12,7 @@ from tensorflow.python.ops.control_flow_v2_func_graphs import WhileBodyFuncGraph
 
 from tb_nanwatch.errors import SetupError
 from tb_nanwatch.schema.records import ClipKind, Policy, Variable
+from tb_nanwatch.watch.accumulation import Accumulation
 from tb_nanwatch.watch.freeze import Kept, keep_state, writes_variables
 from tb_nanwatch.watch.graph import (
     Graph,
@@ -23,7 +24,7 @@ from tb_nanwatch.watch.graph import (
 )
 from tb_nanwatch.watch.guard import Guard, GuardKind
 from tb_nanwatch.watch.inputs import StepInputs
-from tb_nanwatch.watch.layout import Layout
+from tb_nanwatch.watch.layout import ABSENT, Layout
 from tb_nanwatch.watch.naming import describe
 from tb_nanwatch.watch.observation import Observation
 from tb_nanwatch.watch.pending import PendingTensors
@@ -43,6 +44,7 @@ class Plan:
         polls: whether an incident makes no noise of its own, so that the host has to ask after it.
         counted: whether steps are counted, for want of a step of the user's.
         has_several: whether a step has several optimizers.
+        accumulation: of the micro-batches of a step; ``None`` where none was seen.
     """
 
     def __init__(self, variables: Iterable[Any], *, window: int, policy: Policy) -> None:
@@ -58,6 +60,7 @@ class Plan:
         self.tensors = PendingTensors()
         self._traces = Traces()
         self._clips = False
+        self.accumulation: Accumulation | None = None
         self._told: set[str] = set()
         self.layout: Layout | None = None
         self.recorder: Recorder | None = None
@@ -95,10 +98,32 @@ class Plan:
         observation = self._observation(inputs, tensors, graph=graph, layout=self.layout, guard=guard)
         allowed = guard.observe(observation, inputs.step)
         result = guard.apply(allowed, update)
-        if graph is not None:
+        # Where micro-batches came in calls of their own, what empties the sums comes after the update, and has to stay.
+        is_whole = not self.layout.accumulates or (graph is not None and self._traces.accumulates_in(graph))
+        if graph is not None and (is_whole or guard.kind == "stop"):
             self._traces.guard(graph, allowed, guard.kind, since=since)
         self._traces.note(graph, inputs.variables, run=run, allowed=allowed)
         return result
+
+    def accumulate(self, inputs: StepInputs) -> None:
+        """Measure one micro-batch of a step whose update comes later.
+
+        Args:
+            inputs: what the user gave; the variables of the first are those of every other.
+        """
+        known = {id(variable) for variable in self.variables}
+        besides = [variable for variable in inputs.variables if id(variable) not in known]
+        if self.layout is None:
+            self.variables += besides
+        elif besides or not self.layout.accumulates:
+            self._say_once("does not watch micro-batches that came after the first update")
+            return
+        if self.accumulation is None or besides:
+            with tf.init_scope():
+                self.accumulation = Accumulation(columns=len(self.variables))
+        if not tf.executing_eagerly():
+            self._traces.note_accumulation(tf.compat.v1.get_default_graph())
+        self.accumulation.add(self._by_column([gradient for gradient, _ in inputs.pairs], inputs), inputs.loss)
 
     def begin_trace(self, graph: Graph, can_begin_again: Callable[[], bool]) -> None:
         """Know a graph as that of a whole step."""
@@ -157,6 +182,7 @@ class Plan:
             state,
             scale=inputs.scale is not None,
             skips=self._policy == "skip",
+            accumulates=self.accumulation is not None,
         )
         with tf.init_scope():
             return layout, Recorder(window=self._window, cells=len(layout.cells), added=layout.places_of("loss"))
@@ -187,8 +213,14 @@ class Plan:
             weights=[None if guard.is_more else _value(variable, kept) for variable in self.variables],
             tensors=[*map(tensors.get, layout.tensors), *map(written.get, layout.state)],
             loss=loss if layout.loss else None,
+            microbatches=self._microbatches(layout, is_more=guard.is_more),
             scale=(tf.constant(1.0) if inputs.scale is None else inputs.scale) if layout.scale else None,
         )
+
+    def _microbatches(self, layout: Layout, *, is_more: bool) -> tf.Tensor | None:
+        if not layout.accumulates or self.accumulation is None:
+            return None
+        return tf.fill([len(self.variables) + 3], ABSENT) if is_more else self.accumulation.cells()
 
     def _by_column(self, gradients: Sequence[Any], inputs: StepInputs) -> list[Any]:
         of = {id(variable): gradient for gradient, (_, variable) in zip(gradients, inputs.pairs, strict=True)}
@@ -219,7 +251,8 @@ class Plan:
                 "cannot put back what the step assigns outside of the function that calls apply_gradients: call it in"
                 " the step itself"
             )
-        return keep_state(graph, besides=recorder.handles)
+        own = frozenset[int]() if self.accumulation is None else self.accumulation.handles
+        return keep_state(graph, besides=recorder.handles | own)
 
     def _tensors_of(self, graph: Graph | None) -> dict[str, tf.Tensor]:
         found, others = self.tensors.take(graph)

@@ -55,13 +55,13 @@ class Recorder:
         """
         self.window = window
         self._added = np.isin(np.arange(cells), added)
-        self._ring = _device_variable(tf.zeros([window, cells]), "ring")
-        self._steps = _device_variable(tf.zeros([window], tf.int64), "steps")
-        self._count = _device_variable(tf.constant(0, tf.int64), "count")
-        self._incident = _device_variable(tf.constant(NO_INCIDENT, tf.int64), "incident")
-        self._incident_step = _device_variable(tf.constant(0, tf.int64), "incident_step")
+        self._ring = device_variable(tf.zeros([window, cells]), "ring")
+        self._steps = device_variable(tf.zeros([window], tf.int64), "steps")
+        self._count = device_variable(tf.constant(0, tf.int64), "count")
+        self._incident = device_variable(tf.constant(NO_INCIDENT, tf.int64), "incident")
+        self._incident_step = device_variable(tf.constant(0, tf.int64), "incident_step")
         self.on_host = "CPU" in self._ring.device
-        self._counts = _device_variable(tf.zeros([cells, 4], tf.int64), "counts")
+        self._counts = device_variable(tf.zeros([cells, 4], tf.int64), "counts")
         own = (self._ring, self._steps, self._count, self._incident, self._incident_step, self._counts)
         self.handles = frozenset(id(variable.handle) for variable in own)
 
@@ -145,7 +145,8 @@ class Recorder:
         return number >= 0 and not bool(np.isfinite(self._ring[number % self.window].numpy()).all())
 
 
-def _device_variable(initial: tf.Tensor, name: str) -> tf.Variable:
+def device_variable(initial: tf.Tensor, name: str) -> tf.Variable:
+    """Return a variable of the watch's own."""
     # tf.Variable would tell the tf.function that is being traced, and it would trace the user's step a second time.
     return ResourceVariable(initial, trainable=False, name=f"nanwatch/{name}")
 

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from tb_nanwatch import __version__
 from tb_nanwatch.numerics.finiteness import count_nonfinite
 from tb_nanwatch.schema.records import Action, Alert, Finding, Header, IntArray, Policy, Series
+from tb_nanwatch.watch.accumulation import Accumulation
 from tb_nanwatch.watch.layout import Layout
 from tb_nanwatch.watch.numbering import Numbering
 from tb_nanwatch.watch.recorder import Recorder
@@ -42,7 +43,16 @@ class Session:
         last_alert: ``None`` before the first.
     """
 
-    def __init__(self, layout: Layout, *, policy: Policy, writer: Writer, recorder: Recorder, counted: bool) -> None:
+    def __init__(
+        self,
+        layout: Layout,
+        *,
+        policy: Policy,
+        writer: Writer,
+        recorder: Recorder,
+        counted: bool,
+        accumulation: Accumulation | None = None,
+    ) -> None:
         """Begin a session; nothing is written before its first step.
 
         Args:
@@ -51,9 +61,10 @@ class Session:
             writer: takes the messages.
             recorder: of the device.
             counted: whether a step is the number of its row; else the ring has the user's steps.
+            accumulation: of the micro-batches of a step, if it has any.
         """
         self._layout, self._policy, self._writer = layout, policy, writer
-        self._recorder, self._counted = recorder, counted
+        self._recorder, self._counted, self._accumulation = recorder, counted, accumulation
         self._steps = np.zeros(recorder.window, np.int64)
         self._numbering = Numbering()
         self._settled = -1
@@ -179,6 +190,10 @@ class Session:
         findings = (*inputs, *self._layout.findings(table))
         if self._is_in_ring(number):
             window = self._window(number, table)
+            microbatch = self._bad_microbatch(number)
+            if microbatch is not None:
+                findings = (*inputs, *self._findings_of_microbatch(findings, is_fresh=action != "recorded"))
+                return self._alert(window, action, findings, microbatch=microbatch)
             since = _overflows_before(window)
             if since is None:
                 return self._alert(window, action, findings)
@@ -186,6 +201,20 @@ class Session:
             return self._alert(window, action, findings, step=since, notes=notes)
         step = number if self._counted else self._recorder.incident_step()
         return self._alert(_NOTHING, action, findings, step=step, first_step=min(self._first_step, step - number))
+
+    def _bad_microbatch(self, number: int) -> int | None:
+        places = self._layout.places_of("bad microbatch")
+        if not places:
+            return None
+        row = self._recorder.rows(number, number + 1)[0][0]
+        return int(row[places[0]]) if row[places[0]] >= 0 else None
+
+    def _findings_of_microbatch(self, of_step: tuple[Finding, ...], *, is_fresh: bool) -> tuple[Finding, ...]:
+        """Return the findings of a step with those of its first bad micro-batch in place of the total's."""
+        if self._accumulation is None or not is_fresh:
+            return of_step
+        others = [finding for finding in of_step if finding.role not in ("gradient", "clipped", "loss", "input")]
+        return (*others, *self._layout.findings_of_microbatch(self._accumulation.counts()))
 
     def _count_skips(self, bad: npt.NDArray[np.bool_]) -> None:
         good = np.flatnonzero(~bad)
@@ -203,6 +232,7 @@ class Session:
         step: int | None = None,
         first_step: int | None = None,
         notes: tuple[str, ...] = (),
+        microbatch: int | None = None,
     ) -> Alert | None:
         if self.header is None:
             return None
@@ -214,6 +244,7 @@ class Session:
             findings=findings,
             window=window,
             notes=notes,
+            microbatch=microbatch,
         )
         self.last_alert = alert
         if action == "skipped":
@@ -254,7 +285,7 @@ def _overflows_before(window: Series) -> int | None:
     """
     if ("loss_scale", "max") not in window.columns or ("skipped", "max") not in window.columns:
         return None
-    skipped = window.column("skipped", "max")[:-1, 0] > 0
+    skipped = window.column("skipped", "max")[:-1, 0].astype(bool)
     good = np.flatnonzero(~skipped)
     since = int(good[-1]) + 1 if len(good) else 0
     return int(window.first_step[since]) if since < len(skipped) else None

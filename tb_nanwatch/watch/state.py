@@ -39,13 +39,13 @@ def written_statistics(graph: Graph, variables: Sequence[Any], described: Sequen
     for op, placeholder in writes(graph.get_operations()):
         handle = handles.get(placeholder.name)
         name = None if handle is None or id(handle) in watched else name_of(handle)
-        if name is not None and _is_statistic(name, described):
+        if name is not None and is_statistic(name, described):
             values = [tensor for tensor in op.inputs if tensor.dtype.is_floating]
             found.update((name, tensor) for tensor in values)
     return found
 
 
-def _is_statistic(name: str, described: Sequence[Variable]) -> bool:
+def is_statistic(name: str, described: Sequence[Variable]) -> bool:
     owner, _, last = name.rpartition("/")
     path = name.split("/")
     others = [variable.name.split("/") for variable in described]

@@ -49,6 +49,7 @@ class Traces:
         self._guards: list[_Guarded] = []
         self._updates: weakref.WeakKeyDictionary[Any, _Update] = weakref.WeakKeyDictionary()
         self._eager: _Update | None = None
+        self._accumulating: weakref.WeakSet[Any] = weakref.WeakSet()
 
     def begin(self, graph: Graph, can_begin_again: Callable[[], bool]) -> None:
         """Know a graph as that of a whole step, and whether its trace can be given up for another one."""
@@ -101,6 +102,14 @@ class Traces:
         before = self._updates.get(self.step_of(graph))
         others = frozenset[int]() if before is None else before.variables
         self._updates[self.step_of(graph)] = _Update(run, others | _ids(variables), allowed, graph)
+
+    def note_accumulation(self, graph: Graph) -> None:
+        """Remember that a step measures micro-batches."""
+        self._accumulating.add(self.step_of(graph))
+
+    def accumulates_in(self, graph: Graph) -> bool:
+        """Return whether the step of a graph measures micro-batches itself."""
+        return self.step_of(graph) in self._accumulating
 
     def forget_updates(self) -> None:
         """Know of no ``apply_gradients`` any more: the step begins again."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, get_args
 
@@ -18,6 +18,7 @@ from tb_nanwatch.watch.loop import Loop, LoopOptions
 from tb_nanwatch.watch.plan import Plan
 from tb_nanwatch.watch.replay import current_trial
 from tb_nanwatch.watch.step import StepFunction
+from tb_nanwatch.watch.tf1 import SessionRuns, is_session_graph
 from tb_nanwatch.watch.writer import Writer
 
 
@@ -114,6 +115,7 @@ class Watch:
             on_nonfinite=on_nonfinite,
         )
         self._loop = Loop(options, self._plan, Writer(directory))
+        self.session_runs = SessionRuns(self._loop, self._plan)
 
     def step(self, function: Callable[..., Any] | None = None, **tf_function_options: Any) -> Any:
         """Make a training step whose bad steps are caught: a decorator, with or without arguments.
@@ -209,6 +211,9 @@ class Watch:
         step = self._step if self._step is not None else global_step
         pairs = list(grads_and_vars)
         extra = {} if global_step is None else {"global_step": global_step}
+        if is_session_graph():
+            given = StepInputs.checked(pairs, raw=raw, loss=loss, step=None, in_session=True)
+            return self.session_runs.apply_gradients(optimizer, given, step=step, extra=extra)
         inputs = StepInputs.checked(pairs, raw=raw, loss=loss, step=step)
         self._plan.prepare(optimizer, inputs.variables)
         inputs = inputs._replace(scale=loss_scale_of(optimizer))
@@ -222,6 +227,8 @@ class Watch:
         if trial is not None:
             return trial.apply(inputs, update) if trial.watch is self._loop else update(inputs.pairs)
 
+        self._loop.note_update()
+
         def guarded() -> Any:
             return self._plan.guarded(inputs, lambda: update(inputs.pairs), run=self._loop.current_run)
 
@@ -231,6 +238,31 @@ class Watch:
             return self._loop.run(guarded, None)
         self._loop.join_outer()
         return guarded()
+
+    @tf.autograph.experimental.do_not_convert
+    def accumulate(self, grads_and_vars: Iterable[tuple[Any, Any]], *, loss: Any = None) -> list[tuple[Any, Any]]:
+        """Measure one micro-batch of a step that adds up the gradients of several before its one update.
+
+        Call it for each micro-batch, from the first on, and :meth:`apply_gradients` with the total.
+
+        Args:
+            grads_and_vars: pairs of the micro-batch's gradient and variable.
+            loss: of the micro-batch, a scalar or one for each sample.
+
+        Returns:
+            The pairs, unchanged.
+
+        Raises:
+            SetupError: if there is no gradient at all.
+        """
+        inputs = StepInputs.checked(list(grads_and_vars), raw=None, loss=loss, step=None)
+        trial = current_trial()
+        if trial is None:
+            self._loop.note_accumulation()
+            self._plan.accumulate(inputs)
+        elif trial.watch is self._loop:
+            trial.accumulate(inputs)
+        return list(inputs.pairs)
 
     def tensor(self, name: str, value: tf.Tensor) -> tf.Tensor:
         """Watch one more tensor, such as an activation, in each step; call it before :meth:`apply_gradients`.
@@ -251,6 +283,33 @@ class Watch:
         elif trial.watch is self._loop:
             trial.tensors[name] = value
         return value
+
+    def session_run(
+        self,
+        session: Any,
+        fetches: Any,
+        feed_dict: Mapping[Any, Any] | None = None,
+        *,
+        options: Any = None,
+        run_metadata: Any = None,
+    ) -> Any:
+        """Run a session of TensorFlow 1 once: in the place of ``session.run``, where there is no ``NanWatchHook``.
+
+        Args:
+            session: of the graph that :meth:`apply_gradients` was called in.
+            fetches: as for ``session.run``; a run that does not train is left as it is.
+            feed_dict: likewise; of a bad step, it is the batch.
+            options: likewise.
+            run_metadata: likewise.
+
+        Returns:
+            What ``session.run`` returns.
+
+        Raises:
+            NonFiniteError: by policy ``"raise"``.
+        """
+        arguments = {"feed_dict": feed_dict, "options": options, "run_metadata": run_metadata}
+        return self.session_runs.run(session, fetches, **arguments)
 
     def after_step(self) -> None:
         """Check and record after a step that is not called through :meth:`step`.

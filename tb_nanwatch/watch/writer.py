@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Final, TypeVar
 
 import tensorflow as tf
+from tensorflow.python.eager import context
 
 from tb_nanwatch.schema import wire
 from tb_nanwatch.schema.records import Alert, Header, Series
@@ -97,7 +98,8 @@ class Writer:
             return None
 
         def in_eager_mode() -> _T | None:
-            with tf.init_scope():
+            # The graph of a session, too, is left for this.
+            with tf.init_scope(), context.eager_mode():
                 return action()
 
         return attempt(in_eager_mode, failed=self._give_up)

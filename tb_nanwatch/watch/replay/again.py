@@ -168,7 +168,8 @@ def _is_settled(origin: Visit) -> bool:
 
 def _explains(walk: Walk, traced: Traced, evidence: Evidence) -> bool:
     """Return whether an update that was gone through again spoilt the variables that it had spoilt, and no others."""
-    updated = zip(traced.given.variables, traced.trial.updated, strict=True)
+    applied = [] if traced.trial.given is None else traced.trial.given.variables
+    updated = zip(applied, traced.trial.updated, strict=True)
     spoilt = [handle_of(variable) for variable, value in updated if walk.is_reached(value)]
     names = zip(evidence.handles, evidence.described, strict=True)
     return evidence.spoilt == {of.name for handle, of in names if any(handle is one for one in spoilt)}

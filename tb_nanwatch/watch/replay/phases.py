@@ -61,12 +61,13 @@ class Phases:
             return None
         reached = self._downstream(visit.node.number)
         flow = self.names.traced.flow
-        depending = [
-            place
+        # A variable of which there are micro-batches has several gradients.
+        depending = {
+            id(self.given.variables[place]): place
             for place, gradient in enumerate(self.given.clipped if stage == "clip" else self.given.raw)
             if gradient is not None and any(of.node and of.node.number in reached for of in flow.places(gradient))
-        ]
-        return depending[0] if len(depending) == 1 else None
+        }
+        return next(iter(depending.values())) if len(depending) == 1 else None
 
     def _is_models(self, node: Node) -> bool:
         if any(place.node is node for place in self._loss_itself):

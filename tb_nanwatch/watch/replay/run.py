@@ -93,14 +93,15 @@ def trace(step: Callable[..., Any], leaves: Sequence[Any], *, trial: Trial, prob
 
     with trial.on(), probe.attached(), _inlined(), _generators_kept(), tf.summary.record_if(False):
         func_graph_from_py_func("nanwatch_trial", traced, tuple(values), {}, func_graph=graph)
-    if trial.given is None:
+    given = trial.whole
+    if given is None:
         raise CannotReplayError("did not reach watch.apply_gradients")
     besides = probe.look_at_the_rest(graph)
     flow = Flow(probe, graph)
     if flow.is_inside_loop(trial.graph):
         raise CannotReplayError("takes many steps in one call, and which batch was that of the bad one is not known")
     fed = {tensor.name: value for tensor, value in zip(graph.inputs, values, strict=False)}
-    return Traced(trial, trial.given, graph, flow, besides, fed)
+    return Traced(trial, given, graph, flow, besides, fed)
 
 
 def run(traced: Traced, sinks: Sequence[Tensor], *, starting_from: Callable[[Tensor], None] | None = None) -> None:

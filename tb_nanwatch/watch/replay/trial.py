@@ -62,6 +62,7 @@ class Trial:
         sizes: of a gradient's elements in the step before, by the id of the variable's handle; 1 for any other.
         has_several: whether the step has several optimizers: the second is given what the first has left.
         given: ``None`` until ``apply_gradients`` is reached.
+        microbatches: what ``accumulate`` was given; ``None`` if it was not reached.
         tensors: watched tensors, by name.
         graph: that ``apply_gradients`` was called in.
         state: what the forward pass wrote to layers' statistics, where that is in question.
@@ -73,10 +74,18 @@ class Trial:
     sizes: Mapping[int, float] = field(default_factory=dict)
     has_several: bool = False
     given: Given | None = None
+    microbatches: Given | None = None
     tensors: dict[str, tf.Tensor] = field(default_factory=dict)
     graph: Any = None
     state: Sequence[tf.Tensor] = ()
     updated: Sequence[tf.Tensor] = ()
+
+    @property
+    def whole(self) -> Given | None:
+        """All that the watch was given in the step; ``None`` where it was given nothing."""
+        if self.given is None or self.microbatches is None:
+            return self.given or self.microbatches
+        return self.microbatches.joined(self.given)
 
     def apply(self, inputs: StepInputs, update: Callable[[Sequence[tuple[Any, Any]]], Any]) -> None:
         """Note what the step would have applied, and trace the update where that is in question.
@@ -103,6 +112,14 @@ class Trial:
                 update([(self._stand_in(variable), variable) for variable in variables])
         if self.scope in ("whole step", "last update"):
             self.updated = [*self.updated, *(tf.identity(variable) for variable in variables)]
+
+    def accumulate(self, inputs: StepInputs) -> None:
+        """Note a micro-batch of the step."""
+        gradients = [dense_values(gradient) for gradient, _ in inputs.pairs]
+        given = Given([] if inputs.loss is None else [inputs.loss], gradients, gradients, inputs.variables)
+        self.microbatches = given if self.microbatches is None else self.microbatches.joined(given)
+        if self.given is None:
+            self.graph = tf.compat.v1.get_default_graph()
 
     def _stand_in(self, variable: Any) -> tf.Tensor:
         value = tf.convert_to_tensor(variable)
