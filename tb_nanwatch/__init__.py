@@ -10,13 +10,16 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from tb_nanwatch.errors import NonFiniteError
-    from tb_nanwatch.watch import Batch, Watch, load_batch
+    from tb_nanwatch.watch import Batch, NanWatchHook, Watch, load_batch
+    from tb_nanwatch.watch.fit import NanWatchCallback
 
 __version__ = "0.1.0"
-__all__ = ["Batch", "NonFiniteError", "Watch", "__version__", "load_batch"]
+__all__ = ["Batch", "NanWatchCallback", "NanWatchHook", "NonFiniteError", "Watch", "__version__", "load_batch"]
 
 _HOME = {
     "Batch": "tb_nanwatch.watch",
+    "NanWatchCallback": "tb_nanwatch.watch.fit",
+    "NanWatchHook": "tb_nanwatch.watch",
     "NonFiniteError": "tb_nanwatch.errors",
     "Watch": "tb_nanwatch.watch",
     "load_batch": "tb_nanwatch.watch",

@@ -33,6 +33,7 @@ class Guard:
         kept: what the forward pass changed, to be put back when the update is withheld.
         after: whether the optimizer before this one in the step may update; ``None`` if this is the first.
         is_more: whether it is not the first.
+        keep_batch: keeps the batch of a bad step for the host, given whether no earlier one waits.
     """
 
     kind: GuardKind
@@ -40,6 +41,7 @@ class Guard:
     kept: Sequence[Kept]
     after: tf.Tensor | None = None
     is_more: bool = False
+    keep_batch: Callable[[tf.Tensor], tf.Tensor | None] | None = None
 
     def observe(self, observation: Observation, step: tf.Tensor | None) -> tf.Tensor:
         """Record the step and return whether its update may run.
@@ -98,7 +100,9 @@ class Guard:
         return settled.row, tf.cond(bad, lambda: self._tell(settled, counts), lambda: tf.constant(True))
 
     def _tell(self, settled: Entry, counts: tf.Tensor) -> tf.Tensor:
-        told = self.recorder.report(settled, counts)
+        kept = None if self.keep_batch is None else self.keep_batch(self.recorder.is_quiet())
+        with tf.control_dependencies([] if kept is None else [kept]):
+            told = self.recorder.report(settled, counts)
         if self.kind == "stop":
             told += self.recorder.record(settled)
             told += [kept.put_back() for kept in self.kept]

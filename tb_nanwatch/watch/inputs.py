@@ -19,6 +19,7 @@ class StepInputs(NamedTuple):
         loss: scalar or one for each sample; ``None`` if not given.
         step: the user's step; ``None`` if steps are counted.
         scale: of the loss, by which the gradients are scaled too, a scalar; ``None`` where there is none.
+        is_unscaled: whether the gradients were given without their scale.
     """
 
     pairs: Sequence[tuple[Any, Any]]
@@ -26,6 +27,7 @@ class StepInputs(NamedTuple):
     loss: tf.Tensor | None
     step: tf.Tensor | None
     scale: tf.Tensor | None = None
+    is_unscaled: bool = False
 
     @property
     def variables(self) -> list[Any]:

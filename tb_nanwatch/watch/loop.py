@@ -91,6 +91,7 @@ class Loop:
         self._batches_left = MOST_BATCHES
         self._has_replayed = False
         self._current: Call | None = None
+        self._find_call: Callable[[], Call | None] | None = None
         self._updating: set[object] = set()
         self._accumulating: set[object] = set()
         self._microbatches: list[Call] = []
@@ -123,8 +124,15 @@ class Loop:
         if outer is not None and outer is not self and self not in outer._followers:
             outer._followers.append(self)
 
-    def run(self, step: Callable[[], _T], call: Call | None) -> _T:
-        """See :class:`~tb_nanwatch.watch.step.StepListener`."""
+    def run(self, step: Callable[[], _T], call: Call | None, find_call: Callable[[], Call | None] | None = None) -> _T:
+        """See :class:`~tb_nanwatch.watch.step.StepListener`.
+
+        Args:
+            step: runs it.
+            call: its arguments; ``None`` if they are not known.
+            find_call: asked for them where the step was bad.
+        """
+        self._find_call = find_call
         self._depth += 1
         self._runs += 1
         self._last_call = self._current = call
@@ -235,6 +243,8 @@ class Loop:
         session = self._session_now()
         if session is None:
             return
+        if call is None and self._find_call is not None and self._plan.recorder is not None:
+            call = self._find_call() if self._has_news(self._plan.recorder.incident()) else None
         before = session.steps_seen
         inputs = tuple(found for found in call.findings() if found.name not in self._tolerated) if call else ()
         alert = session.collect(action=self._action, inputs=inputs)
@@ -328,5 +338,6 @@ class Loop:
                 recorder=recorder,
                 counted=self._plan.counted,
                 accumulation=self._plan.accumulation,
+                microbatches=self._plan.microbatches_a_step,
             )
         return self._session

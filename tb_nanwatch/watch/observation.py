@@ -24,6 +24,7 @@ class Observation:
         weights: the variables as tensors, as the step began, ``[V]``; ``None`` for one that was measured already.
         tensors: watched tensors, then what was written to layers' statistics.
         loss: scalar, or one for each sample; ``None`` if the step does not give it.
+        is_unscaled: whether the gradients were given without their scale.
         microbatches: the cells of an accumulated step's micro-batches; ``None`` where it has none.
         scale: of the loss, if it is scaled; the gradients are scaled by it too, and measured as if they were not.
     """
@@ -34,6 +35,7 @@ class Observation:
     tensors: Sequence[tf.Tensor | None]
     loss: tf.Tensor | None
     scale: tf.Tensor | None = None
+    is_unscaled: bool = False
     microbatches: tf.Tensor | None = None
 
     @cached_property
@@ -54,9 +56,8 @@ class Observation:
             clipped = [measure.half_sum_of_squares(gradient) for gradient in self.clipped or ()]
             if self.scale is None:
                 return tf.stack([*raw, *clipped, *rest])
-            return tf.concat([measure.unscaled_cells(tf.stack([*raw, *clipped]), self.scale), tf.stack(rest)], axis=0)
-        before = tf.stack(raw)
-        before = before if self.scale is None else measure.unscaled_cells(before, self.scale)
+            return tf.concat([self._unscaled([*raw, *clipped]), tf.stack(rest)], axis=0)
+        before = self._unscaled(raw)
         after = self._kept_absent(measure.clipped_cells(before, self.factors))
         return tf.concat([before, after, tf.stack(rest)], axis=0)
 
@@ -95,8 +96,7 @@ class Observation:
         tensors = [*gradients, *self.weights, *self.tensors]
         cells = [measure.settled_cell(tensor, counts[place]) for place, tensor in enumerate(tensors)]
         if self.scale is not None:
-            unscaled = measure.unscaled_cells(tf.stack(cells[: len(gradients)]), self.scale)
-            cells = [*tf.unstack(unscaled), *cells[len(gradients) :]]
+            cells = [*tf.unstack(self._unscaled(cells[: len(gradients)])), *cells[len(gradients) :]]
         loss = [] if self.loss is None else [measure.settled_loss(self.loss)]
         return tf.stack([*cells, *self._microbatch_cells(), *self._scale_cells(), *loss])
 
@@ -105,6 +105,10 @@ class Observation:
         # What is no origin is counted as nothing.
         besides: list[Gradient] = [None] * len([*self._microbatch_cells(), *self._scale_cells()])
         return [*self.raw, *self._clipped_again(), *self.weights, *self.tensors, *besides, *loss]
+
+    def _unscaled(self, cells: Sequence[tf.Tensor]) -> tf.Tensor:
+        together = tf.stack(cells)
+        return together if self.scale is None or self.is_unscaled else measure.unscaled_cells(together, self.scale)
 
     def _microbatch_cells(self) -> list[tf.Tensor]:
         return [] if self.microbatches is None else tf.unstack(self.microbatches)

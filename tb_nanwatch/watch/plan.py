@@ -29,6 +29,7 @@ from tb_nanwatch.watch.naming import describe
 from tb_nanwatch.watch.observation import Observation
 from tb_nanwatch.watch.pending import PendingTensors
 from tb_nanwatch.watch.recorder import Recorder
+from tb_nanwatch.watch.stash import Stash
 from tb_nanwatch.watch.state import written_statistics
 from tb_nanwatch.watch.traces import BeginAgain, Traces
 
@@ -44,6 +45,8 @@ class Plan:
         polls: whether an incident makes no noise of its own, so that the host has to ask after it.
         counted: whether steps are counted, for want of a step of the user's.
         has_several: whether a step has several optimizers.
+        microbatches_a_step: how many steps in a row add up to one update, where the optimizer itself does that.
+        stash: of the batch of a bad step that took it from an iterator.
         accumulation: of the micro-batches of a step; ``None`` where none was seen.
     """
 
@@ -61,6 +64,8 @@ class Plan:
         self._traces = Traces()
         self._clips = False
         self.accumulation: Accumulation | None = None
+        self.stash = Stash()
+        self.microbatches_a_step = 1
         self._told: set[str] = set()
         self.layout: Layout | None = None
         self.recorder: Recorder | None = None
@@ -124,6 +129,17 @@ class Plan:
         if not tf.executing_eagerly():
             self._traces.note_accumulation(tf.compat.v1.get_default_graph())
         self.accumulation.add(self._by_column([gradient for gradient, _ in inputs.pairs], inputs), inputs.loss)
+
+    def did_update(self) -> bool:
+        """Return whether the update of the eager step that came last was let through."""
+        allowed = self._traces.allowed_before(None)
+        return allowed is None or bool(allowed)
+
+    def expect(self, variables: Sequence[Any]) -> None:
+        """Watch variables before any that the first update brings."""
+        if self.layout is None:
+            known = {id(variable) for variable in self.variables}
+            self.variables += [variable for variable in variables if id(variable) not in known]
 
     def begin_trace(self, graph: Graph, can_begin_again: Callable[[], bool]) -> None:
         """Know a graph as that of a whole step."""
@@ -213,6 +229,7 @@ class Plan:
             weights=[None if guard.is_more else _value(variable, kept) for variable in self.variables],
             tensors=[*map(tensors.get, layout.tensors), *map(written.get, layout.state)],
             loss=loss if layout.loss else None,
+            is_unscaled=inputs.is_unscaled,
             microbatches=self._microbatches(layout, is_more=guard.is_more),
             scale=(tf.constant(1.0) if inputs.scale is None else inputs.scale) if layout.scale else None,
         )
@@ -231,7 +248,8 @@ class Plan:
         self.polls = self.polls or kind != "stop"
         kept = [] if graph is None else self._kept(graph, recorder, is_put_back=kind != "none")
         before = self._traces.allowed_before(graph) if is_second else None
-        return Guard(kind, recorder, kept, before, is_second)
+        keep_batch = None if graph is None else lambda is_quiet: self.stash.keep(graph, is_quiet)
+        return Guard(kind, recorder, kept, before, is_second, keep_batch)
 
     def _guard_kind(self, graph: Graph | None, *, in_step: bool) -> GuardKind:
         if self._policy == "record":
@@ -252,7 +270,7 @@ class Plan:
                 " the step itself"
             )
         own = frozenset[int]() if self.accumulation is None else self.accumulation.handles
-        return keep_state(graph, besides=recorder.handles | own)
+        return keep_state(graph, besides=recorder.handles | own | self.stash.handles)
 
     def _tensors_of(self, graph: Graph | None) -> dict[str, tf.Tensor]:
         found, others = self.tensors.take(graph)

@@ -101,9 +101,13 @@ class Recorder:
         either = tf.where(tf.equal(before, ABSENT), more, before)
         return tf.where(tf.constant(self._added), before + more, either)
 
+    def waiting(self) -> tf.Tensor:
+        """Return the number of the bad row that waits for the host, as a tensor; negative if there is none."""
+        return self._incident.read_value()
+
     def is_quiet(self) -> tf.Tensor:
         """Return whether no incident waits for the host, as a tensor of the step; bool scalar."""
-        return tf.less(self._incident.read_value(), 0)
+        return tf.less(self.waiting(), 0)
 
     def rows_written(self) -> int:
         """Return how many rows were written since the session began; waits for the device."""
@@ -145,10 +149,10 @@ class Recorder:
         return number >= 0 and not bool(np.isfinite(self._ring[number % self.window].numpy()).all())
 
 
-def device_variable(initial: tf.Tensor, name: str) -> tf.Variable:
+def device_variable(initial: tf.Tensor, name: str, *, shape: tf.TensorShape | None = None) -> tf.Variable:
     """Return a variable of the watch's own."""
     # tf.Variable would tell the tf.function that is being traced, and it would trace the user's step a second time.
-    return ResourceVariable(initial, trainable=False, name=f"nanwatch/{name}")
+    return ResourceVariable(initial, trainable=False, name=f"nanwatch/{name}", shape=shape)
 
 
 def _scatter(variable: tf.Variable, place: tf.Tensor, value: tf.Tensor) -> tf.Operation:

@@ -52,6 +52,7 @@ class Session:
         recorder: Recorder,
         counted: bool,
         accumulation: Accumulation | None = None,
+        microbatches: int = 1,
     ) -> None:
         """Begin a session; nothing is written before its first step.
 
@@ -62,9 +63,11 @@ class Session:
             recorder: of the device.
             counted: whether a step is the number of its row; else the ring has the user's steps.
             accumulation: of the micro-batches of a step, if it has any.
+            microbatches: how many steps in a row add up to one update.
         """
         self._layout, self._policy, self._writer = layout, policy, writer
         self._recorder, self._counted, self._accumulation = recorder, counted, accumulation
+        self._microbatches = microbatches
         self._steps = np.zeros(recorder.window, np.int64)
         self._numbering = Numbering()
         self._settled = -1
@@ -205,7 +208,7 @@ class Session:
     def _bad_microbatch(self, number: int) -> int | None:
         places = self._layout.places_of("bad microbatch")
         if not places:
-            return None
+            return number % self._microbatches if self._microbatches > 1 else None
         row = self._recorder.rows(number, number + 1)[0][0]
         return int(row[places[0]]) if row[places[0]] >= 0 else None
 

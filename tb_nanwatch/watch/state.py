@@ -46,6 +46,12 @@ def written_statistics(graph: Graph, variables: Sequence[Any], described: Sequen
 
 
 def is_statistic(name: str, described: Sequence[Variable]) -> bool:
+    """Return whether a variable is a statistic of a layer.
+
+    Args:
+        name: of the variable.
+        described: what the header says of each watched variable.
+    """
     owner, _, last = name.rpartition("/")
     path = name.split("/")
     others = [variable.name.split("/") for variable in described]

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from types import TracebackType
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
 
 import tensorflow as tf
 from tensorflow.python.autograph.core import ag_ctx
@@ -13,6 +14,7 @@ from tensorflow.python.autograph.impl import api as autograph
 
 from tb_nanwatch.errors import SetupError
 from tb_nanwatch.schema.records import Policy, Verdict
+from tb_nanwatch.watch.batch import Call
 from tb_nanwatch.watch.inputs import StepInputs, loss_scale_of
 from tb_nanwatch.watch.loop import Loop, LoopOptions
 from tb_nanwatch.watch.plan import Plan
@@ -20,6 +22,8 @@ from tb_nanwatch.watch.replay import current_trial
 from tb_nanwatch.watch.step import StepFunction
 from tb_nanwatch.watch.tf1 import SessionRuns, is_session_graph
 from tb_nanwatch.watch.writer import Writer
+
+_T = TypeVar("_T")
 
 
 class Watch:
@@ -263,6 +267,54 @@ class Watch:
         elif trial.watch is self._loop:
             trial.accumulate(inputs)
         return list(inputs.pairs)
+
+    def look_first_at(self, variables: Sequence[Any], *, microbatches: int = 1) -> None:
+        """Watch these variables, in this order, before any that the first update brings; for whoever wraps a loop.
+
+        Args:
+            variables: that are trained.
+            microbatches: how many steps in a row add up to one update, where the optimizer does that.
+        """
+        self._plan.expect(variables)
+        self._plan.microbatches_a_step = microbatches
+
+    def run(self, step: Callable[[], _T], find_call: Callable[[], Call | None]) -> _T:
+        """Run a step that somebody else made, and raise if it was bad and the policy says so.
+
+        Args:
+            step: one step, or several.
+            find_call: asked for the function and the batch of a bad step; ``None`` where they are not known.
+        """
+        return self._loop.run(step, None, find_call)
+
+    @contextmanager
+    def tracing(self, batch: Any) -> Iterator[None]:
+        """Trace a step that somebody else made, from its beginning to its end.
+
+        Args:
+            batch: a structure of the tensors that it is given.
+        """
+        if current_trial() is not None:
+            yield
+            return
+        graph = tf.compat.v1.get_default_graph()
+        self._plan.stash.offer(graph, batch)
+        self._loop.step_begins(graph, can_begin_again=bool)
+        yield
+        self._loop.step_traced(graph)
+
+    def keep_batch_after(self, batch: Any) -> None:
+        """Keep the batch of a step that XLA compiled, in the graph that calls it, if the step was bad."""
+        if self._plan.recorder is not None and current_trial() is None:
+            self._plan.stash.keep_after(batch, self._plan.recorder.waiting())
+
+    def did_update(self) -> bool:
+        """Return whether the update of the eager step that came last was let through."""
+        return self._plan.did_update()
+
+    def take_batch(self) -> Any:
+        """Return the batch of the bad step that was met last, as it was given to :meth:`tracing`."""
+        return self._plan.stash.take()
 
     def tensor(self, name: str, value: tf.Tensor) -> tf.Tensor:
         """Watch one more tensor, such as an activation, in each step; call it before :meth:`apply_gradients`.

@@ -1,0 +1,103 @@
+"""The callback: one line that watches ``model.fit``."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+import keras
+
+from tb_nanwatch.errors import SetupError
+from tb_nanwatch.schema.records import Policy, Verdict
+from tb_nanwatch.watch.fit.model import WatchedModel
+from tb_nanwatch.watch.watch import Watch
+
+
+class NanWatchCallback(keras.callbacks.Callback):
+    """Watches ``model.fit`` and says which step, layer and operation were first when something turns to NaN or Inf.
+
+    The model's ``train_step`` and its optimizers are wrapped while it trains, and put back when it is over; nothing
+    else of the model changes. Several ``fit`` calls with one callback are one run.
+
+    Example:
+        >>> import tempfile, keras, numpy as np, tb_nanwatch
+        >>> model = keras.Sequential([keras.Input([2]), keras.layers.Dense(1, name="line")])
+        >>> model.compile("sgd", "mse")
+        >>> x, y = np.ones([8, 2], "float32"), np.ones([8, 1], "float32")
+        >>> y[5] = np.inf
+        >>> callback = tb_nanwatch.NanWatchCallback(tempfile.mkdtemp())
+        >>> model.fit(x, y, batch_size=4, shuffle=False, verbose=0, callbacks=[callback])  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+            ...
+        tb_nanwatch.errors.NonFiniteError: Step 1: +Inf was in the input y, before anything was computed...
+    """
+
+    def __init__(
+        self,
+        log_dir: str | os.PathLike[str],
+        *,
+        policy: Policy = "raise",
+        window: int = 256,
+        replay: bool = True,
+        save_batch: bool = True,
+        keep_dump: bool = False,
+        max_skips: int = 10,
+        on_nonfinite: Callable[[Verdict], object] | None = None,
+        run_name: str | None = None,
+        flush_interval_s: float = 10.0,
+    ) -> None:
+        """Prepare; nothing is written before the first step.
+
+        Args:
+            log_dir: as for ``keras.callbacks.TensorBoard``, and it may be the same.
+            policy: see :class:`~tb_nanwatch.Watch`, as for all that follow.
+            window: steps that the flight recorder holds.
+            replay: whether a bad step is run again.
+            save_batch: whether its batch is saved.
+            keep_dump: whether TensorFlow's debugger writes down the replay.
+            max_skips: how many bad steps in a row are skipped by policy ``"skip"``.
+            on_nonfinite: called with the verdict at each bad step that is told.
+            run_name: a sub-directory of ``log_dir``.
+            flush_interval_s: seconds between two reads by the host when steps are slow.
+
+        Raises:
+            SetupError: if an argument has no meaning, or Keras does not run on TensorFlow.
+        """
+        super().__init__()
+        if keras.backend.backend() != "tensorflow":
+            raise SetupError(f"NanWatchCallback needs Keras to run on TensorFlow; it runs on {keras.backend.backend()}")
+        self._options: dict[str, Any] = {
+            "policy": policy,
+            "window": window,
+            "replay": replay,
+            "save_batch": save_batch,
+            "keep_dump": keep_dump,
+            "max_skips": max_skips,
+            "on_nonfinite": on_nonfinite,
+            "run_name": run_name,
+            "flush_interval_s": flush_interval_s,
+        }
+        self._log_dir = log_dir
+        # A wrong argument is told where it was given.
+        self._watch: Watch | None = Watch(log_dir, **self._options)
+        self._watched: WatchedModel | None = None
+        self._model_of_watch: Any = None
+
+    def set_model(self, model: Any) -> None:
+        """Wrap what ``fit`` is about to compile."""
+        super().set_model(model)
+        if self._watched is not None:
+            self._watched.put_back()
+        if self._watch is None or (self._model_of_watch is not None and self._model_of_watch is not model):
+            self._watch = Watch(self._log_dir, **self._options)
+        self._model_of_watch = model
+        self._watched = WatchedModel(model, self._watch)
+
+    def on_train_end(self, logs: Any = None) -> None:
+        """Put the model back and write what is left."""
+        if self._watched is not None:
+            self._watched.put_back()
+            self._watched = None
+        if self._watch is not None:
+            self._watch.close()
