@@ -49,6 +49,7 @@ def lines_of(verdict: Verdict, *, logdir: str) -> Iterator[Text]:
         "  ",
         (verdict.status, _STYLES[verdict.status]),
         f"  {verdict.steps_seen:,} step{'' if verdict.steps_seen == 1 else 's'}",
+        f", {verdict.skipped_steps:,} skipped" if verdict.skipped_steps else "",
     )
     yield Text(f"  {visible(verdict.text)}")
     for cause in verdict.causes:

@@ -82,7 +82,7 @@ const link = record<Link>({
 const chain = list(link);
 
 const warning = record<Warning>({
-  kind: literal("exploding", "frozen"),
+  kind: literal("exploding", "frozen", "accumulated-sum"),
   first_step: number,
   layer: nullable(string),
   text: string,
@@ -166,7 +166,7 @@ const replay = record<Replay>({
 const alert = record<AlertAnswer>({
   run: string,
   step: number,
-  action: literal("raised", "recorded"),
+  action: literal("raised", "skipped", "recorded"),
   findings: list(finding),
   steps: integers,
   loss: numbers,

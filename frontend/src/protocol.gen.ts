@@ -120,7 +120,7 @@ export interface Operand {
 }
 
 export interface Warning {
-  readonly kind: "exploding" | "frozen";
+  readonly kind: "exploding" | "frozen" | "accumulated-sum";
   readonly first_step: number;
   readonly layer: string | null;
   readonly text: string;

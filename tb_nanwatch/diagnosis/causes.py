@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
+from tb_nanwatch.diagnosis.accumulation import Totals
 from tb_nanwatch.diagnosis.operations import causes_of_chain
 from tb_nanwatch.diagnosis.origin import First
 from tb_nanwatch.diagnosis.sentences import shortened
@@ -20,6 +21,7 @@ class Evidence:
 
     first: First
     explosion: Explosion | None
+    total: Totals | None = None
 
     @property
     def origin(self) -> Origin:
@@ -55,6 +57,20 @@ def _exploding_gradients(evidence: Evidence) -> Cause | None:
         f"step {explosion.first_step:,}, rose to {explosion.peak:.3g} by step {step:,}.",
         fix="Lower the learning rate, clip the gradients by their global norm, or warm the learning rate up.",
         confidence="high" if explosion.spans > 1 else "medium",
+    )
+
+
+def _accumulated_sum(evidence: Evidence) -> Cause | None:
+    total = evidence.total
+    if total is None or evidence.origin.phase in {"input", "weights"} or not (total.grows or evidence.explosion):
+        return None
+    return Cause(
+        id="accumulated-sum",
+        text=f"The gradients that were applied are the sum of {total.microbatches:,} micro-batches, {total.ratio:.3g} "
+        "times as large as those of one in the median, and not their mean.",
+        fix="Divide the total by the number of micro-batches, or each loss, unless the learning rate was chosen for "
+        "the sum.",
+        confidence="high" if total.grows else "medium",
     )
 
 
@@ -166,4 +182,4 @@ WITHOUT_OPERATION: Final[tuple[Rule, ...]] = (
     _bad_state,
 )
 """What the records alone suggest: silent where the operation is known."""
-RULES: Final[tuple[Rule, ...]] = (_bad_input, _bad_start, _exploding_gradients)
+RULES: Final[tuple[Rule, ...]] = (_bad_input, _bad_start, _exploding_gradients, _accumulated_sum)

@@ -138,8 +138,15 @@ def _owner(origin: Origin, one: str, several: str) -> str:
 
 
 def _remarks(origin: Origin) -> str:
-    remarks = "; ".join(remark for remark in (_extent(origin), _samples(origin), _open_question(origin)) if remark)
+    remarks = "; ".join(
+        remark for remark in (_whose(origin), _extent(origin), _samples(origin), _open_question(origin)) if remark
+    )
     return f" ({remarks})" if remarks else ""
+
+
+def _whose(origin: Origin) -> str:
+    parts = (("worker", origin.worker), ("replica", origin.replica), ("micro-batch", origin.microbatch))
+    return ", ".join(f"{name} {number}" for name, number in parts if number is not None)
 
 
 def _extent(origin: Origin) -> str:

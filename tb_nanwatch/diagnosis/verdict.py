@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from tb_nanwatch.diagnosis.accumulation import find_sum
 from tb_nanwatch.diagnosis.causes import Evidence, likely_causes
 from tb_nanwatch.diagnosis.notes import notes_on
 from tb_nanwatch.diagnosis.origin import First, first_of_run
@@ -62,7 +63,7 @@ def _nonfinite(log: RunLog, first: First) -> Verdict:
         other_chains=tuple(map(_without_stack, first.chains[1:])),
         notes=notes_on(first),
         warnings=_warnings(first.session, explosion),
-        causes=likely_causes(Evidence(first, explosion)),
+        causes=likely_causes(Evidence(first, explosion, find_sum(first.session))),
         problems=log.problems,
     )
 
@@ -76,7 +77,12 @@ def _explosion(session: SessionLog, first: First | None) -> Explosion | None:
 
 
 def _warnings(session: SessionLog, explosion: Explosion | None) -> tuple[records.Warning, ...]:
-    found = (explosion.warning if explosion else None, find_frozen(session))
+    total = find_sum(session)
+    found = (
+        explosion.warning if explosion else None,
+        find_frozen(session),
+        total.warning if total is not None and total.grows else None,
+    )
     return tuple(warning for warning in found if warning is not None)
 
 
@@ -100,4 +106,11 @@ def _finite_sentence(log: RunLog, steps: int, warnings: tuple[records.Warning, .
     among = "all" if not log.problems else "the"
     those = "steps" if not log.problems else "steps that could be read"
     told = " ".join(["", *(warning.text for warning in warnings)])
-    return f"Finite in {among} {steps:,} {those}.{told}"
+    return f"Finite in {among} {steps:,} {those}{_left_out(log)}.{told}"
+
+
+def _left_out(log: RunLog) -> str:
+    skipped = _skipped_steps(log)
+    if not skipped:
+        return ""
+    return f"; the update of {skipped:,} was left out, as the gradients overflowed for their loss scale"

@@ -350,7 +350,7 @@ class Origin:
 class Warning:  # noqa: A001 - the field's word, and the JSON's
     """Something that a finite run should be looked at for."""
 
-    kind: Literal["exploding", "frozen"]
+    kind: Literal["exploding", "frozen", "accumulated-sum"]
     first_step: int
     layer: str | None
     text: str

@@ -21,9 +21,20 @@ export function runPanels(series: SeriesAnswer): ReadonlyArray<PanelModel> {
     panel(series, "Loss", line("loss", "", 2)),
     panel(series, "Gradient norm", [...norm, ...clippedNorm]),
     panel(series, "Clip ratio", ratio),
+    panel(
+      series,
+      "Skipped steps",
+      line("skipped", "", 0).filter(({ curve: found }) => isEverSet(found)),
+    ),
+    panel(series, "Loss scale", line("loss_scale", "", 2)),
+    panel(series, "Micro-batches", line("microbatches", "", 2)),
     ...series.tensors.map((tensor) => tensorPanel(series, tensor)),
   ];
   return panels.filter(({ lines }) => lines.length > 0);
+}
+
+function isEverSet({ max }: Curve): boolean {
+  return max.some((value) => value !== null && value > 0);
 }
 
 function panel(steps: Steps, title: string, lines: ReadonlyArray<Line>): PanelModel {

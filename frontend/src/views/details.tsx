@@ -11,17 +11,19 @@ interface DetailsProps {
   readonly first: Origin | null;
 }
 
+const ACTIONS: Readonly<Record<AlertAnswer["action"], string>> = {
+  raised: "training was stopped, the update withheld",
+  skipped: "the update was left out, training went on",
+  recorded: "recorded, training went on",
+};
+
 /** What was recorded around the first bad step. */
 export function Details({ alert, first }: DetailsProps) {
   return (
     <section class="details" aria-label="Details of the bad step">
       <div class="bar">
         <h2>Step {formatStep(alert.step)} in detail</h2>
-        <span class="muted">
-          {alert.action === "raised"
-            ? "training was stopped, the update withheld"
-            : "recorded, training went on"}
-        </span>
+        <span class="muted">{ACTIONS[alert.action]}</span>
       </div>
       <Findings findings={sortFindings(alert.findings, first)} />
       {alert.variables.length > 0 && <Norms alert={alert} />}
