@@ -49,9 +49,10 @@ def headers(draw: st.DrawFn) -> Header:
         variables=draw(variables()),
         tensors=tuple(draw(st.lists(names, max_size=2))),
         stats=("loss", "grad_norm"),
-        policy=draw(st.sampled_from(["raise", "record"])),
+        policy=draw(st.sampled_from(["raise", "skip", "record"])),
         clip=draw(st.sampled_from(["none", "scale", "other"])),
         versions=draw(st.dictionaries(names, names, max_size=2)),
+        worker=draw(st.none() | st.integers(0, 9)),
     )
 
 
@@ -91,11 +92,14 @@ def alerts(draw: st.DrawFn) -> Alert:
         step=draw(st.integers(0, 2**40)),
         session=draw(st.integers(0, 9)),
         first_step=draw(st.integers(0, 2**40)),
-        action=draw(st.sampled_from(["raised", "recorded"])),
+        action=draw(st.sampled_from(["raised", "skipped", "recorded"])),
         findings=tuple(draw(st.lists(finding, min_size=1, max_size=3))),
         window=draw(single_step_series()),
         replay=draw(st.none() | replays()),
         batch=draw(st.none() | names),
+        notes=tuple(draw(st.lists(names, max_size=2))),
+        replica=draw(st.none() | st.integers(0, 9)),
+        microbatch=draw(st.none() | st.integers(0, 9)),
     )
 
 

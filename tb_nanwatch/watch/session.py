@@ -197,7 +197,7 @@ class Session:
             if microbatch is not None:
                 findings = (*inputs, *self._findings_of_microbatch(findings, is_fresh=action != "recorded"))
                 return self._alert(window, action, findings, microbatch=microbatch)
-            since = _overflows_before(window)
+            since = _overflows_before(window) if _is_of_gradients(findings) else None
             if since is None:
                 return self._alert(window, action, findings)
             notes = (_COLLAPSED.format(step=int(window.last_step[-1])),)
@@ -279,6 +279,10 @@ class Session:
             clip=self._layout.clip,
             versions=_versions(),
         )
+
+
+def _is_of_gradients(findings: Sequence[Finding]) -> bool:
+    return all(finding.role in ("gradient", "clipped") for finding in findings)
 
 
 def _overflows_before(window: Series) -> int | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import keras
@@ -41,6 +41,14 @@ def read() -> Callable[[Path], ReadBack]:
 @pytest.fixture(autouse=True)
 def seed() -> None:
     keras.utils.set_random_seed(7)
+
+
+@pytest.fixture
+def as_written() -> Iterator[None]:
+    """Keep TensorFlow's graph optimiser from regrouping or fusing arithmetic by what else reads its results."""
+    tf.config.optimizer.set_experimental_options({"arithmetic_optimization": False, "remapping": False})
+    yield
+    tf.config.optimizer.set_experimental_options({"arithmetic_optimization": True, "remapping": True})
 
 
 class Regression:
