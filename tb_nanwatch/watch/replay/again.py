@@ -130,7 +130,7 @@ def _replay(call: Call, evidence: Evidence, *, watch: object, limits: ReplayLimi
         raise CannotReplayError(f"took longer than {limits.seconds:g} seconds and was broken off") from None
     names = Names(traced, arguments.names(traced.graph), evidence.variables, evidence.described)
     walk = Walk(traced.flow, partial(_was_bad, names, evidence.handles if is_over else ()))
-    chains = _chains(walk, stages, Description(names, Phases(names, traced.given)))
+    chains = chains_of(walk, stages, Description(names, Phases(names, traced.given)))
     if is_over and not _explains(walk, traced, evidence):
         chains = ()
     return Replay("found", (), chains) if chains else Replay("finite", tuple(_why_finite(probe)))
@@ -150,18 +150,25 @@ def _stages(traced: Traced) -> list[tuple[Stage, list[Tensor]]]:
     ]
 
 
-def _chains(
+def chains_of(
     walk: Walk, stages: Iterable[tuple[Stage, Sequence[Tensor]]], description: Description
 ) -> tuple[tuple[Link, ...], ...]:
+    """Walk back from all that may have gone bad, and return a chain from each origin, in order of data flow.
+
+    Args:
+        walk: through the trial, which has run.
+        stages: what may have gone bad, in order of data flow.
+        description: of what the walk comes by.
+    """
     found: list[tuple[Visit, Stage]] = []
     for stage, sinks in stages:
         for sink in sinks:
-            found += [(origin, stage) for origin in walk.back_from(sink) if _is_settled(origin)]
+            found += [(origin, stage) for origin in walk.back_from(sink) if is_settled(origin)]
     found.sort(key=lambda one: description.place(*one))
     return tuple(description.chain(*one) for one in found[:_MOST_ORIGINS])
 
 
-def _is_settled(origin: Visit) -> bool:
+def is_settled(origin: Visit) -> bool:
     """Return whether a walk's end is an origin: it was given nothing bad, as far as anybody saw."""
     return origin.look is None or not origin.look.inputs
 

@@ -17,7 +17,7 @@ from tb_nanwatch.watch.replay.run import Traced
 
 Op = Any
 Tensor = Any
-_PASSING: Final = frozenset({"Identity", "Cast", "Reshape", "Transpose", "Squeeze", "ExpandDims", "StopGradient"})
+PASSING: Final = frozenset({"Identity", "Cast", "Reshape", "Transpose", "Squeeze", "ExpandDims", "StopGradient"})
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,7 +64,7 @@ class Names:
         columns = set()
         for tensor in op.inputs:
             source = self.traced.flow.real(tensor)
-            while source.op.type in _PASSING:
+            while source.op.type in PASSING:
                 source = self.traced.flow.real(source.op.inputs[0])
             handle = source.op.inputs[0] if source.op.type in READS else source
             column = self._column_behind(handle) if handle.dtype == tf.resource else None

@@ -27,6 +27,7 @@ from tb_nanwatch.watch.replay.look import Look, look_at
 Op = Any
 CONTROL_FLOW: Final = frozenset({"While", "StatelessWhile", "If", "StatelessIf", "Case", "StatelessCase"})
 _UNPROBED: Final = CONTROL_FLOW | {"Placeholder", "NoOp"}
+_NOBODYS: Final = Creation()
 
 
 class ExpiredError(RuntimeError):
@@ -119,10 +120,10 @@ class Probe:
             or any(key in of for of in (self._nodes, self._mine, self._drafts))
         )
 
-    def _reported(self, op: Op) -> Op:
-        node = Node(op, len(self._nodes), Creation())
+    def _reported(self, op: Op, creation: Creation = _NOBODYS, *, hides_inputs: bool = False) -> Op:
+        node = Node(op, len(self._nodes), creation)
         self._nodes[id(op.graph), op.name] = node
-        told = [place for place, tensor in enumerate(op.inputs) if _is_number(tensor.dtype)]
+        told = [place for place, tensor in enumerate(op.inputs) if _is_number(tensor.dtype) and not hides_inputs]
         watched = [place for place, tensor in enumerate(op.outputs) if _is_floating(tensor.dtype)]
         report = _Report(weakref.ref(self), node, told=told, watched=watched, is_timed=False)
         given = [op.inputs[place] for place in told] + [op.outputs[place] for place in watched]

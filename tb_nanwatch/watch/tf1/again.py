@@ -1,0 +1,226 @@
+"""A bad step of a session's graph, run again with the same feed: up to its gradients, and every operation looked at."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import tensorflow as tf
+
+from tb_nanwatch.schema.records import Link, Operation, Replay
+from tb_nanwatch.watch.boundary import attempt
+from tb_nanwatch.watch.measure import dense_values
+from tb_nanwatch.watch.replay.again import Evidence, ReplayLimits, chains_of, is_settled
+from tb_nanwatch.watch.replay.lines import stack_of, users_line, whole
+from tb_nanwatch.watch.replay.look import range_of
+from tb_nanwatch.watch.replay.phases import Stage
+from tb_nanwatch.watch.replay.run import NOT_REPEATABLE, UNSEEDED, CannotReplayError, Traced
+from tb_nanwatch.watch.replay.trial import Given, Trial
+from tb_nanwatch.watch.tf1.describe import GraphDescription, GraphNames, GraphPhases, hides_operations
+from tb_nanwatch.watch.tf1.feeds import FedCall, name_of_fed
+from tb_nanwatch.watch.tf1.graph import Op, Tensor, ancestors, source_of, writes
+from tb_nanwatch.watch.tf1.keep import initializers_of
+from tb_nanwatch.watch.tf1.plan import Built
+from tb_nanwatch.watch.tf1.probe import SOURCES, GraphFlow, GraphProbe, GraphWalk
+
+_INSIDE: Final = (
+    "The first bad value arose inside a loop or a function, into which a replay of a session's graph does not look."
+)
+_COMPUTED: Final = "The update could not be gone through again: what it was given beside the gradients is not known."
+_APPLIES: Final = ("Apply", "ResourceApply", "SparseApply", "ResourceSparseApply")
+
+
+@dataclass(frozen=True, eq=False)
+class Again:
+    """A step that may be run again.
+
+    Attributes:
+        built: the step.
+        session: that ran it.
+        call: what was fed.
+        brought: which placeholders bring gradients, see :func:`~tb_nanwatch.watch.tf1.feeds.fed_gradients`.
+    """
+
+    built: Built
+    session: Any
+    call: FedCall
+    brought: Mapping[str, int]
+
+    def replay(self, evidence: Evidence, *, limits: ReplayLimits) -> Replay:
+        """Run the step again up to its gradients, and leave every variable as it was.
+
+        Args:
+            evidence: what is known of it.
+            limits: what it may take.
+
+        Returns:
+            What came of it; it never raises.
+        """
+        began_s = time.monotonic()
+
+        def again() -> Replay:
+            if evidence.spoilt:
+                return self._last_update(evidence)
+            with _unfinished(self.built.graph):
+                return self._run(evidence, limits)
+
+        result = attempt(again, failed=lambda reason: Replay("failed", (f"The step could not be run again: {reason}",)))
+        return Replay(result.outcome, result.notes, result.chains, time.monotonic() - began_s)
+
+    def _run(self, evidence: Evidence, limits: ReplayLimits) -> Replay:
+        given, stages = self._given(), self._stages(evidence)
+        graph, fed = self.built.graph, self.call.fed
+        sinks = [sink for _, some in stages for sink in some]
+        needed = ancestors(sinks, stop=lambda tensor: tensor.name in fed)
+        _check_repeatable(needed)
+        probe = GraphProbe(time_limit_s=limits.seconds)
+        reports = probe.look_at(graph, [op for op in graph.get_operations() if op in needed])
+        self._run_reports(reports, needed, probe=probe, limits=limits)
+        flow = GraphFlow(probe, graph, fed.keys())
+        trial = Trial(self.built, tensors=self.built.tensors)
+        traced = Traced(trial, given, graph, flow, reports, fed)
+        arguments = {name: name_of_fed(name) for name in fed}
+        names = GraphNames(traced, arguments, evidence.variables, evidence.described, self._value)
+        walk = GraphWalk(flow, self._is_bad)
+        description = GraphDescription(names, GraphPhases(names, given, self.brought))
+        chains = chains_of(walk, stages, description)
+        if not chains:
+            return Replay("finite", tuple(_why_finite(needed)))
+        hidden = any(hides_operations(origin) for origin in walk.origins if is_settled(origin))
+        return Replay("found", (_INSIDE,) if hidden and chains[0][0].op is None else (), chains)
+
+    def _run_reports(self, reports: Sequence[Op], needed: set[Op], *, probe: GraphProbe, limits: ReplayLimits) -> None:
+        with self._variables_kept(needed):
+            try:
+                self.session.run(reports, dict(self.call.fed))
+            except tf.errors.OpError:
+                if not probe.expired:
+                    raise
+                raise CannotReplayError(f"took longer than {limits.seconds:g} seconds and was broken off") from None
+
+    def _given(self) -> Given:
+        inputs = self.built.inputs
+        clipped = [dense_values(gradient) for gradient, _ in inputs.pairs]
+        raw = clipped if inputs.raw is None else [dense_values(gradient) for gradient in inputs.raw]
+        return Given([] if inputs.loss is None else [inputs.loss], raw, clipped, inputs.variables)
+
+    def _stages(self, evidence: Evidence) -> list[tuple[Stage, list[Tensor]]]:
+        given = self._given()
+        in_question = evidence.scope in ("state", "whole step")
+        return [
+            ("forward", [*self.built.tensors.values(), *given.losses]),
+            ("backward", [gradient for gradient in given.raw if gradient is not None]),
+            ("clip", [gradient for gradient in given.clipped if gradient is not None]),
+            ("state", list(self.built.statistics.values()) if in_question else []),
+        ]
+
+    def _value(self, tensor: Tensor) -> Any:
+        if tensor.name in self.call.fed:
+            return np.asarray(self.call.fed[tensor.name])
+        return self.session.run(_read_of(tensor))
+
+    def _is_bad(self, tensor: Tensor) -> bool:
+        """Return whether what is fed, or a variable, was bad as the step began."""
+        if tensor.name not in self.call.fed and _read_of(tensor) is None:
+            return False
+        array = np.asarray(self._value(tensor))
+        return array.dtype.kind in "fcV" and not bool(np.isfinite(array).all())
+
+    @contextmanager
+    def _variables_kept(self, needed: set[Op]) -> Iterator[None]:
+        initializers = initializers_of(self.built.graph)
+        written = {source.name: source for _, source in writes(needed) if source.name in initializers}
+        values = {name: np.array(self._value(source)) for name, source in written.items()}
+        try:
+            yield
+        finally:
+            for name, value in values.items():
+                self.session.run(initializers[name], {initializers[name].inputs[1]: value})
+
+    def _last_update(self, evidence: Evidence) -> Replay:
+        """Name the operation that applied the update of the step before, which left a variable bad.
+
+        It is the one operation that writes that variable, and it was given a finite variable and a finite gradient.
+        Its slots were its own; what else it is given has to be a constant, or nobody knows what it was.
+        """
+        chains = [self._applied(variable, evidence) for variable in evidence.variables]
+        found = tuple(chain for chain in chains if chain is not None)
+        if {chain[0].variable for chain in found} != evidence.spoilt:
+            return Replay("failed", (_COMPUTED,))
+        return Replay("found", (), found)
+
+    def _applied(self, variable: Any, evidence: Evidence) -> tuple[Link] | None:
+        of = evidence.described[[one is variable for one in evidence.variables].index(True)]
+        if of.name not in evidence.spoilt:
+            return None
+        source = source_of(variable)
+        needed = ancestors([self.built.train_op]) & set(self.built.update_ops)
+        appliers = [op for op, written in writes(needed) if written.name == source.name and op not in self._undoing]
+        if len(appliers) != 1 or not appliers[0].type.startswith(_APPLIES) or not self._is_known(appliers[0]):
+            return None
+        op, stack = appliers[0], stack_of(appliers[0])
+        counts = range_of(np.asarray(self._value(source))).counts
+        return (
+            Link(
+                op=Operation(op.type, op.name),
+                phase="update",
+                layer=of.layer,
+                kind=counts.kind or "nan",
+                source=users_line(stack),
+                variable=of.name,
+                counts=counts,
+                stack=whole(stack),
+            ),
+        )
+
+    @property
+    def _undoing(self) -> set[Op]:
+        return {op for op in self.built.update_ops if "nanwatch/" in op.name}
+
+    def _is_known(self, applier: Op) -> bool:
+        gradients = {tensor.name for tensor in self._given().clipped if tensor is not None}
+        for tensor in applier.inputs:
+            if tensor.op.type in SOURCES or not tensor.dtype.is_floating or tensor.name in gradients:
+                continue
+            value = tf.get_static_value(tensor)
+            behind = ancestors([tensor])
+            is_slots = any(op.type in SOURCES for op in behind) and not any(op.type == "Placeholder" for op in behind)
+            if not is_slots and (value is None or not np.isfinite(value).all()):
+                return False
+        return True
+
+
+def _read_of(source: Tensor) -> Tensor | None:
+    """Return a tensor of a variable's value that is there already; ``None`` of what is no variable."""
+    if source.dtype != tf.resource:
+        return source
+    reads = (op.outputs[0] for op in source.consumers() if op.type == "ReadVariableOp")
+    return next((read for read in reads if read.op._get_control_flow_context() is None), None)
+
+
+@contextmanager
+def _unfinished(graph: Any) -> Iterator[None]:
+    """Let a finished graph be added to; what is added stands beside, and nothing of the user's depends on it."""
+    was_finished = graph.finalized
+    graph._unsafe_unfinalize()
+    try:
+        yield
+    finally:
+        if was_finished:
+            graph.finalize()
+
+
+def _check_repeatable(operations: set[Op]) -> None:
+    for kind in sorted({op.type for op in operations}):
+        if kind.startswith(NOT_REPEATABLE):
+            raise CannotReplayError(f"it cannot be given the same again: it runs {kind}")
+
+
+def _why_finite(operations: set[Op]) -> Iterator[str]:
+    drawn = sorted({op.type for op in operations} & UNSEEDED)
+    if drawn:
+        yield f"The step draws random numbers by {', '.join(drawn)}, which draws others when it is run again."

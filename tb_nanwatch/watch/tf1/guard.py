@@ -1,0 +1,126 @@
+"""The guard of a step that a session runs: whatever its update writes runs only if the step was finite.
+
+A dead operation of TensorFlow 1's dataflow does not run, and neither does what waits for it. So the update is built as
+it always is, slots and all, and then everything in it that writes a variable is made to wait for a pivot that is dead
+in a bad step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import tensorflow as tf
+from tensorflow.core.framework import attr_value_pb2
+from tensorflow.python.ops import cond_v2
+
+from tb_nanwatch.watch.observation import Observation
+from tb_nanwatch.watch.tf1.graph import Op, ancestors, is_in_loop, writes
+from tb_nanwatch.watch.tf1.keep import KeptState
+
+
+class Seen(NamedTuple):
+    """What a run of a step tells the host.
+
+    Attributes:
+        row: float32 ``[cells]``.
+        counts: int64 ``[cells, 4]``; ``[0, 4]`` of a row that was finite at once.
+        step: the user's, int64 scalar; 0 where rows are counted.
+        kept: of a bad step, what :meth:`~tb_nanwatch.watch.tf1.keep.KeptState.beside_flat` gives; else nothing.
+    """
+
+    row: Any
+    counts: Any
+    step: Any
+    kept: Any
+
+
+@dataclass(frozen=True, eq=False)
+class Guard:
+    """One step's guard.
+
+    Attributes:
+        seen: tensors for the host to fetch with the step.
+        passed: whether the step was finite, bool scalar.
+        state: what is put back if it was not.
+    """
+
+    seen: Seen
+    passed: tf.Tensor
+    state: KeptState
+
+    @classmethod
+    def of(cls, observation: Observation, *, step: tf.Tensor | None, state: KeptState) -> Guard:
+        """Look at a step.
+
+        Args:
+            observation: of the step.
+            step: the user's, int64 scalar, read before anything writes it.
+            state: what the forward pass writes.
+        """
+        row = observation.row()
+        nothing = tf.zeros([0, 4], tf.int64), tf.zeros([0], tf.float64)
+        settled, counts, kept, passed = _rarely(
+            tf.reduce_all(tf.math.is_finite(row)),
+            lambda: (tf.identity(row), *map(tf.identity, nothing), tf.constant(True)),
+            lambda: _look_closer(observation, state),
+        )
+        number = tf.constant(0, tf.int64) if step is None else step
+        return cls(Seen(settled, counts, number, kept), passed, state)
+
+    def apply(self, update: Callable[[], Any], *, withholds: bool) -> Op:
+        """Build the update, and return the operation that runs it if the step was finite.
+
+        Args:
+            update: applies the gradients, and returns an operation or a tensor.
+            withholds: whether the policy holds back the update of a bad step.
+        """
+        graph = self.passed.graph
+        before = len(graph.get_operations())
+        result = update()
+        built = set(graph.get_operations()[before:])
+        # What assigns a new slot its first value is built here too, and nothing waits for that.
+        update_ops = [op for op in ancestors([result]) if op in built]
+        # The step is read, too, before the update counts it on.
+        with tf.control_dependencies([self.passed.op, self.seen.step.op]):
+            go, stay = self._pivots() if withholds else (tf.identity(self.passed), None)
+        for op, _ in writes(update_ops):
+            if not is_in_loop(op):
+                op._add_control_input(go.op)
+        with tf.control_dependencies([result]):
+            done = tf.identity(go, name="nanwatch/done")
+        if stay is None:
+            return _nothing_but(done)
+        return _nothing_but(tf.raw_ops.Merge(inputs=[done, self._put_back(stay)]).output)
+
+    def _pivots(self) -> tuple[tf.Tensor, tf.Tensor]:
+        switched = tf.raw_ops.Switch(data=self.passed, pred=self.passed)
+        return tf.identity(switched.output_true, name="nanwatch/go"), tf.identity(switched.output_false)
+
+    def _put_back(self, stay: tf.Tensor) -> tf.Tensor:
+        with tf.control_dependencies([stay.op]):
+            assigned = [kept.put_back() for kept in self.state.before]
+        with tf.control_dependencies(assigned):
+            return tf.identity(stay, name="nanwatch/withheld")
+
+
+def _look_closer(observation: Observation, state: KeptState) -> tuple[tf.Tensor, ...]:
+    counts = observation.counts()
+    passed = tf.reduce_all(tf.equal(counts[:, 1:], 0))
+    return observation.settled_row(counts), counts, state.beside_flat(), passed
+
+
+def _nothing_but(tensor: tf.Tensor) -> Op:
+    with tf.control_dependencies([tensor.op]):
+        return tf.no_op(name="nanwatch/train")
+
+
+def _rarely(condition: tf.Tensor, usual: Callable[[], Any], rare: Callable[[], Any]) -> Sequence[tf.Tensor]:
+    """Branch where one side is hardly ever taken, kept as one operation whichever conditionals the graph has."""
+    outputs: Sequence[tf.Tensor] = cond_v2.cond_v2(condition, usual, rare, name="nanwatch/look")
+    op = outputs[0].op
+    while op.type not in ("If", "StatelessIf"):
+        op = op.inputs[0].op
+    op._set_attr("_lower_using_switch_merge", attr_value_pb2.AttrValue(b=False))
+    return outputs

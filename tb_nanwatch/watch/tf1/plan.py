@@ -1,0 +1,175 @@
+"""What is measured of a step that a session runs, and the operations that measure it."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import tensorflow as tf
+
+from tb_nanwatch.errors import SetupError
+from tb_nanwatch.schema.records import ClipKind, Policy
+from tb_nanwatch.watch.graph import scale_factors
+from tb_nanwatch.watch.inputs import StepInputs
+from tb_nanwatch.watch.layout import Layout
+from tb_nanwatch.watch.measure import dense_values
+from tb_nanwatch.watch.naming import describe
+from tb_nanwatch.watch.observation import Observation
+from tb_nanwatch.watch.plan import Plan
+from tb_nanwatch.watch.state import is_statistic
+from tb_nanwatch.watch.tf1.graph import Graph, Op, backward_order, is_at_top, source_of
+from tb_nanwatch.watch.tf1.guard import Guard, Seen
+from tb_nanwatch.watch.tf1.keep import KeptState, read_first, written_values
+from tb_nanwatch.watch.tf1.recorder import HostRecorder
+
+
+@dataclass(frozen=True, eq=False)
+class Built:
+    """A step as it stands in its graph.
+
+    Attributes:
+        graph: that it is in.
+        inputs: what ``apply_gradients`` was given.
+        tensors: watched tensors, by name.
+        statistics: what is written to layers' statistics, by name of the variable.
+        guard: of the step.
+        layout: of its row.
+        recorder: that rows are put into.
+        train_op: runs the update of a step that is finite.
+        update_ops: what the optimizer built.
+    """
+
+    graph: Graph
+    inputs: StepInputs
+    tensors: dict[str, tf.Tensor]
+    statistics: dict[str, tf.Tensor]
+    guard: Guard
+    layout: Layout
+    recorder: HostRecorder
+    train_op: Op
+    update_ops: Sequence[Op]
+
+    @property
+    def seen(self) -> Seen:
+        """What is fetched with each run of the step."""
+        return self.guard.seen
+
+
+def build(
+    plan: Plan, inputs: StepInputs, update: Callable[[], Any], *, policy: Policy, window: int, step: Any
+) -> Built:
+    """Build a step: what measures it, its guard and its update.
+
+    Args:
+        plan: of the watch; completed here.
+        inputs: what ``apply_gradients`` was given.
+        update: applies the gradients.
+        policy: the user's.
+        window: rows that the recorder holds.
+        step: the variable that counts steps; ``None`` if they are counted.
+
+    Raises:
+        SetupError: if the step stands in a branch, a loop or a function.
+    """
+    graph = tf.compat.v1.get_default_graph()
+    _check_place(graph, inputs)
+    variables = _watched(plan, inputs)
+    tensors = _tensors(plan, graph)
+    needed = _needed(graph, inputs, tensors)
+    described = describe(variables, backward_order(graph, variables))
+    own = {source_of(variable).op.name for variable in variables}
+    written = written_values(graph, needed)
+    statistics = {name: value for name, value in written.items() if name not in own and is_statistic(name, described)}
+    layout = Layout(
+        described,
+        tuple(tensors),
+        inputs.loss is not None,
+        _clip_kind(inputs),
+        tuple(statistics),
+        skips=policy == "skip",
+    )
+    state = KeptState.of(graph, needed)
+    number = None if step is None else tf.cast(read_first(graph, source_of(step)), tf.int64)
+    observation = _observation(layout, inputs, variables, others=[*tensors.values(), *statistics.values()], state=state)
+    guard = Guard.of(observation, step=number, state=state)
+    before = len(graph.get_operations())
+    train_op = guard.apply(update, withholds=policy != "record")
+    recorder = HostRecorder(window=window, cells=len(layout.cells))
+    plan.variables, plan.layout, plan.recorder = variables, layout, recorder
+    plan.polls, plan.counted = True, step is None
+    update_ops = graph.get_operations()[before:]
+    return Built(graph, inputs, tensors, statistics, guard, layout, recorder, train_op, update_ops)
+
+
+def _check_place(graph: Graph, inputs: StepInputs) -> None:
+    if graph.building_function or graph._get_control_flow_context() is not None:
+        raise SetupError(
+            "apply_gradients must stand in the graph of a session itself, and not in a branch, a loop or a tf.function"
+            " there; take it out"
+        )
+    gradients = [gradient for gradient, _ in inputs.pairs] + list(inputs.raw or ())
+    values = [value for gradient in gradients if (value := dense_values(gradient)) is not None]
+    for value in [*values, *([] if inputs.loss is None else [inputs.loss])]:
+        if not is_at_top(value, graph):
+            raise SetupError(
+                f"gradients and the loss must be of the graph that apply_gradients is called in; {value.name!r} is"
+                " made in another graph, or inside a branch or a loop"
+            )
+
+
+def _watched(plan: Plan, inputs: StepInputs) -> list[Any]:
+    known = {source_of(variable).name for variable in plan.variables}
+    besides = [variable for variable in inputs.variables if source_of(variable).name not in known]
+    if known and besides:
+        names = ", ".join(variable.name for variable in describe(besides, [None] * len(besides)))
+        warnings.warn(f"tb_nanwatch watches variables that are not among those it was given: {names}", stacklevel=2)
+    return [*plan.variables, *besides]
+
+
+def _tensors(plan: Plan, graph: Graph) -> dict[str, tf.Tensor]:
+    found, others = plan.tensors.take(graph)
+    inside = [name for name, tensor in found.items() if not is_at_top(tensor, graph)]
+    for name in (*others, *inside):
+        warnings.warn(
+            f"tb_nanwatch does not watch tensor {name!r}: it is made in a branch, a loop or a function", stacklevel=2
+        )
+    return {name: tensor for name, tensor in found.items() if name not in inside}
+
+
+def _needed(graph: Graph, inputs: StepInputs, tensors: dict[str, tf.Tensor]) -> list[Any]:
+    """Return what the guard waits for."""
+    gradients = [dense_values(gradient) for gradient in (*(pair[0] for pair in inputs.pairs), *(inputs.raw or ()))]
+    given = [*gradients, inputs.loss, *tensors.values()]
+    return [*(tensor for tensor in given if tensor is not None), *graph._current_control_dependencies()]
+
+
+def _clip_kind(inputs: StepInputs) -> ClipKind:
+    if inputs.raw is None:
+        return "none"
+    factors = scale_factors(inputs.raw, [gradient for gradient, _ in inputs.pairs])
+    return "other" if factors is None else "scale"
+
+
+def _observation(
+    layout: Layout, inputs: StepInputs, variables: Sequence[Any], *, others: Sequence[tf.Tensor], state: KeptState
+) -> Observation:
+    clipped = _by_column([gradient for gradient, _ in inputs.pairs], inputs, variables)
+    # What the forward pass assigned has another value by now than the step began with.
+    kept = {one.source.name: one.value for one in state.before}
+    return Observation(
+        raw=clipped if inputs.raw is None else _by_column(inputs.raw, inputs, variables),
+        clipped=None if layout.clip == "none" else clipped,
+        weights=[
+            kept[name] if (name := source_of(variable).name) in kept else tf.convert_to_tensor(variable)
+            for variable in variables
+        ],
+        tensors=others,
+        loss=inputs.loss,
+    )
+
+
+def _by_column(gradients: Sequence[Any], inputs: StepInputs, variables: Sequence[Any]) -> list[Any]:
+    of = {source_of(variable).name: gradient for gradient, (_, variable) in zip(gradients, inputs.pairs, strict=True)}
+    return [of.get(source_of(variable).name) for variable in variables]
