@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -17,9 +18,10 @@ from tb_nanwatch.watch.batch import Call
 from tb_nanwatch.watch.boundary import attempt
 from tb_nanwatch.watch.freeze import dtype_of
 from tb_nanwatch.watch.graph import handle_of
+from tb_nanwatch.watch.naming import describe
 from tb_nanwatch.watch.replay.arguments import Arguments
 from tb_nanwatch.watch.replay.describe import Description
-from tb_nanwatch.watch.replay.dump import dumped
+from tb_nanwatch.watch.replay.dump import dumped, folder_for_dump, is_debugger_on
 from tb_nanwatch.watch.replay.names import Names
 from tb_nanwatch.watch.replay.phases import Phases, Stage
 from tb_nanwatch.watch.replay.probe import Probe
@@ -30,6 +32,7 @@ from tb_nanwatch.watch.replay.walk import Visit, Walk
 
 Tensor = Any
 _MOST_ORIGINS: Final = 8
+_RAISED: Final = re.compile(r"\w+(Error|Exception): ")
 _BEFORE_UPDATE: Final[frozenset[Role]] = frozenset({"input", "tensor", "loss", "gradient", "clipped"})
 
 
@@ -96,20 +99,34 @@ def replay(
         watch: whose step it is.
         limits: what it may take.
         logdir: the run's directory.
-        dump: folder in it for what TensorFlow's debugger writes of the replay; ``None`` for none.
+        dump: folder in it for what TensorFlow's debugger writes of the replay; ``None`` for none. If it is there
+            already, the next that is not: ``dump-2``.
 
     Returns:
         What came of it; it never raises.
     """
     began_s = time.monotonic()
+    folder, notes = _folder(logdir, dump)
 
     def again() -> Replay:
-        with dumped(None if dump is None else os.path.join(logdir, dump)):
+        with dumped(None if folder is None else os.path.join(logdir, folder)):
             return _replay(call, evidence, watch=watch, limits=limits)
 
-    result = attempt(again, failed=lambda reason: Replay("failed", (f"The step could not be run again: {reason}",)))
-    seconds = time.monotonic() - began_s
-    return Replay(result.outcome, result.notes, result.chains, seconds, dump)
+    result = attempt(again, failed=lambda reason: Replay("failed", (f"The step could not be run again: {reason}.",)))
+    return Replay(result.outcome, (*result.notes, *notes), result.chains, time.monotonic() - began_s, folder)
+
+
+def _folder(logdir: str, dump: str | None) -> tuple[str | None, tuple[str, ...]]:
+    """Return the folder to dump to, and if there is none though one is wanted, why."""
+    if dump is None:
+        return None, ()
+    if is_debugger_on():
+        return None, ("TensorFlow's debugger was on already, and what it wrote of the replay is in its own dump.",)
+
+    def refused(reason: str) -> tuple[None, tuple[str, ...]]:
+        return None, (f"The debugger's dump could not be written: {reason}.",)
+
+    return attempt(lambda: (folder_for_dump(logdir, dump), ()), failed=refused)
 
 
 def _replay(call: Call, evidence: Evidence, *, watch: object, limits: ReplayLimits) -> Replay:
@@ -124,16 +141,28 @@ def _replay(call: Call, evidence: Evidence, *, watch: object, limits: ReplayLimi
     try:
         starting_from = partial(go_back, trained=evidence.handles) if is_over else None
         run(traced, [sink for _, some in stages for sink in some], starting_from=starting_from)
-    except tf.errors.OpError:
+    except tf.errors.OpError as error:
         if not probe.expired:
-            raise
-        raise CannotReplayError(f"took longer than {limits.seconds:g} seconds and was broken off") from None
-    names = Names(traced, arguments.names(traced.graph), evidence.variables, evidence.described)
+            raise CannotReplayError(_cause(error)) from None
+        raise CannotReplayError(f"it took longer than {limits.seconds:g} seconds and was broken off") from None
+    names = Names(traced, arguments.names(traced.graph), *_watched(traced, evidence))
     walk = Walk(traced.flow, partial(_was_bad, names, evidence.handles if is_over else ()))
-    chains = chains_of(walk, stages, Description(names, Phases(names, traced.given)))
+    chains = chains_of(walk, stages, Description(names, Phases(names, traced.given), walk))
     if is_over and not _explains(walk, traced, evidence):
         chains = ()
     return Replay("found", (), chains) if chains else Replay("finite", tuple(_why_finite(probe)))
+
+
+def _cause(error: tf.errors.OpError) -> str:
+    """Return the line that tells what went wrong, of an account in which most tell where."""
+    lines = [line.strip() for line in str(error.message).splitlines()]
+    return next((line for line in lines if _RAISED.match(line)), lines[0] if lines else type(error).__name__)
+
+
+def _watched(traced: Traced, evidence: Evidence) -> tuple[Sequence[Any], Sequence[Variable]]:
+    """Return the watched variables and what is said of each; before the first step, it is those that it would train."""
+    variables = evidence.variables or traced.given.variables
+    return variables, evidence.described or describe(variables, [None] * len(variables))
 
 
 def _stages(traced: Traced) -> list[tuple[Stage, list[Tensor]]]:
@@ -160,12 +189,15 @@ def chains_of(
         stages: what may have gone bad, in order of data flow.
         description: of what the walk comes by.
     """
-    found: list[tuple[Visit, Stage]] = []
+    found: dict[Any, tuple[Visit, Stage]] = {}
     for stage, sinks in stages:
         for sink in sinks:
-            found += [(origin, stage) for origin in walk.back_from(sink) if is_settled(origin)]
-    found.sort(key=lambda one: description.place(*one))
-    return tuple(description.chain(*one) for one in found[:_MOST_ORIGINS])
+            # By the ways to this sink alone: what an infinity becomes on its way to a later one is another matter.
+            for origin in [origin for origin in walk.back_from(sink) if is_settled(origin)]:
+                begin = description.begin(origin)
+                found.setdefault(begin.key, (begin, stage))
+    ordered = sorted(found.values(), key=lambda one: description.place(*one))
+    return tuple(description.chain(*one) for one in ordered[:_MOST_ORIGINS])
 
 
 def is_settled(origin: Visit) -> bool:

@@ -11,6 +11,9 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import Any, Final, Literal
 
+from tb_nanwatch.watch.replay.expressions import Call
+from tb_nanwatch.watch.replay.lines import is_generated
+
 Owner = Literal["layer", "loss", "optimizer", "metric"]
 _CALLS: Final = frozenset({"__call__", "call", "apply", "apply_gradients", "update_state", "symbolic_call"})
 _KERAS_CLASSES: Final[dict[str, Owner]] = {
@@ -49,6 +52,7 @@ class Creation:
         owner: the innermost Keras object whose call was being traced.
         is_draft: whether it is not to be run as it is: ``tf.vectorized_map`` makes another of it.
         path: of that object, if it is a layer; its name where it has no path.
+        calls: those of the stack that stand in code that AutoGraph generated, outermost first.
     """
 
     of: Forward | None = None
@@ -56,6 +60,7 @@ class Creation:
     owner: Owner | None = None
     path: str | None = None
     is_draft: bool = False
+    calls: tuple[Call, ...] = ()
 
 
 def creation_now() -> Creation:
@@ -70,9 +75,12 @@ def creation_now() -> Creation:
     of = owner = None
     in_gradient = is_draft = is_conversion = False
     path = None
+    calls: list[Call] = []
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         name = frame.f_code.co_name
+        if is_generated(frame.f_code.co_filename):
+            calls.append(Call.of(frame))
         if name in ("_gradient_function", "_GradientsHelper"):
             of = _forward_of(frame, name) if of is None else of
             in_gradient = True
@@ -85,7 +93,7 @@ def creation_now() -> Creation:
         elif owner is None and name in _CALLS:
             owner, path = _keras_object(frame.f_locals.get("self"))
         frame = frame.f_back
-    return Creation(of, in_gradient, owner, path, is_draft)
+    return Creation(of, in_gradient, owner, path, is_draft, tuple(reversed(calls)))
 
 
 def _forward_of(frame: FrameType, name: str) -> Forward | None:

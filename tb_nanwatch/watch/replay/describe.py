@@ -9,19 +9,20 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Final
 
-from tensorflow.python.framework import op_def_registry
+import numpy as np
 
 from tb_nanwatch.numerics.finiteness import bad_samples
 from tb_nanwatch.schema.records import PHASES, Kind, Link, Operand, Operation, Source
 from tb_nanwatch.watch.freeze import writes
 from tb_nanwatch.watch.graph import handle_of
+from tb_nanwatch.watch.replay.flow import Flow
 from tb_nanwatch.watch.replay.forward import forward_op
-from tb_nanwatch.watch.replay.lines import has_users_line_within, op_functions, stack_of, users_line, whole
+from tb_nanwatch.watch.replay.lines import has_users_line_within, users_line, whole
 from tb_nanwatch.watch.replay.look import Range, range_of
 from tb_nanwatch.watch.replay.names import Names
 from tb_nanwatch.watch.replay.phases import Phases, Stage
 from tb_nanwatch.watch.replay.probe import Node
-from tb_nanwatch.watch.replay.walk import Visit
+from tb_nanwatch.watch.replay.walk import Visit, Walk
 
 Op = Any
 _GLUE: Final = frozenset(
@@ -38,9 +39,7 @@ _GLUE: Final = frozenset(
 )
 _TAKING_GRADIENTS: Final = frozenset({"imperative_grad", "_GradientsHelper"})
 _NUMBERED: Final = re.compile(r"_\d+$")
-_LOOPS: Final = frozenset({"loop_body", "pfor"})
 _MOST_HOPS: Final = 64
-_SHORTEST_NAME: Final = 3
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,16 +49,22 @@ class Description:
     Attributes:
         names: of the trial's things.
         phases: of its operations.
+        walk: that came to what is described.
     """
 
     names: Names
     phases: Phases
+    walk: Walk
 
     def chain(self, origin: Visit, stage: Stage) -> tuple[Link, ...]:
         """Return the links from an origin to what went bad; glue between operations is left out."""
-        way = list(_from_first_nan(origin) if self._is_meant(origin) else origin.way())
+        way = list(origin.way())
         shown = _without_rounds([visit for visit in way if visit is way[0] or not _is_glue(visit)])[:_MOST_HOPS]
         return tuple(self._link(visit, stage, is_first=visit is way[0]) for visit in shown)
+
+    def begin(self, origin: Visit) -> Visit:
+        """Return what is to be named first: an origin, or of an infinity that is meant, where it became NaN."""
+        return (self.walk.first_nan(origin) if self._is_meant(origin) else None) or origin
 
     def place(self, origin: Visit, stage: Stage) -> tuple[int, int]:
         """Return what origins are ordered by: the phase, then the order of arguments or of creation."""
@@ -72,15 +77,16 @@ class Description:
     def _is_meant(self, origin: Visit) -> bool:
         """Return whether an origin is an infinity that the program holds, as masks do: not that is wrong with it."""
         if origin.node is not None:
-            return bool(origin.node.op.type == "Const")
-        return self.phases.of(origin, "forward") == "input" and origin.outside.name not in self.names.arguments
+            return bool(origin.node.op.type == "Const") and not origin.has_nan
+        is_captured = self.phases.of(origin, "forward") == "input" and origin.outside.name not in self.names.arguments
+        return is_captured and not np.isnan(self.names.value(origin.outside)).any()
 
     def _link(self, visit: Visit, stage: Stage, *, is_first: bool) -> Link:
         if visit.node is None or visit.look is None:
             return self._from_outside(visit, stage)
         node, look, phase = visit.node, visit.look, self.phases.of(visit, stage)
         counts = look.outputs.get(visit.output) or next(iter(look.outputs.values()), None)
-        forward = forward_op(self.names.traced.flow, node)
+        forward = forward_op(self._flow, node)
         layer, variable = self._layer(node, forward), self._variable(visit, stage, forward)
         if phase == "update":
             layer = _owner_of(variable)
@@ -88,22 +94,31 @@ class Description:
             op=Operation(node.op.type, node.op.name),
             phase=phase,
             layer=layer,
-            kind=(counts.kind if counts else None) or _kind_of_inputs(look.ranges),
-            source=_source(node, forward),
+            kind=(counts.kind if counts else None) or _kind_of_inputs(look.ranges) or _kind_of_result(visit),
+            source=self._source(node, forward),
             variable=variable,
             tensor=self._watched_as(node),
             counts=counts,
             samples=look.samples if look.leading == self._batch_size else (),
             inputs=tuple(self._operands(node, look.ranges)),
-            stack=whole(stack_of(node.op)) if is_first else (),
+            stack=whole(self._flow.stack(node.op)) if is_first else (),
         )
+
+    def _source(self, node: Node, forward: Op | None) -> Source | None:
+        stack = self._flow.stack(node.op)
+        if not node.creation.in_gradient or has_users_line_within(stack, _TAKING_GRADIENTS):
+            return users_line(stack)
+        # The line that asks for all gradients tells nothing about this one.
+        return None if forward is None else users_line(self._flow.stack(forward))
+
+    @property
+    def _flow(self) -> Flow:
+        return self.names.traced.flow
 
     def _watched_as(self, node: Node) -> str | None:
         """Return under which name an operation's output is watched, if it is."""
         tensors = self.names.traced.trial.tensors
-        return next(
-            (name for name, tensor in tensors.items() if self.names.traced.flow.real(tensor).op is node.op), None
-        )
+        return next((name for name, tensor in tensors.items() if self._flow.real(tensor).op is node.op), None)
 
     def _from_outside(self, visit: Visit, stage: Stage) -> Link:
         value = self.names.value(visit.outside)
@@ -156,7 +171,7 @@ class Description:
         return of.name if shape is None or tuple(shape) == of.shape else None
 
     def _layer(self, node: Node, forward: Op | None) -> str | None:
-        at = node if forward is None else self.names.traced.flow.node_of(forward)
+        at = node if forward is None else self._flow.node_of(forward)
         if at is not None and at.creation.path is not None:
             return self._whole_path(at.creation.path, at.op)
         if forward is None and node.creation.in_gradient:
@@ -172,14 +187,12 @@ class Description:
         return path if path in self._layers or not found else f"{before}/{path}".lstrip("/")
 
     def _scope(self, op: Op) -> str | None:
-        """Return the name scope of an operation, without those that the framework's own functions open."""
-        internal = op_functions(stack_of(op))
-        parts = [part for part in op.name.split("/")[:-1] if part and part not in _LOOPS]
-        while parts and _is_internal(parts[-1], internal):
-            parts.pop()
-        if not parts:
+        """Return the name scopes that an operation is in, without those that TensorFlow opens."""
+        parts = op.name.split("/")[:-1]
+        own = (part for at, part in enumerate(parts, 1) if "/".join(parts[:at]) in self.names.traced.scopes)
+        scope = "/".join(own)
+        if not scope:
             return None
-        scope = "/".join(parts)
         plain = _without_numbers(scope)
         return plain if scope not in self._layers and plain in self._layers else scope
 
@@ -200,23 +213,14 @@ class Description:
         return sizes.most_common(1)[0][0] if sizes else -1
 
 
-def _from_first_nan(origin: Visit) -> Iterator[Visit]:
-    """Yield the way from where infinities became NaN; the whole way if they never did."""
-    way = list(origin.way())
-    with_nan = (at for at, visit in enumerate(way) if visit.look and any(c.nan for c in visit.look.outputs.values()))
-    yield from way[next(with_nan, 0) :]
+def _kind_of_inputs(ranges: Mapping[int, Range]) -> Kind | None:
+    return next((found.counts.kind for found in ranges.values() if found.counts.kind), None)
 
 
-def _source(node: Node, forward: Op | None) -> Source | None:
-    stack = stack_of(node.op)
-    if not node.creation.in_gradient or has_users_line_within(stack, _TAKING_GRADIENTS):
-        return users_line(stack)
-    # The line that asks for all gradients tells nothing about this one.
-    return None if forward is None else users_line(stack_of(forward))
-
-
-def _kind_of_inputs(ranges: Mapping[int, Range]) -> Kind:
-    return next((found.counts.kind for found in ranges.values() if found.counts.kind), "nan")
+def _kind_of_result(visit: Visit) -> Kind:
+    """Return what is seen where a variable is read, of which nothing is seen where it is written."""
+    seen = (counts for hop in visit.way() if hop.look for counts in hop.look.outputs.values())
+    return next((counts.kind for counts in seen if counts.kind), "nan")
 
 
 def _owner_of(variable: str | None) -> str | None:
@@ -243,10 +247,3 @@ def _without_rounds(way: Sequence[Visit]) -> list[Visit]:
 
 def _without_numbers(scope: str) -> str:
     return "/".join(_NUMBERED.sub("", part) for part in scope.split("/"))
-
-
-def _is_internal(part: str, functions: frozenset[str]) -> bool:
-    if op_def_registry.get(_NUMBERED.sub("", part)) is not None:
-        return True
-    plain = _NUMBERED.sub("", part).lower().replace("_", "")
-    return any(name in plain or (len(plain) >= _SHORTEST_NAME and plain in name) for name in functions)

@@ -2,10 +2,46 @@
 
 from __future__ import annotations
 
+import itertools
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import tensorflow as tf
+from tensorflow.python.debug.lib import dumping_callback
+
+_taken: set[str] = set()
+
+
+def folder_for_dump(logdir: str, name: str) -> str:
+    """Make a folder that was never dumped to: ``name``, or if there was one, ``name-2`` or the next free.
+
+    A reader refuses a folder with the dumps of two programs, as a run that is begun again in its directory leaves them;
+    and within a program TensorFlow cannot write to a folder again that it has done with, were it deleted meanwhile.
+
+    Args:
+        logdir: of the run.
+        name: relative to it.
+
+    Returns:
+        The folder's name, relative to ``logdir``.
+
+    Raises:
+        OpError: if it cannot be made.
+    """
+    for number in itertools.count(1):
+        free = name if number == 1 else f"{name}-{number}"
+        root = os.path.join(logdir, free)
+        if root not in _taken and not tf.io.gfile.exists(root):
+            break
+    _taken.add(root)
+    tf.io.gfile.makedirs(root)
+    return free
+
+
+def is_debugger_on() -> bool:
+    """Return whether the user has TensorFlow's debugger write a dump already; there can be one only."""
+    return hasattr(dumping_callback._state, "dumping_callback")
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from typing import Any, Final
 import tensorflow as tf
 
 from tb_nanwatch.watch.freeze import writes
+from tb_nanwatch.watch.replay.lines import Stack, stack_of
 from tb_nanwatch.watch.replay.probe import CONTROL_FLOW, Node, Probe
 
 Op = Any
@@ -55,6 +56,10 @@ class Flow:
         self._probe, self._root = probe, root
         self._caller: dict[int, Op] = {}
         self._sources: dict[int, list[Node]] = {}
+        # A small tensor from outside is captured as a constant, which stands for an input as a placeholder does.
+        self._entries = {
+            (id(graph), probe.real(tensor).name): tensor for graph in self.graphs for tensor in graph.inputs
+        }
         for graph in self.graphs:
             for op in graph.get_operations():
                 for inner in inner_graphs(op):
@@ -73,6 +78,11 @@ class Flow:
     def node_of(self, op: Op) -> Node | None:
         """Return what is known of an operation."""
         return self._probe.node_of(op)
+
+    def stack(self, op: Op) -> Stack:
+        """Return the stack that made an operation, outermost frame first."""
+        node = self.node_of(op)
+        return stack_of(op, () if node is None else node.creation.calls)
 
     def real(self, tensor: Tensor) -> Tensor:
         """Return the tensor that an operation made, where the probe put an identity after it."""
@@ -147,11 +157,13 @@ class Flow:
             if (id(real.graph), real.name) in seen:
                 continue
             seen.add((id(real.graph), real.name))
-            node = self._probe.node_of(real.op)
-            if node is not None and real.dtype not in _HOLDERS and not self._is_looked_into(real.op):
+            node, entry = self._probe.node_of(real.op), self._entries.get((id(real.graph), real.name))
+            if entry is not None and real.graph is self._root:
+                yield Place(outside=entry)
+            elif entry is not None:
+                waiting += reversed(self._handed_in(entry))
+            elif node is not None and real.dtype not in _HOLDERS and not self._is_looked_into(real.op):
                 yield Place(node, real.value_index)
-            elif real.op.type == "Placeholder" and real.graph is self._root:
-                yield Place(outside=real)
             else:
                 waiting += reversed(self._behind(real))
 
@@ -160,8 +172,6 @@ class Flow:
 
     def _behind(self, tensor: Tensor) -> Sequence[Tensor]:
         op = tensor.op
-        if op.type == "Placeholder":
-            return self._handed_in(tensor)
         inner = inner_graphs(op)
         if inner:
             return self._returned(op, inner, tensor.value_index)

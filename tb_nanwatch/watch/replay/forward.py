@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from tb_nanwatch.watch.replay.creation import Forward
 from tb_nanwatch.watch.replay.flow import Flow
-from tb_nanwatch.watch.replay.lines import stack_of, users_line
+from tb_nanwatch.watch.replay.lines import users_line
 from tb_nanwatch.watch.replay.probe import Node
 
 Op = Any
@@ -39,7 +39,7 @@ def _found(flow: Flow, of: Forward) -> Op | None:
     if of.output is not None:
         return flow.real(of.output).op
     fitting = [node.op for node in flow.nodes if node.op.type == of.type and _fits(flow, node.op, of)]
-    lines = {users_line(stack_of(op)) for op in fitting}
+    lines = {users_line(flow.stack(op)) for op in fitting}
     return fitting[0] if len(lines) == 1 else None
 
 

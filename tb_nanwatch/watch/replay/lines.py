@@ -5,7 +5,7 @@ from __future__ import annotations
 import linecache
 import os
 import sysconfig
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.util import find_spec
 from typing import Any, Final, NamedTuple
@@ -13,12 +13,11 @@ from typing import Any, Final, NamedTuple
 from tensorflow.python.autograph.impl import api as autograph
 
 from tb_nanwatch.schema.records import Source
+from tb_nanwatch.watch.replay.expressions import Call, exact_line
 
 _AROUND: Final = 3
 _MOST_FRAMES: Final = 64
 _LONGEST_LINE: Final = 300
-_OPS: Final = os.path.join(os.sep + "tensorflow", "python", "ops", "")
-_SHORTEST_NAME: Final = 3
 _FRAMEWORKS: Final = ("tensorflow", "keras", "tf_keras", "tb_nanwatch")
 _GENERATED: Final = "__autograph_generated_file"
 
@@ -34,17 +33,35 @@ class Frame(NamedTuple):
 Stack = Sequence[Frame]
 
 
-def stack_of(op: Any) -> Stack:
+def stack_of(op: Any, calls: Sequence[Call] = ()) -> Stack:
     """Return the stack that made an operation, outermost frame first, in terms of files that people have written.
 
     TensorFlow does not find its way back to the user's file from a function that was defined inside one that AutoGraph
     converted and is called after that has returned, as ``tf.scan`` calls it; AutoGraph's own map does.
+
+    Args:
+        op: the operation.
+        calls: those on its stack that stand in code that AutoGraph generated, outermost first, where they are known.
+            They tell lines of one statement apart.
     """
     frames = [Frame(frame.filename, int(frame.lineno or 0), frame.name or "") for frame in _drafted(op).traceback]
-    if not any(_is_generated(frame.filename) for frame in frames):
+    if not calls and not any(is_generated(frame.filename) for frame in frames):
         return frames
     written = _generated_from()
-    return [written.get((frame.filename, frame.lineno), frame) for frame in frames]
+    return _exact([written.get((frame.filename, frame.lineno), frame) for frame in frames], calls, written=written)
+
+
+def _exact(frames: Stack, calls: Sequence[Call], *, written: Mapping[tuple[str, int], Frame]) -> Stack:
+    """Return a stack with the lines of expressions, where TensorFlow knows no more than the statement."""
+    exact, left = [], [(call, written[call.place]) for call in calls if call.place in written]
+    for frame in reversed(frames):
+        places = [at for at, (_, origin) in enumerate(left) if origin[:2] == frame[:2]]
+        if places:
+            exact.append(frame._replace(lineno=exact_line(left[places[-1]][0], *frame[:2])))
+            del left[places[-1] :]
+        else:
+            exact.append(frame)
+    return exact[::-1]
 
 
 def _drafted(op: Any) -> Any:
@@ -66,7 +83,9 @@ def _generated_from() -> dict[tuple[str, int], Frame]:
     return found
 
 
-def _is_generated(filename: str) -> bool:
+@cache
+def is_generated(filename: str) -> bool:
+    """Return whether AutoGraph has written a file."""
     return os.path.basename(filename).startswith(_GENERATED)
 
 
@@ -94,16 +113,6 @@ def has_users_line_within(stack: Stack, names: frozenset[str]) -> bool:
 def whole(stack: Stack) -> tuple[Source, ...]:
     """Return a stack as it is shown, without the text around each line; of a very deep one, the innermost frames."""
     return tuple(_plain(frame) for frame in stack[-_MOST_FRAMES:])
-
-
-def op_functions(stack: Stack) -> frozenset[str]:
-    """Return the names of TensorFlow's own functions of operations on a stack, lower case, without underscores.
-
-    Such functions open name scopes that are called as they are.
-    """
-    opening = (frame.name for frame in stack if _OPS in frame.filename and _is_frameworks(frame.filename))
-    names = (name.replace("_", "").lower() for name in opening)
-    return frozenset(name for name in names if len(name) >= _SHORTEST_NAME)
 
 
 def _plain(frame: Frame) -> Source:
@@ -134,7 +143,7 @@ def _is_third_party(filename: str) -> bool:
 
 def _is_frameworks(filename: str) -> bool:
     # Code that a framework generates or that no file holds, such as the import machinery, is nobody's.
-    if filename.startswith("<frozen") or _is_generated(filename):
+    if filename.startswith("<frozen") or is_generated(filename):
         return True
     return any(filename.startswith(place) for place in _frameworks())
 

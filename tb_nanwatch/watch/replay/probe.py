@@ -8,6 +8,7 @@ host keeps are the operations that went bad, one :class:`Look` for each time; th
 from __future__ import annotations
 
 import itertools
+import os
 import time
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,8 +18,10 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
-from tensorflow.python.eager import record
+from tensorflow.core.framework import attr_value_pb2
+from tensorflow.python.eager import context, record
 from tensorflow.python.framework import op_callbacks
+from tensorflow.python.framework.func_graph import FuncGraph
 
 from tb_nanwatch.watch.freeze import writes
 from tb_nanwatch.watch.replay.creation import Creation, creation_now
@@ -28,6 +31,7 @@ Op = Any
 CONTROL_FLOW: Final = frozenset({"While", "StatelessWhile", "If", "StatelessIf", "Case", "StatelessCase"})
 _UNPROBED: Final = CONTROL_FLOW | {"Placeholder", "NoOp"}
 _NOBODYS: Final = Creation()
+_DEBUGGERS: Final = frozenset({"DebugIdentityV2", "DebugNumericSummaryV2"})
 
 
 class ExpiredError(RuntimeError):
@@ -70,8 +74,9 @@ class Probe:
         self._deadline_s = time.monotonic() + time_limit_s
         self._nodes: dict[tuple[int, str], Node] = {}
         self._mine: set[tuple[int, str]] = set()
-        self._drafts: set[tuple[int, str]] = set()
+        self._drafts: dict[tuple[int, str], Creation] = {}
         self._clock = itertools.count()
+        self._others: Sequence[Any] = ()
         self.graphs: dict[int, Any] = {}
         self.expired = False
 
@@ -92,12 +97,18 @@ class Probe:
 
     @contextmanager
     def attached(self) -> Iterator[None]:
-        """Instrument what this thread traces."""
+        """Instrument what this thread traces; whoever is called back already, a debugger say, comes first."""
+        # TensorFlow would hand on what one callback returns to the next, and a debugger returns nothing.
+        self._others = list(context.context().op_callbacks)
+        for other in self._others:
+            op_callbacks.remove_op_callback(other)
         op_callbacks.add_op_callback(self._created)
         try:
             yield
         finally:
             op_callbacks.remove_op_callback(self._created)
+            for other in self._others:
+                op_callbacks.add_op_callback(other)
 
     def look_at_the_rest(self, graph: Any) -> list[Op]:
         """Instrument what was created past the callback, as ``tf.vectorized_map`` does.
@@ -108,20 +119,39 @@ class Probe:
         Returns:
             Operations that have to run for their looks to be taken.
         """
-        passed = [op for op in graph.get_operations() if _makes_numbers(op) and not self._is_known(op)]
+        used = self._used_drafts(graph)
+        passed = [op for op in graph.get_operations() if _makes_numbers(op) and (op in used or not self._is_known(op))]
         with graph.as_default(), tf.name_scope("nanwatch"):
             return [self._reported(op) for op in passed]
+
+    def _used_drafts(self, graph: Any) -> set[Op]:
+        """Return the drafts that are run as they are: of a single row, and what is the same for all rows."""
+        drafts = [op for op in graph.get_operations() if self._is_draft(op)]
+        waiting = [
+            op for op in drafts if any(not self._is_draft(user) for out in op.outputs for user in out.consumers())
+        ]
+        used: set[Op] = set()
+        while waiting:
+            op = waiting.pop()
+            if op not in used:
+                used.add(op)
+                waiting += [tensor.op for tensor in op.inputs if self._is_draft(tensor.op)]
+        return used
+
+    def _is_draft(self, op: Op) -> bool:
+        return (id(op.graph), op.name) in self._drafts
 
     def _is_known(self, op: Op) -> bool:
         key = id(op.graph), op.name
         return (
-            op.type in _UNPROBED
+            op.type in _UNPROBED | _DEBUGGERS
             or op.type == "PyFunc"
             or any(key in of for of in (self._nodes, self._mine, self._drafts))
         )
 
     def _reported(self, op: Op, creation: Creation = _NOBODYS, *, hides_inputs: bool = False) -> Op:
-        node = Node(op, len(self._nodes), creation)
+        draft, _, _ = op.name.partition("/pfor/")
+        node = Node(op, len(self._nodes), self._drafts.get((id(op.graph), draft), creation))
         self._nodes[id(op.graph), op.name] = node
         told = [place for place, tensor in enumerate(op.inputs) if _is_number(tensor.dtype) and not hides_inputs]
         watched = [place for place, tensor in enumerate(op.outputs) if _is_floating(tensor.dtype)]
@@ -133,7 +163,13 @@ class Probe:
         self, op_type: Any, inputs: Any, *attrs_and_outputs: Any, op_name: str | None = None, graph: Any = None
     ) -> Any:
         # The arguments are those that TensorFlow calls it with; the type sometimes comes as bytes.
-        outputs = attrs_and_outputs[-1]
+        *between, outputs = attrs_and_outputs
+        for other in self._others:
+            replaced = other(op_type, inputs, *between, outputs, op_name=op_name, graph=graph)
+            if graph is not None:
+                outputs = outputs if replaced is None else replaced
+                if not isinstance(graph.outer_graph, FuncGraph):
+                    _set_free(outputs)
         kind = op_type.decode() if isinstance(op_type, bytes) else op_type
         if graph is None or op_name is None:
             return outputs
@@ -142,12 +178,13 @@ class Probe:
             return outputs
         # The name is that which was asked for, not always that which the operation got.
         op = outputs[0].op if outputs else graph.get_operation_by_name(op_name)
+        _silence(op)
         watched = [place for place, tensor in enumerate(outputs) if _is_floating(tensor.dtype)]
         if not watched and not any(True for _ in writes([op])):
             return outputs
         creation = creation_now()
         if creation.is_draft:
-            self._drafts.add((id(graph), op.name))
+            self._drafts[id(graph), op.name] = creation
             return outputs
         node = Node(op, len(self._nodes), creation)
         self._nodes[id(graph), op.name] = node
@@ -216,6 +253,26 @@ class _Report:
             outputs = dict(zip(self._watched, given[len(self._told) :], strict=True))
             probe.seen(node, inputs, outputs, is_timed=self._is_timed)
         return []
+
+
+def _set_free(outputs: Sequence[Any]) -> None:
+    """Put what TensorFlow's debugger has put behind a new operation out of the order of side effects.
+
+    In the root graph, where not all is run, each of them would bring along all prints and debugging before it.
+    """
+    for tensor in outputs:
+        for summary in tensor.consumers():
+            for told in summary.outputs:
+                for op in told.consumers():
+                    _run_independently(op)
+
+
+def _silence(op: Op) -> None:
+    # A print may come to run again because something that is needed waits for it, or in a loop that is needed.
+    if op.type == "PrintV2":
+        op._set_attr("output_stream", attr_value_pb2.AttrValue(s=f"file://{os.devnull}".encode()))
+    elif op.type == "Print":
+        op._set_attr("first_n", attr_value_pb2.AttrValue(i=0))
 
 
 def _makes_numbers(op: Op) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,6 +21,7 @@ from tensorflow.python.framework.func_graph import FuncGraph, func_graph_from_py
 from tb_nanwatch.watch.freeze import dtype_of, writes
 from tb_nanwatch.watch.replay.flow import Flow
 from tb_nanwatch.watch.replay.probe import Probe
+from tb_nanwatch.watch.replay.scopes import scopes_noted
 from tb_nanwatch.watch.replay.trial import Given, Trial
 
 Graph = Any
@@ -43,7 +45,7 @@ UNSEEDED: Final = frozenset(
 
 
 class CannotReplayError(Exception):
-    """A step cannot be run again; the message says why, as the rest of a sentence that begins "it"."""
+    """A step cannot be run again; the message says why, as the rest of a sentence."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,6 +59,7 @@ class Traced:
         flow: of its data.
         besides: operations that have to run besides, for the probe to see all.
         arguments: by the name of its placeholder, the value of each argument that is an array or a tensor.
+        scopes: name scopes that the program opened.
     """
 
     trial: Trial
@@ -65,6 +68,7 @@ class Traced:
     flow: Flow
     besides: Sequence[Any]
     arguments: Mapping[str, Tensor]
+    scopes: set[str]
 
     @property
     def fed(self) -> dict[str, Tensor]:
@@ -87,21 +91,22 @@ def trace(step: Callable[..., Any], leaves: Sequence[Any], *, trial: Trial, prob
     """
     values = [tf.convert_to_tensor(leaf) for leaf in leaves]
     graph = FuncGraph("nanwatch_trial")
+    scopes: set[str] = set()
 
     def traced(*inputs: Tensor) -> None:
         step(*inputs)
 
-    with trial.on(), probe.attached(), _inlined(), _generators_kept(), tf.summary.record_if(False):
+    with trial.on(), probe.attached(), _inlined(scopes), _generators_kept(), tf.summary.record_if(False):
         func_graph_from_py_func("nanwatch_trial", traced, tuple(values), {}, func_graph=graph)
     given = trial.whole
     if given is None:
-        raise CannotReplayError("did not reach watch.apply_gradients")
+        raise CannotReplayError("it did not reach watch.apply_gradients")
     besides = probe.look_at_the_rest(graph)
     flow = Flow(probe, graph)
     if flow.is_inside_loop(trial.graph):
-        raise CannotReplayError("takes many steps in one call, and which batch was that of the bad one is not known")
+        raise CannotReplayError("it takes many steps in one call, and which batch was that of the bad one is not known")
     fed = {tensor.name: value for tensor, value in zip(graph.inputs, values, strict=False)}
-    return Traced(trial, given, graph, flow, besides, fed)
+    return Traced(trial, given, graph, flow, besides, fed, scopes)
 
 
 def run(traced: Traced, sinks: Sequence[Tensor], *, starting_from: Callable[[Tensor], None] | None = None) -> None:
@@ -136,23 +141,41 @@ def operation_types(graphs: Sequence[Graph]) -> set[str]:
 
 def _cut_down(graph: Graph, targets: Sequence[Any]) -> tuple[Graph, list[Tensor]]:
     # What the step prints, writes or counts besides is not wanted a second time.
-    cut = FuncGraph("nanwatch_trial_cut")
-    with cut.as_default():
-        copies = lift_to_graph.lift_to_graph(
-            targets, cut, sources=list(graph.inputs), base_graph=graph, add_sources=True, handle_captures=False
-        )
+    cut, copies = _lifted(graph, targets)
+    debuggers = [op for op in graph.get_operations() if op.type == "DebugIdentityV2" and _source_of(op) in copies]
+    if debuggers:
+        # What a debugger looks at is wanted as well, though nobody waits for it.
+        cut, copies = _lifted(graph, [*targets, *debuggers])
+        for earlier, later in itertools.pairwise(debuggers):
+            copies[later]._add_control_input(copies[earlier])
     sources = [tensor for tensor in graph.inputs if tensor in copies]
     cut.inputs = [copies[tensor] for tensor in sources]
-    tensors = [copies[target] for target in targets if isinstance(target, tf.Tensor)]
-    cut.outputs = tensors
-    cut.control_outputs = [copies[target] for target in targets if not isinstance(target, tf.Tensor)]
+    cut.outputs = [copies[target] for target in targets if isinstance(target, tf.Tensor)]
+    besides = [target for target in targets if not isinstance(target, tf.Tensor)]
+    cut.control_outputs = [copies[op] for op in (*besides, *debuggers)]
     return cut, sources
+
+
+def _lifted(graph: Graph, targets: Sequence[Any]) -> tuple[Graph, Mapping[Any, Any]]:
+    """Return a graph with what some tensors and operations depend on, and by each of these its copy."""
+    cut = FuncGraph("nanwatch_trial_cut")
+    with cut.as_default():
+        copies: Mapping[Any, Any] = lift_to_graph.lift_to_graph(
+            targets, cut, sources=list(graph.inputs), base_graph=graph, add_sources=True, handle_captures=False
+        )
+    return cut, copies
+
+
+def _source_of(debugger: Any) -> Any:
+    """Return the tensor that an operation of TensorFlow's debugger tells of; its own input where that is none."""
+    (told,) = debugger.inputs
+    return next(iter(told.op.inputs), told)
 
 
 def _check_repeatable(cut: Graph) -> None:
     for kind in sorted(operation_types([cut])):
         if kind.startswith(NOT_REPEATABLE):
-            raise CannotReplayError(f"cannot be given the same again: it runs {kind}")
+            raise CannotReplayError(f"it runs {kind}, which would not give it the same again")
 
 
 @contextmanager
@@ -169,9 +192,18 @@ def _variables_kept(traced: Traced) -> Iterator[list[Tensor]]:
             tf.raw_ops.AssignVariableOp(resource=handle, value=value)
 
 
+_inlining = threading.Lock()
+
+
 @contextmanager
-def _inlined() -> Iterator[None]:
+def _inlined(scopes: set[str]) -> Iterator[None]:
     """Trace functions that are called in the trial as part of it, though they were compiled before, or by XLA."""
+    # There is one such class for all threads: of two trials at once, the second would put back what the first had put.
+    with _inlining, scopes_noted(scopes):
+        yield from _calls_traced()
+
+
+def _calls_traced() -> Iterator[None]:
     original = polymorphic_function.Function.__call__
     thread = threading.get_ident()
 

@@ -55,6 +55,11 @@ class Visit:
         """When it ran; one whose time is not known came after all that it depends on."""
         return self.look.moment if self.look is not None and self.look.moment >= 0 else _END
 
+    @property
+    def has_nan(self) -> bool:
+        """Whether the operation made NaN of anything."""
+        return self.look is not None and any(counts.nan for counts in self.look.outputs.values())
+
     def way(self) -> Iterator[Visit]:
         """Yield the visits from here to what went bad."""
         visit: Visit | None = self
@@ -78,6 +83,8 @@ class Walk:
     is_bad: Any
     origins: list[Visit] = field(default_factory=list)
     _seen: set[tuple[int, int]] = field(default_factory=set)
+    _users: dict[tuple[int, int], list[Visit]] = field(default_factory=dict)
+    _turned: set[tuple[int, int]] = field(default_factory=set)
 
     def back_from(self, tensor: Tensor) -> list[Visit]:
         """Walk back from a tensor of the trial and return the origins that were not known before; none if finite."""
@@ -89,15 +96,36 @@ class Walk:
                 continue
             self._seen.add(visit.key)
             before = list(self._before(visit))
+            self._note(visit, before)
             if before:
                 waiting += before
             else:
                 self.origins.append(visit)
         return self.origins[known:]
 
+    def first_nan(self, origin: Visit) -> Visit | None:
+        """Return where what began as infinity at an origin first became NaN, in order of time; ``None`` if never.
+
+        Several ways may lead on from an origin, and the shortest is not always the one on which that happened.
+        """
+        seen, waiting, found = {origin.key}, [origin.key], []
+        while waiting:
+            for visit in self._users.get(waiting.pop(), ()):
+                if visit.key not in seen:
+                    seen.add(visit.key)
+                    waiting.append(visit.key)
+                    found += [visit] if visit.key in self._turned else []
+        return min(found, key=lambda visit: (visit.moment, visit.key), default=None)
+
     def is_reached(self, tensor: Tensor) -> bool:
         """Return whether a tensor was bad."""
         return bool(self._bad_sources([tensor], moment=_END, towards=None))
+
+    def _note(self, visit: Visit, before: Sequence[Visit]) -> None:
+        for one in before:
+            self._users.setdefault(one.key, []).append(visit)
+        if before and visit.has_nan and not any(one.has_nan for one in before):
+            self._turned.add(visit.key)
 
     def _before(self, visit: Visit) -> Iterable[Visit]:
         node, look = visit.node, visit.look

@@ -82,11 +82,11 @@ class Again:
         self._run_reports(reports, needed, probe=probe, limits=limits)
         flow = GraphFlow(probe, graph, fed.keys())
         trial = Trial(self.built, tensors=self.built.tensors)
-        traced = Traced(trial, given, graph, flow, reports, fed)
+        traced = Traced(trial, given, graph, flow, reports, fed, _scopes_of_variables(graph))
         arguments = {name: name_of_fed(name) for name in fed}
         names = GraphNames(traced, arguments, evidence.variables, evidence.described, self._value)
         walk = GraphWalk(flow, self._is_bad)
-        description = GraphDescription(names, GraphPhases(names, given, self.brought))
+        description = GraphDescription(names, GraphPhases(names, given, self.brought), walk)
         chains = chains_of(walk, stages, description)
         if not chains:
             return Replay("finite", tuple(_why_finite(needed)))
@@ -224,3 +224,9 @@ def _why_finite(operations: set[Op]) -> Iterator[str]:
     drawn = sorted({op.type for op in operations} & UNSEEDED)
     if drawn:
         yield f"The step draws random numbers by {', '.join(drawn)}, which draws others when it is run again."
+
+
+def _scopes_of_variables(graph: Any) -> set[str]:
+    """Return the scopes that hold a variable: of others nobody knows any more who opened them."""
+    names = [op.name.split("/") for op in graph.get_operations() if op.type in SOURCES]
+    return {"/".join(parts[:depth]) for parts in names for depth in range(1, len(parts))}

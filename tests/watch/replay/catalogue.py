@@ -20,6 +20,7 @@ from tests.watch.replay.cases import (
     several,
     state,
     swallowed,
+    told_apart,
     unusual,
     update,
 )
@@ -39,6 +40,7 @@ _MODULES = (
     backward,
     gradients,
     several,
+    told_apart,
     clipping,
     update,
     healthy,
