@@ -79,6 +79,7 @@ protocol: $(DEV)
 	$(call PROTOC,.)
 	python frontend/generate_protocol.py
 	python docs/generate.py
+	python -m tests.matrix.table
 
 # Checks, the quick ones first
 

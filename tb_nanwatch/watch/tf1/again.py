@@ -68,7 +68,9 @@ class Again:
             with _unfinished(self.built.graph):
                 return self._run(evidence, limits)
 
-        result = attempt(again, failed=lambda reason: Replay("failed", (f"The step could not be run again: {reason}",)))
+        result = attempt(
+            again, failed=lambda reason: Replay("failed", (f"The step could not be run again: {reason}.",))
+        )
         return Replay(result.outcome, result.notes, result.chains, time.monotonic() - began_s)
 
     def _run(self, evidence: Evidence, limits: ReplayLimits) -> Replay:
@@ -82,7 +84,7 @@ class Again:
         self._run_reports(reports, needed, probe=probe, limits=limits)
         flow = GraphFlow(probe, graph, fed.keys())
         trial = Trial(self.built, tensors=self.built.tensors)
-        traced = Traced(trial, given, graph, flow, reports, fed, _scopes_of_variables(graph))
+        traced = Traced(trial, given, graph, flow, reports, fed, set())
         arguments = {name: name_of_fed(name) for name in fed}
         names = GraphNames(traced, arguments, evidence.variables, evidence.described, self._value)
         walk = GraphWalk(flow, self._is_bad)
@@ -100,7 +102,7 @@ class Again:
             except tf.errors.OpError:
                 if not probe.expired:
                     raise
-                raise CannotReplayError(f"took longer than {limits.seconds:g} seconds and was broken off") from None
+                raise CannotReplayError(f"it took longer than {limits.seconds:g} seconds and was broken off") from None
 
     def _given(self) -> Given:
         inputs = self.built.inputs
@@ -217,16 +219,10 @@ def _unfinished(graph: Any) -> Iterator[None]:
 def _check_repeatable(operations: set[Op]) -> None:
     for kind in sorted({op.type for op in operations}):
         if kind.startswith(NOT_REPEATABLE):
-            raise CannotReplayError(f"it cannot be given the same again: it runs {kind}")
+            raise CannotReplayError(f"it runs {kind}, which would not give it the same again")
 
 
 def _why_finite(operations: set[Op]) -> Iterator[str]:
     drawn = sorted({op.type for op in operations} & UNSEEDED)
     if drawn:
         yield f"The step draws random numbers by {', '.join(drawn)}, which draws others when it is run again."
-
-
-def _scopes_of_variables(graph: Any) -> set[str]:
-    """Return the scopes that hold a variable: of others nobody knows any more who opened them."""
-    names = [op.name.split("/") for op in graph.get_operations() if op.type in SOURCES]
-    return {"/".join(parts[:depth]) for parts in names for depth in range(1, len(parts))}

@@ -19,6 +19,7 @@ from tb_nanwatch.watch.replay.probe import CONTROL_FLOW
 from tb_nanwatch.watch.replay.walk import Visit
 from tb_nanwatch.watch.tf1.graph import Op, Tensor, name_of_source, source_of
 from tb_nanwatch.watch.tf1.probe import EXITS, SOURCES
+from tb_nanwatch.watch.tf1.scopes import users_scope
 
 _FUNCTIONS: Final = frozenset({"PartitionedCall", "StatefulPartitionedCall"})
 
@@ -102,6 +103,9 @@ class GraphDescription(Description):
         column = self.names.column(source_of(self.phases.given.variables[place]))
         of = None if column is None else self.names.described[column]
         return link if of is None else replace(link, variable=of.name, layer=of.layer)
+
+    def _scope(self, op: Op) -> str | None:
+        return users_scope(op.name, self._flow.stack(op), layers=self._layers)
 
     @cached_property
     def _batch_size(self) -> int:

@@ -11,10 +11,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import numpy as np
+import numpy.typing as npt
 import tensorflow as tf
 from tensorflow.core.framework import attr_value_pb2
 from tensorflow.python.ops import cond_v2
 
+from tb_nanwatch.schema.records import IntArray
 from tb_nanwatch.watch.observation import Observation
 from tb_nanwatch.watch.tf1.graph import Op, ancestors, is_in_loop, writes
 from tb_nanwatch.watch.tf1.keep import KeptState
@@ -24,16 +27,28 @@ class Seen(NamedTuple):
     """What a run of a step tells the host.
 
     Attributes:
+        step: the user's; 0 where rows are counted.
         row: float32 ``[cells]``.
         counts: int64 ``[cells, 4]``; ``[0, 4]`` of a row that was finite at once.
-        step: the user's, int64 scalar; 0 where rows are counted.
-        kept: of a bad step, what :meth:`~tb_nanwatch.watch.tf1.keep.KeptState.beside_flat` gives; else nothing.
+        kept: of such a row nothing; else what :meth:`~tb_nanwatch.watch.tf1.keep.KeptState.beside_flat` gives.
     """
 
-    row: Any
-    counts: Any
-    step: Any
-    kept: Any
+    step: int
+    row: npt.NDArray[np.float32]
+    counts: IntArray
+    kept: npt.NDArray[np.float64]
+
+    @classmethod
+    def unpacked(cls, told: npt.NDArray[np.float64], *, cells: int) -> Seen:
+        """Take apart what was fetched: one vector, because each fetch has its price.
+
+        Args:
+            told: float64, one after the other; integers below 2**53 are exact.
+            cells: of a row.
+        """
+        row, rest = told[1 : 1 + cells].astype(np.float32), told[1 + cells :]
+        counts = rest[: 4 * cells].astype(np.int64).reshape(-1, 4)
+        return cls(int(told[0]), row, counts, rest[4 * cells :])
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,12 +56,12 @@ class Guard:
     """One step's guard.
 
     Attributes:
-        seen: tensors for the host to fetch with the step.
+        told: for the host to fetch with the step, see :meth:`Seen.unpacked`; float64 vector.
         passed: whether the step was finite, bool scalar.
         state: what is put back if it was not.
     """
 
-    seen: Seen
+    told: tf.Tensor
     passed: tf.Tensor
     state: KeptState
 
@@ -56,18 +71,17 @@ class Guard:
 
         Args:
             observation: of the step.
-            step: the user's, int64 scalar, read before anything writes it.
+            step: the user's, integer scalar, read before anything writes it.
             state: what the forward pass writes.
         """
         row = observation.row()
-        nothing = tf.zeros([0, 4], tf.int64), tf.zeros([0], tf.float64)
-        settled, counts, kept, passed = _rarely(
+        number = tf.zeros([1], tf.float64) if step is None else tf.reshape(tf.cast(step, tf.float64), [1])
+        told, passed = _rarely(
             tf.reduce_all(tf.math.is_finite(row)),
-            lambda: (tf.identity(row), *map(tf.identity, nothing), tf.constant(True)),
-            lambda: _look_closer(observation, state),
+            lambda: (tf.concat([number, tf.cast(row, tf.float64)], 0), tf.constant(True)),
+            lambda: _look_closer(observation, state, number),
         )
-        number = tf.constant(0, tf.int64) if step is None else step
-        return cls(Seen(settled, counts, number, kept), passed, state)
+        return cls(told, passed, state)
 
     def apply(self, update: Callable[[], Any], *, withholds: bool) -> Op:
         """Build the update, and return the operation that runs it if the step was finite.
@@ -82,9 +96,7 @@ class Guard:
         built = set(graph.get_operations()[before:])
         # What assigns a new slot its first value is built here too, and nothing waits for that.
         update_ops = [op for op in ancestors([result]) if op in built]
-        # The step is read, too, before the update counts it on.
-        with tf.control_dependencies([self.passed.op, self.seen.step.op]):
-            go, stay = self._pivots() if withholds else (tf.identity(self.passed), None)
+        go, stay = self._pivots() if withholds else (tf.identity(self.passed), None)
         for op, _ in writes(update_ops):
             if not is_in_loop(op):
                 op._add_control_input(go.op)
@@ -105,10 +117,12 @@ class Guard:
             return tf.identity(stay, name="nanwatch/withheld")
 
 
-def _look_closer(observation: Observation, state: KeptState) -> tuple[tf.Tensor, ...]:
+def _look_closer(observation: Observation, state: KeptState, number: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     counts = observation.counts()
+    flat = tf.reshape(tf.cast(counts, tf.float64), [-1])
+    row = tf.cast(observation.settled_row(counts), tf.float64)
     passed = tf.reduce_all(tf.equal(counts[:, 1:], 0))
-    return observation.settled_row(counts), counts, state.beside_flat(), passed
+    return tf.concat([number, row, flat, state.beside_flat()], 0), passed
 
 
 def _nothing_but(tensor: tf.Tensor) -> Op:

@@ -52,8 +52,8 @@ class NanWatchHook(tf.compat.v1.train.SessionRunHook):
 
     def before_run(self, run_context: Any) -> tf.compat.v1.train.SessionRunArgs | None:
         """Fetch the row of a step besides, in a run that trains."""
-        seen = self._watch.session_runs.before_run(run_context.original_args.fetches)
-        return None if seen is None else tf.compat.v1.train.SessionRunArgs(seen)
+        told = self._watch.session_runs.before_run(run_context.original_args.fetches)
+        return None if told is None else tf.compat.v1.train.SessionRunArgs(told)
 
     def after_run(self, run_context: Any, run_values: Any) -> None:
         """Record the row.

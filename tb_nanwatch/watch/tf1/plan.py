@@ -20,7 +20,7 @@ from tb_nanwatch.watch.observation import Observation
 from tb_nanwatch.watch.plan import Plan
 from tb_nanwatch.watch.state import is_statistic
 from tb_nanwatch.watch.tf1.graph import Graph, Op, backward_order, is_at_top, source_of
-from tb_nanwatch.watch.tf1.guard import Guard, Seen
+from tb_nanwatch.watch.tf1.guard import Guard
 from tb_nanwatch.watch.tf1.keep import KeptState, read_first, written_values
 from tb_nanwatch.watch.tf1.recorder import HostRecorder
 
@@ -50,11 +50,6 @@ class Built:
     recorder: HostRecorder
     train_op: Op
     update_ops: Sequence[Op]
-
-    @property
-    def seen(self) -> Seen:
-        """What is fetched with each run of the step."""
-        return self.guard.seen
 
 
 def build(
@@ -91,7 +86,7 @@ def build(
         skips=policy == "skip",
     )
     state = KeptState.of(graph, needed)
-    number = None if step is None else tf.cast(read_first(graph, source_of(step)), tf.int64)
+    number = None if step is None else read_first(graph, source_of(step))
     observation = _observation(layout, inputs, variables, others=[*tensors.values(), *statistics.values()], state=state)
     guard = Guard.of(observation, step=number, state=state)
     before = len(graph.get_operations())

@@ -10,7 +10,11 @@ from tb_nanwatch.watch.recorder import Recorder
 
 
 class HostRecorder(Recorder):
-    """A recorder in the host's memory."""
+    """A recorder in the host's memory.
+
+    Attributes:
+        cells: cells of a row.
+    """
 
     def __init__(self, *, window: int, cells: int) -> None:
         """Begin with no rows.
@@ -19,7 +23,7 @@ class HostRecorder(Recorder):
             window: rows that the ring holds.
             cells: cells of a row.
         """
-        self.window, self.on_host, self.handles = window, True, frozenset()
+        self.window, self.cells, self.on_host, self.handles = window, cells, True, frozenset()
         self._rows = np.zeros((window, cells), np.float32)
         self._row_steps = np.zeros(window, np.int64)
         self._written = 0

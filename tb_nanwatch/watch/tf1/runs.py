@@ -86,27 +86,28 @@ class SessionRuns:
         _list_as_train_op(self._built)
         return self._built.train_op
 
-    def before_run(self, fetches: Any) -> Seen | None:
+    def before_run(self, fetches: Any) -> tf.Tensor | None:
         """Return what has to be fetched besides; ``None`` for a run that does not train.
 
         Args:
             fetches: as the user gave them.
         """
-        return self.built.seen if self._trains(fetches) else None
+        return self.built.guard.told if self._trains(fetches) else None
 
-    def after_run(self, session: Any, seen: Seen, feed_dict: Mapping[Any, Any] | None) -> None:
+    def after_run(self, session: Any, told: Any, feed_dict: Mapping[Any, Any] | None) -> None:
         """Take what a run of the step brought.
 
         Args:
             session: that ran it.
-            seen: the values of what :meth:`before_run` gave.
+            told: the value of what :meth:`before_run` gave.
             feed_dict: as the user gave it.
 
         Raises:
             NonFiniteError: by policy ``"raise"``.
         """
         built, self._session = self.built, session
-        is_finite = built.recorder.add(seen.row, seen.counts, step=int(seen.step))
+        seen = Seen.unpacked(told, cells=built.recorder.cells)
+        is_finite = built.recorder.add(seen.row, seen.counts, step=seen.step)
         if not is_finite and self._loop.options.policy != "record":
             built.guard.state.put_back_beside(session, seen.kept)
         self._loop.after_step(FedCall.of(built.graph, feed_dict))
@@ -119,10 +120,10 @@ class SessionRuns:
             fetches: the user's.
             **arguments: of ``session.run``.
         """
-        seen = self.before_run(fetches)
-        if seen is None:
+        besides = self.before_run(fetches)
+        if besides is None:
             return session.run(fetches, **arguments)
-        result, told = session.run([fetches, seen], **arguments)
+        result, told = session.run([fetches, besides], **arguments)
         self.after_run(session, told, arguments.get("feed_dict"))
         return result
 
@@ -147,7 +148,7 @@ class SessionRuns:
 
     def _depends(self, fetches: Sequence[Any]) -> bool:
         graph = self.built.graph
-        elements = [graph.as_graph_element(_graph_element_of(fetch)) for fetch in fetches]
+        elements = [graph.as_graph_element(fetch) for fetch in fetches if fetch is not None]
         return self.built.guard.passed.op in ancestors(elements)
 
     def _run_again(self, call: FedCall, evidence: Evidence, *, limits: ReplayLimits, **_: Any) -> Replay:
@@ -169,10 +170,6 @@ class _Value:
             return self._session.run(self._variable)
         except (RuntimeError, AttributeError, tf.errors.OpError):
             return np.zeros(0)
-
-
-def _graph_element_of(fetch: Any) -> Any:
-    return getattr(fetch, "values", fetch) if isinstance(fetch, tf.IndexedSlices) else fetch
 
 
 def _list_as_train_op(built: Built) -> None:

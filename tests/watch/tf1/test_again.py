@@ -213,7 +213,7 @@ def test_a_batch_from_an_iterator_cannot_be_given_again_and_is_not_taken_twice(t
         with pytest.raises(NonFiniteError, match=r"^Step 1: -Inf first appeared in the loss") as caught:
             watch.session_run(session, train)
         assert session.run(element) == 7.0
-    assert "it runs IteratorGetNext" in " ".join(caught.value.verdict.notes)
+    assert "it runs IteratorGetNext, which would not give it the same again." in " ".join(caught.value.verdict.notes)
 
 
 def test_what_is_drawn_anew_is_not_held_to_be_the_cause(scalar):
@@ -231,8 +231,9 @@ def test_what_is_drawn_anew_is_not_held_to_be_the_cause(scalar):
     assert "RandomUniform" in " ".join(verdict.notes)
 
 
-def test_a_gradient_that_is_fed_is_of_the_backward_pass_that_it_comes_from(tmp_path, read):
-    critic, watch = Critic(tf.nn.tanh), Watch(tmp_path)
+@pytest.mark.parametrize("replay", [True, False])
+def test_a_gradient_that_is_fed_is_of_the_backward_pass_that_it_comes_from(replay, tmp_path, read):
+    critic, watch = Critic(tf.nn.tanh), Watch(tmp_path, replay=replay)
     variables = [variable for _, variable in critic.pairs]
     fed = [v1.placeholder(tf.float32, variable.shape, name=f"mean_{at}") for at, variable in enumerate(variables)]
     clipped, _ = tf.clip_by_global_norm(fed, 5.0)

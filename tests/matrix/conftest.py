@@ -1,0 +1,5 @@
+"""What reads runs back."""
+
+from tests.watch.conftest import read
+
+__all__ = ["read"]

@@ -1,0 +1,75 @@
+"""The network that every way of training trains, and its batches.
+
+One batch holds a 0 that a root is taken of: the loss stays finite, and the gradient of the root's layer does not.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+BAD_STEP: Final = 5
+STEPS: Final = 200
+FEW_STEPS: Final = 12
+SIZE: Final = 16
+
+Batch = tuple[np.ndarray, np.ndarray]
+
+
+def batches(*, steps: int = STEPS, bad: bool = False) -> list[Batch]:
+    """Return batches of 16 samples; of the bad one, sample 3 has a 0."""
+    random = np.random.default_rng(0)
+    x = random.uniform(0.5, 2.0, size=(steps, SIZE, 3)).astype("float32")
+    y = random.normal(size=(steps, SIZE, 1)).astype("float32")
+    if bad:
+        x[BAD_STEP, 3, 1] = 0.0
+    return list(zip(x, y, strict=True))
+
+
+class Root(keras.layers.Layer):
+    """The root of its input times a gain: at 0 its slope is not finite."""
+
+    def build(self, shape: Any) -> None:
+        self.gain = self.add_weight(name="gain", shape=(shape[-1],), initializer="ones")
+
+    def call(self, x: tf.Tensor) -> tf.Tensor:
+        return tf.sqrt(self.gain * x)
+
+
+class Network:
+    """Three layers, each built by itself, so that a variable is called after its layer alone."""
+
+    def __init__(self, *, mixed: bool = False) -> None:
+        keras.utils.set_random_seed(5)
+        policy = {"dtype": "mixed_float16"} if mixed else {}
+        self.layers = [
+            Root(name="root"),
+            keras.layers.Dense(8, "tanh", name="hidden", **policy),
+            keras.layers.BatchNormalization(name="norm"),
+            keras.layers.Dense(1, name="head"),
+        ]
+        for layer, width in zip(self.layers, (3, 3, 8, 8), strict=True):
+            layer.build((None, width))
+
+    @property
+    def variables(self) -> list[keras.Variable]:
+        return [variable for layer in self.layers for variable in layer.trainable_variables]
+
+    def loss(self, x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
+        for layer in self.layers:
+            x = layer(x, training=True) if isinstance(layer, keras.layers.BatchNormalization) else layer(x)
+        return tf.reduce_mean(tf.square(tf.cast(x, tf.float32) - y))
+
+    def gradients(self, x: tf.Tensor, y: tf.Tensor, scale: Any = None) -> tuple[tf.Tensor, list[tf.Tensor]]:
+        with tf.GradientTape() as tape:
+            loss = self.loss(x, y)
+            target = loss if scale is None else scale(loss)
+        return loss, tape.gradient(target, self.variables)
+
+    def state(self, *optimizers: keras.optimizers.Optimizer) -> list[np.ndarray]:
+        """Return weights, batch-norm statistics and the optimizers' slots."""
+        kept = [variable for layer in self.layers for variable in layer.variables]
+        return [np.asarray(v.numpy()) for v in (*kept, *(slot for one in optimizers for slot in one.variables))]
