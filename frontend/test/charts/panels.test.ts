@@ -1,0 +1,33 @@
+import { expect, test } from "vitest";
+import { runPanels } from "../../src/charts/panels";
+import type { Curve, SeriesAnswer } from "../../src/protocol.gen";
+
+const NOTHING: SeriesAnswer = {
+  run: "relu",
+  session: 0,
+  sessions: [0],
+  first_step: [0, 1],
+  last_step: [0, 1],
+  curves: [],
+  tensors: [],
+};
+
+function curve(name: string, values: ReadonlyArray<number | null>): Curve {
+  return { name, min: values, max: values, mean: values, kinds: values.map(() => 0) };
+}
+
+function titles(...curves: ReadonlyArray<Curve>): ReadonlyArray<string> {
+  return runPanels({ ...NOTHING, curves }).map(({ title }) => title);
+}
+
+test("a run has a panel for each thing that it recorded, in the order of the step", () => {
+  const all = ["microbatches", "loss_scale", "skipped", "global_norm", "loss"].map((name) =>
+    curve(name, [1, 2]),
+  );
+  expect(titles(...all)).toEqual(["Loss", "Gradient norm", "Skipped steps", "Loss scale", "Micro-batches"]);
+});
+
+test("where no step was ever skipped there is nothing to draw of it", () => {
+  expect(titles(curve("skipped", [0, 0]))).toEqual([]);
+  expect(titles(curve("skipped", [0, 1]))).toEqual(["Skipped steps"]);
+});
