@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import tensorflow as tf
 
 from tb_nanwatch.schema.records import IntArray
 from tb_nanwatch.watch import measure
+from tb_nanwatch.watch.freeze import Kept, put_back_if
 from tb_nanwatch.watch.guard import rarely
 from tb_nanwatch.watch.layout import ABSENT
 from tb_nanwatch.watch.measure import Gradient
 from tb_nanwatch.watch.recorder import device_variable
 
 NONE_BAD = -1
+
+
+class _Place(NamedTuple):
+    """The number of a micro-batch, and that of the first bad one before it."""
+
+    number: tf.Tensor
+    bad: tf.Tensor
 
 
 class Accumulation:
@@ -37,12 +46,13 @@ class Accumulation:
         own = (self._squares, self._count, self._bad, self._counts, self._is_over)
         self.handles = frozenset(id(variable.handle) for variable in own)
 
-    def add(self, gradients: Sequence[Gradient], loss: tf.Tensor | None) -> None:
+    def add(self, gradients: Sequence[Gradient], loss: tf.Tensor | None, kept: Sequence[Kept] = ()) -> None:
         """Measure one micro-batch, as a part of the step that is being traced or run.
 
         Args:
             gradients: by column.
             loss: scalar or one for each sample; ``None`` if not given.
+            kept: what its forward pass changed, to be put back if it is bad.
         """
         fresh = self._is_over.read_value()
         number = tf.where(fresh, tf.constant(0, tf.int64), self._count.read_value())
@@ -50,7 +60,8 @@ class Accumulation:
         cells = [measure.half_sum_of_squares(gradient) for gradient in gradients]
         given = tf.constant(0.0) if loss is None else measure.loss_cell(loss)
         is_finite = tf.reduce_all(tf.math.is_finite(tf.stack([*cells, given])))
-        (first,) = rarely(is_finite, lambda: [bad], lambda: [self._look_closer([*gradients, loss], number, bad)])
+        tensors = [*gradients, loss]
+        (first,) = rarely(is_finite, lambda: [bad], lambda: [self._look_closer(tensors, _Place(number, bad), kept)])
         squares = tf.maximum(tf.stack(cells), 0.0)
         before = tf.where(fresh, tf.zeros_like(squares), self._squares.read_value())
         self._squares.assign(before + squares, read_value=False)
@@ -79,9 +90,12 @@ class Accumulation:
         counts: IntArray = self._counts.numpy()
         return counts
 
-    def _look_closer(self, tensors: Sequence[Gradient], number: tf.Tensor, bad: tf.Tensor) -> tf.Tensor:
+    def _look_closer(self, tensors: Sequence[Gradient], place: _Place, kept: Sequence[Kept]) -> tf.Tensor:
+        number, bad = place
         counts = tf.stack([measure.count(tensor) for tensor in tensors])
-        is_first = tf.reduce_any(counts[:, 1:] > 0) & (bad == NONE_BAD)
+        is_bad = tf.reduce_any(counts[:, 1:] > 0)
+        put_back_if(is_bad, kept)
+        is_first = is_bad & (bad == NONE_BAD)
         told = self._counts.assign(tf.where(is_first, counts, self._counts.read_value()), read_value=False)
         with tf.control_dependencies([op for op in [told] if op is not None]):
             return tf.where(is_first, number, bad)

@@ -87,12 +87,19 @@ def undo_unless(allowed: tf.Tensor, graph: Graph, operations: Sequence[Op]) -> N
     if not kept:
         return
 
-    def put_back() -> tf.Tensor:
-        with tf.control_dependencies([one.put_back() for one in kept.values()]):
-            return tf.constant(False)
-
     with graph.as_default(), tf.control_dependencies([op for op, _ in writes(operations)]):
-        tf.cond(allowed, lambda: tf.constant(True), put_back)
+        put_back_if(~allowed, list(kept.values()))
+
+
+def put_back_if(condition: tf.Tensor, kept: Sequence[Kept]) -> None:
+    """Put back what was kept, where a condition holds: a bool scalar of the step."""
+
+    def put_back() -> tf.Tensor:
+        with tf.control_dependencies([one.put_back() for one in kept]):
+            return tf.constant(True)
+
+    if kept:
+        tf.cond(condition, put_back, lambda: tf.constant(False))
 
 
 def writes(operations: Sequence[Op]) -> Iterator[tuple[Op, Any]]:

@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from tb_nanwatch.errors import SetupError
 from tb_nanwatch.watch.batch import Call
+from tb_nanwatch.watch.conversion import converted
 from tb_nanwatch.watch.traces import BeginAgain
 
 _T = TypeVar("_T")
@@ -102,13 +103,16 @@ class StepFunction:
         return bind(instance, type(instance))
 
     def _compiled(self) -> Callable[..., Any]:
+        step = converted(self._python, is_converted=self._is_converted)
+
         # With the user's own signature, TensorFlow tells arguments apart as it would without the watch.
+        @tf.autograph.experimental.do_not_convert
         @functools.wraps(self._python)
         def traced(*args: Any, **kwargs: Any) -> Any:
             if tf.executing_eagerly():
                 return self._python(*args, **kwargs)
             self._listener.step_begins(tf.compat.v1.get_default_graph(), can_begin_again=self._can_begin_again)
-            result = self._python(*args, **kwargs)
+            result = step(*args, **kwargs)
             self._listener.step_traced(tf.compat.v1.get_default_graph())
             return result
 

@@ -30,6 +30,7 @@ class Way:
         train: runs it on batches, and returns all that it leaves; watched if it is given a directory.
         policies: that work.
         replays: whether a bad step is run again, so that the operation is named.
+        is_whole: whether a step is one call, so that a skip leaves no trace of any of it.
         exact: whether a watched run equals a bare one bit for bit, TensorFlow's optimiser kept from regrouping.
     """
 
@@ -38,6 +39,7 @@ class Way:
     train: Train
     policies: tuple[Policy, ...] = ALL
     replays: bool = True
+    is_whole: bool = True
     exact: bool = True
 
 
@@ -261,7 +263,7 @@ WAYS: Final = (
     Way("several optimizers in a step", "`watch.apply_gradients` for each", two_optimizers),
     Way("half precision, loss scale", "`watch.apply_gradients(LossScaleOptimizer(...), ...)`", half_precision),
     Way("micro-batches in one step", "`watch.accumulate` for each", accumulated_in_one_step),
-    Way("micro-batches, a call each", "`watch.accumulate` for each", accumulated_in_calls),
+    Way("micro-batches, a call each", "`watch.accumulate` for each", accumulated_in_calls, is_whole=False),
     Way("`model.fit`", "`NanWatchCallback(log_dir)`", fitted(jit_compile=False)),
     Way("`model.fit`, XLA", "the same", fitted(jit_compile=True), exact=False),
     Way("`model.fit`, many steps a call", "the same", fitted(steps_per_execution=4, jit_compile=False)),

@@ -72,6 +72,11 @@ def trainer(way, net):
     return step
 
 
+def over(step, some):
+    for xs, ys in some:
+        step(xs, ys)
+
+
 def batches(*, steps, bad=None):
     random = np.random.default_rng(0)
     x = random.normal(size=(steps, MICROBATCHES, 16, 3)).astype("float32")
@@ -86,8 +91,7 @@ def test_the_verdict_names_the_micro_batch_whose_loss_was_bad_although_the_total
     net = Accumulating(Watch(tmp_path))
     step = trainer(way, net)
     with pytest.raises(NonFiniteError) as caught:
-        for xs, ys in batches(steps=6, bad=(5, 2)):
-            step(xs, ys)
+        over(step, batches(steps=6, bad=(5, 2)))
     first = caught.value.verdict.first
     assert (first.step, first.phase, first.microbatch) == (5, "loss", 2)
     assert "micro-batch 2" in caught.value.verdict.text
@@ -130,3 +134,22 @@ def test_what_is_skipped_is_the_whole_step_and_the_sums_begin_anew(tmp_path, rea
     verdict = read(tmp_path).verdict
     assert (verdict.skipped_steps, verdict.steps_seen, verdict.first.step) == (1, 8, 5)
     assert all(np.array_equal(a.numpy(), b.numpy()) for a, b in zip(net.variables, bare.variables, strict=True))
+
+
+def test_a_bad_micro_batch_of_a_call_of_its_own_leaves_no_trace_in_the_statistics_of_layers(tmp_path):
+    net = Accumulating(Watch(tmp_path, policy="skip"))
+    norm = keras.layers.BatchNormalization()
+    norm.build((None, 3))
+    inner = net.model
+
+    def normed(x):
+        return inner(norm(x, training=True))
+
+    net.model = normed
+    step = trainer("steps", net)
+    (xs, ys), bad_x = batches(steps=1)[0], np.full((16, 3), np.nan, "float32")
+    step(xs, ys)
+    step(tf.tensor_scatter_nd_update(xs, [[2]], bad_x[None]), ys)
+    assert np.isfinite(norm.moving_mean.numpy()).all()
+    step(xs, ys)
+    assert all(np.isfinite(variable.numpy()).all() for variable in net.variables)

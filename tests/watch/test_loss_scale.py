@@ -50,6 +50,11 @@ class HalfPrecision:
         return [variable.numpy() for variable in (*self.variables, *self.optimizer.variables)]
 
 
+def many(step, net):
+    for _ in range(STEPS):
+        step(net.x, net.y)
+
+
 def test_an_overflow_is_a_skipped_step_and_norms_are_those_of_the_loss_itself(tmp_path, read):
     watch, net, bare = Watch(tmp_path), HalfPrecision(scale=2.0**24), HalfPrecision(scale=2.0**24)
     step = watch.step(lambda x, y: net.trained_by(watch, x, y))
@@ -78,8 +83,7 @@ def test_what_no_smaller_scale_would_have_kept_finite_is_told_as_of_its_first_st
         step(net.x, net.y)
     net.is_bent.assign(1.0)
     with pytest.raises(NonFiniteError) as caught:
-        for _ in range(STEPS):
-            step(net.x, net.y)
+        many(step, net)
     verdict = caught.value.verdict
     assert (verdict.first.step, verdict.first.phase, verdict.first.op.type) == (6, "backward", "Pow")
     assert (verdict.skipped_steps, verdict.steps_seen) == (10, 17)

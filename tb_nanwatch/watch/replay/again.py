@@ -16,6 +16,7 @@ import tensorflow as tf
 from tb_nanwatch.schema.records import Link, Replay, Role, Variable
 from tb_nanwatch.watch.batch import Call
 from tb_nanwatch.watch.boundary import attempt
+from tb_nanwatch.watch.conversion import converted
 from tb_nanwatch.watch.freeze import dtype_of
 from tb_nanwatch.watch.graph import handle_of
 from tb_nanwatch.watch.naming import describe
@@ -25,7 +26,7 @@ from tb_nanwatch.watch.replay.dump import dumped, folder_for_dump, is_debugger_o
 from tb_nanwatch.watch.replay.names import Names
 from tb_nanwatch.watch.replay.phases import Phases, Stage
 from tb_nanwatch.watch.replay.probe import Probe
-from tb_nanwatch.watch.replay.run import UNSEEDED, CannotReplayError, Traced, converted, operation_types, run, trace
+from tb_nanwatch.watch.replay.run import UNSEEDED, CannotReplayError, Traced, operation_types, run, trace
 from tb_nanwatch.watch.replay.settled import go_back
 from tb_nanwatch.watch.replay.trial import Scope, Trial
 from tb_nanwatch.watch.replay.walk import Visit, Walk

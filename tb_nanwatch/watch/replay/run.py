@@ -12,12 +12,11 @@ from typing import Any, Final
 
 import numpy as np
 import tensorflow as tf
-from tensorflow.python.autograph.core import ag_ctx
-from tensorflow.python.autograph.impl import api as autograph
 from tensorflow.python.eager import lift_to_graph
 from tensorflow.python.eager.polymorphic_function import atomic_function, polymorphic_function
 from tensorflow.python.framework.func_graph import FuncGraph, func_graph_from_py_func
 
+from tb_nanwatch.watch.conversion import converted
 from tb_nanwatch.watch.freeze import dtype_of, writes
 from tb_nanwatch.watch.replay.flow import Flow
 from tb_nanwatch.watch.replay.probe import Probe
@@ -217,15 +216,6 @@ def _calls_traced() -> Iterator[None]:
         yield
     finally:
         polymorphic_function.Function.__call__ = original
-
-
-def converted(function: Callable[..., Any], *, is_converted: bool) -> Callable[..., Any]:
-    """Return a Python function as ``tf.function`` would trace it: its control flow converted, unless told not to."""
-    if not is_converted:
-        return function
-    on = ag_ctx.ControlStatusCtx(ag_ctx.Status.ENABLED)
-    result: Callable[..., Any] = autograph.tf_convert(function, on)
-    return result
 
 
 @contextmanager
