@@ -100,6 +100,7 @@ def alerts(draw: st.DrawFn) -> Alert:
         notes=tuple(draw(st.lists(names, max_size=2))),
         replica=draw(st.none() | st.integers(0, 9)),
         microbatch=draw(st.none() | st.integers(0, 9)),
+        worker=draw(st.none() | st.integers(0, 9)),
     )
 
 

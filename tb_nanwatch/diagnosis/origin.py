@@ -125,7 +125,7 @@ def _replayed_origin(header: Header, alert: Alert, link: Link) -> Origin:
         counts=link.counts,
         samples=link.samples,
         replica=alert.replica,
-        worker=header.worker,
+        worker=header.worker if alert.worker is None else alert.worker,
         microbatch=alert.microbatch,
         evidence="replay",
         batch=None,

@@ -72,7 +72,8 @@ class Sighting:
 def recorded_origin(header: Header, alert: Alert) -> Origin:
     """Return where the findings of an alert say that its non-finite values began; see :func:`origin_of_alert`."""
     origin = _origin(header, [_sighting(header, alert, finding) for finding in alert.findings])
-    return replace(origin, replica=alert.replica, microbatch=alert.microbatch)
+    worker = header.worker if alert.worker is None else alert.worker
+    return replace(origin, replica=alert.replica, microbatch=alert.microbatch, worker=worker)
 
 
 def origin_in_columns(session: SessionLog) -> Origin | None:

@@ -53,8 +53,33 @@ def merge_spans(series: Series, starts: npt.ArrayLike) -> Series:
     if len(at) == len(series):
         return series
     ends = np.append(at[1:], len(series)) - 1
-    columns = {key: _merge_column(series, key, at) for key in series.columns}
+    columns = {key: _merge_column(series.columns, key, at) for key in series.columns}
     return Series(series.first_step[at], series.last_step[ends], columns)
+
+
+def merge_alike(parts: Sequence[Series]) -> Series:
+    """Merge what several saw of the same steps, as the replicas of one training do.
+
+    Where their spans are not of the same steps, those that overlap become one span.
+
+    Args:
+        parts: with the same columns.
+
+    Returns:
+        A series in which a step counts once, however many saw it: as non-finite if it was so with any of them, and
+        with the mean of their means.
+    """
+    if len(parts) == 1:
+        return parts[0]
+    first, last = (np.concatenate([getattr(part, end) for part in parts]) for end in ("first_step", "last_step"))
+    order = np.argsort(first, kind="stable")
+    first, last = first[order], np.maximum.accumulate(last[order])
+    at = np.flatnonzero(np.concatenate([np.ones(min(1, len(first)), bool), first[1:] > last[:-1]]))
+    columns = {key: np.concatenate([part.columns[key] for part in parts])[order] for key in parts[0].columns}
+    merged = {key: _merge_column(columns, key, at) for key in columns}
+    counts = [key for key in columns if key.keeps in ("count", "nonfinite")]
+    merged |= {key: np.maximum.reduceat(columns[key], at) for key in counts}
+    return Series(first[at], last[np.append(at[1:], len(first)) - 1], merged)
 
 
 def concatenate(parts: Sequence[Series]) -> Series:
@@ -87,15 +112,15 @@ def thin_to(series: Series, width: int) -> Series:
     return merge_spans(series, starts)
 
 
-def _merge_column(series: Series, key: ColumnKey, starts: npt.NDArray[np.intp]) -> Array:
-    column = series.columns[key]
+def _merge_column(columns: Mapping[ColumnKey, Array], key: ColumnKey, starts: npt.NDArray[np.intp]) -> Array:
+    column = columns[key]
     match key.keeps:
         case "min":
             return np.fmin.reduceat(column, starts)
         case "max":
             return np.fmax.reduceat(column, starts)
         case "mean":
-            return _merge_means(column, series.columns[ColumnKey(key.stat, "count")], starts)
+            return _merge_means(column, columns[ColumnKey(key.stat, "count")], starts)
         case "first_nonfinite":
             # As unsigned, -1 is larger than every step, so the minimum is the first there is.
             return np.minimum.reduceat(column.astype(np.uint64), starts).astype(np.int64)

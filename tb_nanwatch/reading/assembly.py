@@ -20,6 +20,7 @@ from tb_nanwatch.reading.completion import completed, is_below
 from tb_nanwatch.reading.derived import with_derived
 from tb_nanwatch.reading.messages import TagContent, Written
 from tb_nanwatch.reading.tags import Tag
+from tb_nanwatch.reading.workers import as_one
 from tb_nanwatch.schema.records import Alert, Array, ColumnKey, Header, IntArray, Series
 from tb_nanwatch.schema.stats import BOOKKEEPING, BY_KEY
 from tb_nanwatch.schema.wire import default_column
@@ -41,15 +42,19 @@ def assemble(run: str, contents: Mapping[Tag, TagContent]) -> RunLog:
         Sessions in order. What could not be read is named in ``problems``, and the rest stands.
     """
     problems = [problem for tag in sorted(contents) for problem in contents[tag].problems]
-    by_session: dict[int, list[TagContent]] = {}
+    by_session: dict[int, dict[int, list[TagContent]]] = {}
     for tag in sorted(contents):
-        by_session.setdefault(tag.session, []).append(contents[tag])
-    readers = [
-        _SessionReader.of(number, found, problems)
-        for number, found in by_session.items()
-        if not any(content.is_too_new for content in found)
+        by_session.setdefault(tag.session, {}).setdefault(tag.worker, []).append(contents[tag])
+    sessions = [
+        [
+            _SessionReader.of(number, found, problems).session()
+            for found in by_worker.values()
+            if not any(content.is_too_new for content in found)
+        ]
+        for number, by_worker in by_session.items()
     ]
-    return RunLog(run, tuple(reader.session() for reader in readers), _shortlist(problems))
+    joined = tuple(as_one(workers, problems) for workers in sessions if workers)
+    return RunLog(run, joined, _shortlist(problems))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

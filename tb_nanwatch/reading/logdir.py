@@ -90,7 +90,7 @@ def _run_directories(path: str) -> Iterator[tuple[str, str]]:
     """Yield the run's name in TensorBoard, and its directory, of each that a watch writes to."""
     directories = io_wrapper.GetLogdirSubdirectories(path) if _is_address(path) else _local_directories(path)
     for directory in directories:
-        if is_run_directory(Path(directory).absolute().name):
+        if is_run_directory(str(Path(directory).absolute())):
             yield os.path.relpath(directory, path), directory
 
 

@@ -17,7 +17,7 @@ from tb_nanwatch.diagnosis import RunLog, diagnose
 from tb_nanwatch.reading.assembly import assemble
 from tb_nanwatch.reading.cache import StampedCache
 from tb_nanwatch.reading.messages import Datum, TagContent, decode_tag
-from tb_nanwatch.reading.tags import Tag, parse_tag, shown_runs
+from tb_nanwatch.reading.tags import Tag, parse_tag, parts_of_runs
 from tb_nanwatch.schema.records import Verdict, Verdicts
 from tb_nanwatch.schema.wire import PLUGIN_NAME
 
@@ -54,17 +54,22 @@ class RunIndex:
 
     Attributes:
         experiment: whose runs these are.
-        names: what each run is called, and its name in TensorBoard.
+        names: what each run is called, and its names in TensorBoard, one for each process that trained it.
         stamps: by name in TensorBoard, the last step and time of each tag: equal for as long as the tag is.
     """
 
     experiment: Experiment
-    names: Mapping[str, str]
+    names: Mapping[str, tuple[str, ...]]
     stamps: Mapping[str, Mapping[Tag, _Stamp]]
 
     def tags(self, run: str) -> Mapping[Tag, _Stamp]:
         """Return the tags of a run, and the stamp of each."""
-        return self.stamps.get(self.names[run], {})
+        parts = enumerate(self.names[run])
+        return {
+            replace(tag, worker=worker): stamp
+            for worker, name in parts
+            for tag, stamp in self.stamps.get(name, {}).items()
+        }
 
 
 class RunReader:
@@ -97,7 +102,7 @@ class RunReader:
         )
         stamps = {run: _stamps(tags) for run, tags in listed.items()}
         watched = {run for run, tags in stamps.items() if tags}
-        return RunIndex(experiment, shown_runs(watched | set(self._known_problems)), stamps)
+        return RunIndex(experiment, parts_of_runs(watched | set(self._known_problems)), stamps)
 
     def log(self, index: RunIndex, run: str) -> RunLog:
         """Return what was read of a run of the index; what could not be read is named in its problems."""
@@ -144,7 +149,7 @@ class RunReader:
         return content
 
     def _data(self, index: RunIndex, run: str, tag: Tag) -> list[Datum]:
-        experiment, name = index.experiment, index.names[run]
+        experiment, name = index.experiment, index.names[run][tag.worker]
         read = _ask(
             lambda: self._provider.read_tensors(
                 experiment.context,
@@ -158,7 +163,8 @@ class RunReader:
 
     def _problems(self, index: RunIndex, run: str, missing: set[Tag]) -> tuple[str, ...]:
         silent = tuple(f"{tag.name}: the data provider did not give it." for tag in sorted(missing))
-        return (*self._known_problems.get(index.names[run], ()), *silent)
+        known = (problem for name in index.names[run] for problem in self._known_problems.get(name, ()))
+        return (*known, *silent)
 
 
 def _ask(question: Callable[[], _T]) -> _T:

@@ -10,6 +10,7 @@ from typing import Final, Literal, cast
 Part = Literal["header", "spans", "alerts"]
 
 _DIRECTORY: Final = "nanwatch"
+_OF_WORKER: Final = re.compile(r"((?:|.*[/\\])nanwatch)[/\\]worker-(\d{1,9})", re.ASCII | re.DOTALL)
 _TAG: Final = re.compile(
     r"nanwatch/(?P<session>\d{1,9})/(?:(?P<part>header)|(?P<spans>spans)/\d{1,9}|(?P<alerts>alerts)/-?\d{1,19}-\d{1,9})",
     re.ASCII,
@@ -18,11 +19,19 @@ _TAG: Final = re.compile(
 
 @dataclass(frozen=True, order=True)
 class Tag:
-    """One tag of a session: its header, the spans of a generation, or an alert."""
+    """One tag of a session: its header, the spans of a generation, or an alert.
+
+    Attributes:
+        session: its number.
+        part: what the tag holds.
+        name: in TensorBoard.
+        worker: which of the run's processes wrote it, in the order of :func:`parts_of_runs`.
+    """
 
     session: int
     part: Part
     name: str
+    worker: int = 0
 
 
 def parse_tag(name: str) -> Tag | None:
@@ -30,7 +39,7 @@ def parse_tag(name: str) -> Tag | None:
 
     Example:
         >>> parse_tag("nanwatch/0/spans/3")
-        Tag(session=0, part='spans', name='nanwatch/0/spans/3')
+        Tag(session=0, part='spans', name='nanwatch/0/spans/3', worker=0)
     """
     match = _TAG.fullmatch(name)
     if match is None:
@@ -57,13 +66,38 @@ def shown_runs(names: Iterable[str]) -> dict[str, str]:
     return shown
 
 
-def is_run_directory(name: str) -> bool:
-    """Whether a directory of this name is one that a watch writes to."""
-    return name == _DIRECTORY
+def parts_of_runs(names: Iterable[str]) -> dict[str, tuple[str, ...]]:
+    """Map what a run is called to its names in TensorBoard, one for each of the processes that trained it.
+
+    The first process writes to ``SOMERUN/nanwatch``, the others to ``SOMERUN/nanwatch/worker-1`` and so on.
+
+    Example:
+        >>> parts_of_runs(["relu/nanwatch", "relu/nanwatch/worker-1", "nanwatch"])
+        {'.': ('nanwatch',), 'relu': ('relu/nanwatch', 'relu/nanwatch/worker-1')}
+    """
+    parts: dict[str, list[str]] = {}
+    for name in sorted(names, key=lambda name: (_first_part(name), _worker(name))):
+        parts.setdefault(_first_part(name), []).append(name)
+    return {called: tuple(parts[first]) for called, first in shown_runs(parts).items()}
+
+
+def is_run_directory(path: str) -> bool:
+    """Whether a directory, given by its path, is one that a watch writes to."""
+    return _called(_first_part(path)) != _first_part(path)
+
+
+def _first_part(name: str) -> str:
+    match = _OF_WORKER.fullmatch(name)
+    return match[1] if match else name
+
+
+def _worker(name: str) -> int:
+    match = _OF_WORKER.fullmatch(name)
+    return int(match[2]) if match else 0
 
 
 def _called(name: str) -> str:
     parts = re.split(r"[/\\]", name)
-    if not is_run_directory(parts[-1]):
+    if parts[-1] != _DIRECTORY:
         return name
     return name[: -len(_DIRECTORY) - 1] or "."

@@ -120,7 +120,7 @@ class Finding(_message.Message):
     def __init__(self, role: _Optional[_Union[Role, str]] = ..., name: _Optional[str] = ..., size: _Optional[int] = ..., nan: _Optional[int] = ..., pos_inf: _Optional[int] = ..., neg_inf: _Optional[int] = ..., samples: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class Alert(_message.Message):
-    __slots__ = ("step", "first_step", "action", "findings", "window", "session", "replay", "batch", "notes", "replica", "microbatch")
+    __slots__ = ("step", "first_step", "action", "findings", "window", "session", "replay", "batch", "notes", "replica", "microbatch", "worker")
     STEP_FIELD_NUMBER: _ClassVar[int]
     FIRST_STEP_FIELD_NUMBER: _ClassVar[int]
     ACTION_FIELD_NUMBER: _ClassVar[int]
@@ -132,6 +132,7 @@ class Alert(_message.Message):
     NOTES_FIELD_NUMBER: _ClassVar[int]
     REPLICA_FIELD_NUMBER: _ClassVar[int]
     MICROBATCH_FIELD_NUMBER: _ClassVar[int]
+    WORKER_FIELD_NUMBER: _ClassVar[int]
     step: int
     first_step: int
     action: str
@@ -143,7 +144,8 @@ class Alert(_message.Message):
     notes: _containers.RepeatedScalarFieldContainer[str]
     replica: int
     microbatch: int
-    def __init__(self, step: _Optional[int] = ..., first_step: _Optional[int] = ..., action: _Optional[str] = ..., findings: _Optional[_Iterable[_Union[Finding, _Mapping]]] = ..., window: _Optional[_Union[SpanChunk, _Mapping]] = ..., session: _Optional[int] = ..., replay: _Optional[_Union[Replay, _Mapping]] = ..., batch: _Optional[str] = ..., notes: _Optional[_Iterable[str]] = ..., replica: _Optional[int] = ..., microbatch: _Optional[int] = ...) -> None: ...
+    worker: int
+    def __init__(self, step: _Optional[int] = ..., first_step: _Optional[int] = ..., action: _Optional[str] = ..., findings: _Optional[_Iterable[_Union[Finding, _Mapping]]] = ..., window: _Optional[_Union[SpanChunk, _Mapping]] = ..., session: _Optional[int] = ..., replay: _Optional[_Union[Replay, _Mapping]] = ..., batch: _Optional[str] = ..., notes: _Optional[_Iterable[str]] = ..., replica: _Optional[int] = ..., microbatch: _Optional[int] = ..., worker: _Optional[int] = ...) -> None: ...
 
 class Replay(_message.Message):
     __slots__ = ("outcome", "notes", "chains", "seconds", "dump")

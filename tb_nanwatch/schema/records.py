@@ -305,6 +305,7 @@ class Alert:
         notes: what there is to say about that; a sentence each.
         replica: whose gradients the findings are of, from 0; ``None`` where there is but one.
         microbatch: of the accumulated step, the first that was bad, from 0; ``None`` where that is not known.
+        worker: whose findings these are, of several processes; ``None`` for the one that wrote it.
     """
 
     step: int
@@ -318,6 +319,7 @@ class Alert:
     notes: tuple[str, ...] = ()
     replica: int | None = None
     microbatch: int | None = None
+    worker: int | None = None
 
     def __post_init__(self) -> None:
         """Refuse an alert about nothing."""

@@ -162,6 +162,7 @@ def encode_alert(alert: Alert) -> bytes:
         notes=[writable(note) for note in alert.notes],
         replica=alert.replica,
         microbatch=alert.microbatch,
+        worker=alert.worker,
     )
     return message.SerializeToString(deterministic=True)
 
@@ -182,6 +183,7 @@ def decode_alert(data: bytes) -> Alert:
         notes=tuple(message.notes),
         replica=message.replica if message.HasField("replica") else None,
         microbatch=message.microbatch if message.HasField("microbatch") else None,
+        worker=message.worker if message.HasField("worker") else None,
     )
 
 

@@ -98,6 +98,8 @@ def variables_made_outside() -> Iterator[None]:
 def handle_of(variable: Any) -> Any:
     """Return the resource handle of a TensorFlow or Keras variable."""
     inner = variable if isinstance(variable, tf.Variable) else variable.value
+    # For what every replica has, the first replica's own stands.
+    inner = getattr(inner, "_primary", inner)
     # A reference variable of TensorFlow 1 has none: there the reference stands for it.
     return inner.handle if hasattr(inner, "handle") else inner._ref()
 

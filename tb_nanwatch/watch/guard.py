@@ -17,8 +17,10 @@ from tensorflow.core.framework import attr_value_pb2
 from tb_nanwatch.watch.freeze import Kept, hold_back
 from tb_nanwatch.watch.observation import Observation
 from tb_nanwatch.watch.recorder import Entry, Recorder
+from tb_nanwatch.watch.replicas import SharedObservation
 
 GuardKind = Literal["stop", "latch", "skip", "none"]
+Seen = Observation | SharedObservation
 MESSAGE = "tb_nanwatch withheld the update of a step with a non-finite value"
 
 
@@ -43,7 +45,7 @@ class Guard:
     is_more: bool = False
     keep_batch: Callable[[tf.Tensor], tf.Tensor | None] | None = None
 
-    def observe(self, observation: Observation, step: tf.Tensor | None) -> tf.Tensor:
+    def observe(self, observation: Seen, step: tf.Tensor | None) -> tf.Tensor:
         """Record the step and return whether its update may run.
 
         Args:
@@ -60,6 +62,7 @@ class Guard:
             tf.reduce_all(tf.math.is_finite(row)),
             lambda: (tf.identity(row), tf.constant(True)),
             lambda: self._look_closer(observation, entry),
+            is_spread=isinstance(observation, SharedObservation),
         )
         allowed = passed & self.recorder.is_quiet() if self.kind == "latch" else passed
         allowed = allowed if self.after is None else allowed & self.after
@@ -89,7 +92,7 @@ class Guard:
         hold_back(operations()[before:], until=allowed.op)
         return result
 
-    def _look_closer(self, observation: Observation, entry: Entry) -> tuple[tf.Tensor, tf.Tensor]:
+    def _look_closer(self, observation: Seen, entry: Entry) -> tuple[tf.Tensor, tf.Tensor]:
         counts = observation.counts()
         row = observation.settled_row(counts)
         bad = ~tf.reduce_all(tf.math.is_finite(row))
@@ -121,20 +124,21 @@ def _true_after(update: Callable[[], Any]) -> tf.Tensor:
     return tf.constant(True)
 
 
-def rarely(condition: tf.Tensor, usual: Callable[[], Any], rare: Callable[[], Any]) -> Any:
+def rarely(condition: tf.Tensor, usual: Callable[[], Any], rare: Callable[[], Any], *, is_spread: bool = False) -> Any:
     """Branch where one side is hardly ever taken: what that side would read then costs nothing until it is.
 
     Args:
         condition: bool scalar, true of nearly every step.
         usual: what then is done; its first result is a tensor.
         rare: what is done otherwise.
+        is_spread: whether that takes more than one device, which one operation cannot.
 
     TensorFlow lowers a conditional into a switch for each tensor that a branch uses, here every gradient twice. Kept
     as one operation, it hands them over only when the branch runs.
     """
     outputs = tf.cond(condition, usual, rare)
     first = outputs[0]
-    if tf.is_symbolic_tensor(first):
+    if tf.is_symbolic_tensor(first) and not is_spread:
         op = first.op
         while op.type not in ("If", "StatelessIf"):
             op = op.inputs[0].op

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from tb_nanwatch.errors import SetupError
+from tb_nanwatch.watch.replicas import Replicas
 
 
 class StepInputs(NamedTuple):
@@ -20,6 +21,8 @@ class StepInputs(NamedTuple):
         step: the user's step; ``None`` if steps are counted.
         scale: of the loss, by which the gradients are scaled too, a scalar; ``None`` where there is none.
         is_unscaled: whether the gradients were given without their scale.
+        replicas: that the step runs on; ``None`` where there is but one device.
+        others: what the replicas of this process after the first were given.
     """
 
     pairs: Sequence[tuple[Any, Any]]
@@ -28,6 +31,8 @@ class StepInputs(NamedTuple):
     step: tf.Tensor | None
     scale: tf.Tensor | None = None
     is_unscaled: bool = False
+    replicas: Replicas | None = None
+    others: Sequence[StepInputs] = ()
 
     @property
     def variables(self) -> list[Any]:

@@ -127,6 +127,11 @@ class Layout:
         """
         return _findings(self.cells, counts)
 
+    def whose(self, counts: IntArray) -> tuple[int | None, int | None]:
+        """Return the replica and the process that :meth:`findings` are of; ``None`` where there is but one."""
+        del counts
+        return None, None
+
     def findings_of_microbatch(self, counts: IntArray) -> tuple[Finding, ...]:
         """Return what was non-finite in a micro-batch, given the exact counts of its gradients and its loss.
 

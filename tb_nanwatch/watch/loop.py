@@ -201,7 +201,8 @@ class Loop:
         if self._is_closed:
             self._is_closed = False
             atexit.register(self._close_at_exit)
-        if self._plan.polls and recorder.on_host and self._has_news(recorder.incident()):
+        # Of several processes none may learn of a bad step before the others do.
+        if self._plan.polls and (recorder.on_host or self._plan.has_peers) and self._has_news(recorder.incident()):
             self._collect(call)
         elif self._calls >= self._calls_due or time.monotonic() >= self._flush_at_s:
             self._collect(None)
@@ -245,6 +246,7 @@ class Loop:
             return
         if call is None and self._find_call is not None and self._plan.recorder is not None:
             call = self._find_call() if self._has_news(self._plan.recorder.incident()) else None
+        call = None if call is None else self._plan.call_of_bad(call)
         before = session.steps_seen
         inputs = tuple(found for found in call.findings() if found.name not in self._tolerated) if call else ()
         alert = session.collect(action=self._action, inputs=inputs)
@@ -326,11 +328,14 @@ class Loop:
     def _note_harmless(self, call: Call | None) -> None:
         # An argument that holds NaN in a step that stays finite (a masked label, say) is no origin of anything.
         if call is not None and self._session is not None and self._session.ended_well:
-            self._tolerated |= {found.name for found in call.findings()}
+            self._tolerated |= {found.name for one in self._plan.calls_of(call) for found in one.findings()}
 
     def _session_now(self) -> Session | None:
         layout, recorder = self._plan.layout, self._plan.recorder
         if self._session is None and layout is not None and recorder is not None:
+            worker = self._plan.replicas.worker if self._plan.replicas and self._plan.has_peers else None
+            if worker:
+                self._writer.go_below(f"worker-{worker}")
             self._session = Session(
                 layout,
                 policy=self._options.policy,
@@ -339,5 +344,6 @@ class Loop:
                 counted=self._plan.counted,
                 accumulation=self._plan.accumulation,
                 microbatches=self._plan.microbatches_a_step,
+                worker=worker,
             )
         return self._session

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TypeAlias
+import functools
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, TypeAlias
 
 import tensorflow as tf
 
@@ -12,7 +13,22 @@ from tb_nanwatch.watch.layout import ABSENT
 Gradient: TypeAlias = "tf.Tensor | tf.IndexedSlices | None"
 
 
-def half_sum_of_squares(gradient: Gradient) -> tf.Tensor:
+class Seldom(NamedTuple):
+    """A tensor that is measured in some steps, and in the others is as if it were not there.
+
+    Attributes:
+        tensor: floating, any shape.
+        is_due: whether this step is one of them, a bool scalar.
+    """
+
+    tensor: tf.Tensor
+    is_due: tf.Tensor
+
+
+Measured: TypeAlias = "Gradient | Seldom"
+
+
+def half_sum_of_squares(gradient: Measured) -> tf.Tensor:
     """Return a tensor's cell: half its sum of squares, a scalar float32.
 
     Finite if and only if every element is finite and no square overflowed, so a finite cell proves a finite tensor,
@@ -25,6 +41,9 @@ def half_sum_of_squares(gradient: Gradient) -> tf.Tensor:
     Returns:
         ``ABSENT`` for ``None``.
     """
+    if isinstance(gradient, Seldom):
+        absent = tf.constant(ABSENT, tf.float32)
+        return tf.cond(gradient.is_due, lambda: half_sum_of_squares(gradient.tensor), lambda: absent)
     values = dense_values(gradient)
     if values is None:
         return tf.constant(ABSENT, tf.float32)
@@ -40,20 +59,21 @@ def loss_cell(loss: tf.Tensor) -> tf.Tensor:
     return single if single.shape.rank == 0 else tf.reduce_mean(single)
 
 
-def count(gradient: Gradient) -> tf.Tensor:
+def count(gradient: Measured) -> tf.Tensor:
     """Return the exact counts of a tensor: size, NaN, +Inf, -Inf; int64 ``[4]``, zeros for ``None``.
 
     By ``is_nan`` and ``is_inf`` and never by a maximum: compiled by XLA, a maximum passes over NaN.
     """
+    if isinstance(gradient, Seldom):
+        return tf.where(gradient.is_due, count(gradient.tensor), tf.zeros([4], tf.int64))
     values = dense_values(gradient)
     if values is None:
         return tf.zeros([4], tf.int64)
-    inf, positive = tf.math.is_inf(values), values > 0
-    masks = (tf.math.is_nan(values), inf & positive, inf & ~positive)
-    return tf.stack([tf.size(values, tf.int64), *(tf.math.count_nonzero(mask, dtype=tf.int64) for mask in masks)])
+    counts: tf.Tensor = _traced_once(_count, values.dtype)(tf.reshape(values, [-1]))
+    return counts
 
 
-def settled_cell(gradient: Gradient, counts: tf.Tensor) -> tf.Tensor:
+def settled_cell(gradient: Measured, counts: tf.Tensor) -> tf.Tensor:
     """Return the cell of a tensor whose exact counts are known: Inf or NaN only if an element is.
 
     Where all are finite and their squares overflow, it is minus the norm, taken with scaling.
@@ -62,14 +82,13 @@ def settled_cell(gradient: Gradient, counts: tf.Tensor) -> tf.Tensor:
         gradient: as for :func:`half_sum_of_squares`.
         counts: int64 ``[4]`` from :func:`count`.
     """
+    if isinstance(gradient, Seldom):
+        return tf.where(gradient.is_due, settled_cell(gradient.tensor, counts), tf.constant(ABSENT, tf.float32))
     values = dense_values(gradient)
     if values is None:
         return tf.constant(ABSENT, tf.float32)
-    wide = values if values.dtype == tf.float64 else tf.cast(values, tf.float32)
-    squares = half_sum_of_squares(gradient)
-    finite = tf.where(tf.math.is_finite(squares), squares, -_scaled_norm(wide))
-    spoilt = tf.where(counts[1] > 0, tf.constant(float("nan")), tf.constant(float("inf")))
-    return tf.where(tf.reduce_sum(counts[1:]) > 0, spoilt, finite)
+    cell: tf.Tensor = _traced_once(_settle, values.dtype)(tf.reshape(values, [-1]), counts)
+    return cell
 
 
 def settled_loss(loss: tf.Tensor) -> tf.Tensor:
@@ -127,6 +146,29 @@ def dense_values(gradient: Gradient) -> tf.Tensor | None:
     """Return the floating values of a gradient, or ``None`` where there are none to measure."""
     values = gradient.values if isinstance(gradient, tf.IndexedSlices) else gradient
     return values if values is not None and values.dtype.is_floating else None
+
+
+def _count(values: tf.Tensor) -> tf.Tensor:
+    inf, positive = tf.math.is_inf(values), values > 0
+    masks = (tf.math.is_nan(values), inf & positive, inf & ~positive)
+    return tf.stack([tf.size(values, tf.int64), *(tf.math.count_nonzero(mask, dtype=tf.int64) for mask in masks)])
+
+
+def _settle(values: tf.Tensor, counts: tf.Tensor) -> tf.Tensor:
+    wide = values if values.dtype == tf.float64 else tf.cast(values, tf.float32)
+    squares = tf.cast(tf.nn.l2_loss(wide), tf.float32)
+    finite = tf.where(tf.math.is_finite(squares), squares, -_scaled_norm(wide))
+    spoilt = tf.where(counts[1] > 0, tf.constant(float("nan")), tf.constant(float("inf")))
+    return tf.where(tf.reduce_sum(counts[1:]) > 0, spoilt, finite)
+
+
+@functools.cache
+def _traced_once(function: Callable[..., tf.Tensor], dtype: tf.DType) -> Callable[..., tf.Tensor]:
+    """Return a function of a flat tensor as one operation: tracing it anew for each tensor of a step takes long."""
+    signature = [tf.TensorSpec([None], dtype), tf.TensorSpec([4], tf.int64)][: function.__code__.co_argcount]
+    with tf.init_scope():
+        concrete: Callable[..., tf.Tensor] = tf.function(function, autograph=False).get_concrete_function(*signature)
+        return concrete
 
 
 def _sum_taken_already(values: tf.Tensor) -> tf.Tensor | None:

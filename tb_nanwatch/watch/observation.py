@@ -11,7 +11,7 @@ import tensorflow as tf
 from tb_nanwatch.watch import measure
 from tb_nanwatch.watch.graph import Factor, scale_factors
 from tb_nanwatch.watch.layout import ABSENT
-from tb_nanwatch.watch.measure import Gradient
+from tb_nanwatch.watch.measure import Gradient, Measured, Seldom
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,7 +32,7 @@ class Observation:
     raw: Sequence[Gradient]
     clipped: Sequence[Gradient] | None
     weights: Sequence[tf.Tensor | None]
-    tensors: Sequence[tf.Tensor | None]
+    tensors: Sequence[tf.Tensor | Seldom | None]
     loss: tf.Tensor | None
     scale: tf.Tensor | None = None
     is_unscaled: bool = False
@@ -100,10 +100,10 @@ class Observation:
         loss = [] if self.loss is None else [measure.settled_loss(self.loss)]
         return tf.stack([*cells, *self._microbatch_cells(), *self._scale_cells(), *loss])
 
-    def _all(self) -> list[Gradient]:
+    def _all(self) -> list[Measured]:
         loss = [] if self.loss is None else [self.loss]
         # What is no origin is counted as nothing.
-        besides: list[Gradient] = [None] * len([*self._microbatch_cells(), *self._scale_cells()])
+        besides: list[Measured] = [None] * len([*self._microbatch_cells(), *self._scale_cells()])
         return [*self.raw, *self._clipped_again(), *self.weights, *self.tensors, *besides, *loss]
 
     def _unscaled(self, cells: Sequence[tf.Tensor]) -> tf.Tensor:

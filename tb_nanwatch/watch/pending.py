@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, TypeAlias
 
 import tensorflow as tf
 
 from tb_nanwatch.errors import SetupError
 from tb_nanwatch.watch.graph import Graph, is_inside, with_enclosing
+from tb_nanwatch.watch.measure import Seldom
+
+Named: TypeAlias = "tf.Tensor | Seldom"
 
 
 class PendingTensors:
@@ -16,23 +19,24 @@ class PendingTensors:
 
     def __init__(self) -> None:
         """Begin with none."""
-        self._tensors: dict[tuple[int, str], tf.Tensor] = {}
+        self._tensors: dict[tuple[int, str], Named] = {}
 
-    def add(self, name: str, value: tf.Tensor) -> None:
+    def add(self, name: str, value: Named) -> None:
         """Keep a tensor of the step that is being traced or run; two of one name in one trace become ``name#2``.
 
         Raises:
             SetupError: if it is not floating.
         """
-        if not value.dtype.is_floating:
-            raise SetupError(f"a watched tensor must be floating; {name!r} is {value.dtype.name}")
+        dtype = _tensor_of(value).dtype
+        if not dtype.is_floating:
+            raise SetupError(f"a watched tensor must be floating; {name!r} is {dtype.name}")
         unique, number, graph = name, 1, _graph_of(value)
         while graph is not None and (id(graph), unique) in self._tensors:
             number += 1
             unique = f"{name}#{number}"
         self._tensors[id(graph), unique] = value
 
-    def take(self, graph: Graph | None) -> tuple[dict[str, tf.Tensor], list[str]]:
+    def take(self, graph: Graph | None) -> tuple[dict[str, Named], list[str]]:
         """Return what can be measured in a graph, by name, and the names of what cannot; nothing is kept.
 
         Tensors of functions that have nothing to do with the graph are forgotten, such as those of an evaluation.
@@ -47,12 +51,17 @@ class PendingTensors:
         return found, list(_related(others, graph))
 
 
-def _related(tensors: list[tuple[str, tf.Tensor]], graph: Graph | None) -> Iterator[str]:
+def _related(tensors: list[tuple[str, Named]], graph: Graph | None) -> Iterator[str]:
     for name, value in tensors:
         other = _graph_of(value)
         if graph is not None and other is not None and (is_inside(other, graph) or is_inside(graph, other)):
             yield name
 
 
-def _graph_of(value: tf.Tensor) -> Any:
-    return value.graph if tf.is_symbolic_tensor(value) else None
+def _graph_of(value: Named) -> Any:
+    tensor = _tensor_of(value)
+    return tensor.graph if tf.is_symbolic_tensor(tensor) else None
+
+
+def _tensor_of(value: Named) -> tf.Tensor:
+    return value.tensor if isinstance(value, Seldom) else value

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import warnings
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import tensorflow as tf
@@ -13,6 +15,8 @@ from tensorflow.python.ops.control_flow_v2_func_graphs import WhileBodyFuncGraph
 from tb_nanwatch.errors import SetupError
 from tb_nanwatch.schema.records import ClipKind, Policy, Variable
 from tb_nanwatch.watch.accumulation import Accumulation
+from tb_nanwatch.watch.batch import Call
+from tb_nanwatch.watch.distributed import built_together, calls_of, replica_context
 from tb_nanwatch.watch.freeze import Kept, keep_state, writes_variables
 from tb_nanwatch.watch.graph import (
     Graph,
@@ -27,8 +31,9 @@ from tb_nanwatch.watch.inputs import StepInputs
 from tb_nanwatch.watch.layout import ABSENT, Layout
 from tb_nanwatch.watch.naming import describe
 from tb_nanwatch.watch.observation import Observation
-from tb_nanwatch.watch.pending import PendingTensors
+from tb_nanwatch.watch.pending import Named, PendingTensors
 from tb_nanwatch.watch.recorder import Recorder
+from tb_nanwatch.watch.replicas import ReplicaLayout, Replicas, SharedObservation, of_each_replica
 from tb_nanwatch.watch.stash import Stash
 from tb_nanwatch.watch.state import written_statistics
 from tb_nanwatch.watch.traces import BeginAgain, Traces
@@ -46,6 +51,9 @@ class Plan:
         counted: whether steps are counted, for want of a step of the user's.
         has_several: whether a step has several optimizers.
         microbatches_a_step: how many steps in a row add up to one update, where the optimizer itself does that.
+        replicas: that a step runs on; ``None`` where there is but one device.
+        bad_replica: that was first in the bad step that was asked after last, in this process; ``None`` for none.
+        is_step_inside: whether the step that is traced is what each replica runs, and not what runs the replicas.
         stash: of the batch of a bad step that took it from an iterator.
         accumulation: of the micro-batches of a step; ``None`` where none was seen.
     """
@@ -72,11 +80,20 @@ class Plan:
         self.polls = False
         self.counted = True
         self.has_several = False
+        self.replicas: Replicas | None = None
+        self.bad_replica: int | None = None
+        self.is_step_inside = False
+        self._tensors_of_others: defaultdict[int, PendingTensors] = defaultdict(PendingTensors)
 
     @property
     def described(self) -> tuple[Variable, ...]:
         """The variables as the header lists them; before the first step without their places in the backward pass."""
         return self.layout.variables if self.layout else describe(self.variables, [None] * len(self.variables))
+
+    @property
+    def has_peers(self) -> bool:
+        """Whether other processes take each step too."""
+        return self.replicas is not None and self.replicas.workers > 1
 
     def guarded(self, inputs: StepInputs, update: Callable[[], Any], *, run: int) -> Any:
         """Measure and record one step, and run its update if the guard lets it.
@@ -93,14 +110,16 @@ class Plan:
         is_second = self._traces.is_second(graph, inputs.variables, run=run)
         if is_second:
             self.has_several = True
-            self._make_room(inputs, can_begin_again=graph is not None and self._traces.can_begin_again(graph))
+            self._make_room(inputs, graph)
         since = self._traces.size_of(graph)
+        self.replicas = inputs.replicas
         tensors = self._tensors_of(graph)
         if self.layout is None or self.recorder is None:
             self.layout, self.recorder = self._complete(inputs, tuple(tensors), graph)
             self.counted = inputs.step is None
         guard = self._guard(graph, in_step=run > 0, recorder=self.recorder, is_second=is_second)
-        observation = self._observation(inputs, tensors, graph=graph, layout=self.layout, guard=guard)
+        observe = partial(self._observation, graph=graph, layout=self.layout, guard=guard)
+        observation = self._observed(inputs, tensors, graph=graph, observe=observe)
         allowed = guard.observe(observation, inputs.step)
         result = guard.apply(allowed, update)
         # Where micro-batches came in calls of their own, what empties the sums comes after the update, and has to stay.
@@ -126,20 +145,68 @@ class Plan:
         if self.accumulation is None or besides:
             with tf.init_scope():
                 self.accumulation = Accumulation(columns=len(self.variables))
+        kept: list[Kept] = []
         if not tf.executing_eagerly():
-            self._traces.note_accumulation(tf.compat.v1.get_default_graph())
-        self.accumulation.add(self._by_column([gradient for gradient, _ in inputs.pairs], inputs), inputs.loss)
+            graph = tf.compat.v1.get_default_graph()
+            self._traces.note_accumulation(graph)
+            kept = [] if self._policy == "record" else keep_state(graph, besides=self.accumulation.handles)
+        gradients = self._by_column([gradient for gradient, _ in inputs.pairs], inputs)
+        self.accumulation.add(gradients, inputs.loss, kept)
 
-    def did_update(self) -> bool:
-        """Return whether the update of the eager step that came last was let through."""
+    def begin_eager(self) -> None:
+        """Know that all updates belong together that come before this is called again."""
+        self._traces.begin_eager()
+
+    def is_eager_step_bad(self) -> bool:
+        """Return whether an update of the eager step that came last was found bad."""
         allowed = self._traces.allowed_before(None)
-        return allowed is None or bool(allowed)
+        return allowed is not None and not bool(allowed)
+
+    def be_lenient(self, graph: Graph) -> None:
+        """Know a graph as that of a step whose author cannot be asked to write it for a watch."""
+        self._traces.be_lenient(graph)
 
     def expect(self, variables: Sequence[Any]) -> None:
         """Watch variables before any that the first update brings."""
         if self.layout is None:
             known = {id(variable) for variable in self.variables}
             self.variables += [variable for variable in variables if id(variable) not in known]
+
+    def tensors_of(self, replica: int) -> PendingTensors:
+        """Return the watched tensors of a replica of this process."""
+        return self._tensors_of_others[replica] if replica else self.tensors
+
+    def pass_over(self, strategy: Any) -> None:
+        """Say that a strategy's steps are not watched."""
+        self._say_once(
+            f"does not watch a step that {type(strategy).__name__} runs, and lets it train as it is: it watches those"
+            " of MirroredStrategy, MultiWorkerMirroredStrategy and OneDeviceStrategy, outside of XLA"
+        )
+
+    def pass_over_microbatches(self) -> None:
+        """Say that micro-batches of a step on many devices are not watched."""
+        self._say_once("does not watch the micro-batches of a step on many devices; it watches their total")
+
+    def take_batch(self) -> Any:
+        """Return the batch that was kept of the bad step; ``None`` where the bad one is another process's."""
+        batches = self.stash.take()
+        which = self._bad_here()
+        return None if batches is None or which is None or which >= len(batches) else batches[which]
+
+    def call_of_bad(self, call: Call) -> Call | None:
+        """Return the call of the bad step as the bad replica made it; ``None`` where that is another process's."""
+        which = self._bad_here()
+        return None if which is None else self.calls_of(call)[which]
+
+    def calls_of(self, call: Call) -> list[Call]:
+        """Return a call as each replica of this process makes it."""
+        return [call] if self.replicas is None else calls_of(call, self.replicas)
+
+    def _bad_here(self) -> int | None:
+        if not isinstance(self.layout, ReplicaLayout) or self.recorder is None:
+            return 0
+        self.bad_replica = self.layout.first_bad_here(self.recorder.incident_counts())
+        return self.bad_replica
 
     def begin_trace(self, graph: Graph, can_begin_again: Callable[[], bool]) -> None:
         """Know a graph as that of a whole step."""
@@ -148,6 +215,10 @@ class Plan:
     def prepare(self, optimizer: Any, variables: Sequence[Any]) -> None:
         """Make an optimizer's slots before its update is traced: that may be in a branch, which can make none."""
         if getattr(optimizer, "built", True) is not False:
+            return
+        context = replica_context()
+        if context is not None:
+            built_together(context, lambda: optimizer.build(variables))
             return
         graph = None if tf.executing_eagerly() else tf.compat.v1.get_default_graph()
         if graph is None or not self._traces.can_begin_again(graph):
@@ -162,15 +233,19 @@ class Plan:
         """Make what was traced after a guard wait for it, or undone with the update."""
         self._traces.finish(graph)
         self.tensors.take(None)
+        self._tensors_of_others.clear()
 
-    def _make_room(self, inputs: StepInputs, *, can_begin_again: bool) -> None:
+    def _make_room(self, inputs: StepInputs, graph: Graph | None) -> None:
         """See that a second optimizer's gradients have their cells in the row."""
+        can_begin_again = graph is not None and self._traces.can_begin_again(graph)
         known = {id(variable) for variable in self.variables}
         besides = [variable for variable in inputs.variables if id(variable) not in known]
         clips = inputs.raw is not None and self.layout is not None and self.layout.clip == "none"
         if not besides and not clips:
             return
         if not can_begin_again:
+            if self._traces.is_lenient(graph):
+                return
             raise SetupError(
                 "a watch must know all that a step with several optimizers updates, and clips, before the second: list"
                 " every variable in Watch(variables=...), and give raw= to each apply_gradients or to none"
@@ -189,7 +264,7 @@ class Plan:
             warnings.warn(f"tb_nanwatch watches variables that are not among those it was given: {names}", stacklevel=2)
         self.variables += besides
         described = describe(self.variables, backward_order(graph, self.variables))
-        state = tuple(written_statistics(graph, self.variables, described))
+        state = tuple(self._written(graph, described)[0])
         layout = Layout(
             described,
             tensors,
@@ -200,6 +275,8 @@ class Plan:
             skips=self._policy == "skip",
             accumulates=self.accumulation is not None,
         )
+        if inputs.replicas is not None:
+            layout = inputs.replicas.layout(layout)
         with tf.init_scope():
             return layout, Recorder(window=self._window, cells=len(layout.cells), added=layout.places_of("loss"))
 
@@ -210,7 +287,14 @@ class Plan:
         return "other" if factors is None else "scale"
 
     def _observation(
-        self, inputs: StepInputs, tensors: dict[str, tf.Tensor], *, graph: Graph | None, layout: Layout, guard: Guard
+        self,
+        inputs: StepInputs,
+        tensors: dict[str, Named],
+        *,
+        graph: Graph | None,
+        layout: Layout,
+        guard: Guard,
+        replica: int = 0,
     ) -> Observation:
         loss = inputs.loss
         if layout.loss and loss is None:
@@ -220,19 +304,41 @@ class Plan:
         clipped = self._by_column([gradient for gradient, _ in inputs.pairs], inputs)
         raw = clipped if inputs.raw is None else self._by_column(inputs.raw, inputs)
         self._check_watched(inputs, tensors, layout)
-        written = written_statistics(graph, self.variables, layout.variables)
+        written = self._written(graph, layout.variables)[replica]
         # What the forward pass assigned has another value by now than the step began with.
         kept = {id(kept.handle): kept.value for kept in guard.kept}
         return Observation(
             raw=raw,
             clipped=None if layout.clip == "none" else clipped,
-            weights=[None if guard.is_more else _value(variable, kept) for variable in self.variables],
+            # Every replica has the same.
+            weights=[None if guard.is_more or replica else _value(variable, kept) for variable in self.variables],
             tensors=[*map(tensors.get, layout.tensors), *map(written.get, layout.state)],
             loss=loss if layout.loss else None,
             is_unscaled=inputs.is_unscaled,
             microbatches=self._microbatches(layout, is_more=guard.is_more),
             scale=(tf.constant(1.0) if inputs.scale is None else inputs.scale) if layout.scale else None,
         )
+
+    def _observed(
+        self,
+        inputs: StepInputs,
+        tensors: dict[str, Named],
+        *,
+        graph: Graph | None,
+        observe: Callable[..., Observation],
+    ) -> Observation | SharedObservation:
+        if inputs.replicas is None:
+            return observe(inputs, tensors)
+        parts = []
+        for place, (given, device) in enumerate(zip([inputs, *inputs.others], inputs.replicas.devices, strict=True)):
+            own = self.tensors_of(place).take(graph)[0] if place else tensors
+            with tf.device(device):
+                parts.append(observe(given, own, replica=place))
+        return SharedObservation(inputs.replicas, parts)
+
+    def _written(self, graph: Graph | None, described: Sequence[Variable]) -> list[dict[str, tf.Tensor]]:
+        found = written_statistics(graph, self.variables, described)
+        return [found] if self.replicas is None else of_each_replica(found, len(self.replicas.devices))
 
     def _microbatches(self, layout: Layout, *, is_more: bool) -> tf.Tensor | None:
         if not layout.accumulates or self.accumulation is None:
@@ -256,6 +362,9 @@ class Plan:
             return "none"
         if self._policy == "skip":
             return "skip"
+        if self.has_peers:
+            # A process that left the step would leave the others waiting for it.
+            return "latch"
         in_xla = graph is not None and GraphOrParentsInXlaContext(graph)
         return "latch" if in_xla or (graph is not None and not in_step) else "stop"
 
@@ -272,13 +381,13 @@ class Plan:
         own = frozenset[int]() if self.accumulation is None else self.accumulation.handles
         return keep_state(graph, besides=recorder.handles | own | self.stash.handles)
 
-    def _tensors_of(self, graph: Graph | None) -> dict[str, tf.Tensor]:
+    def _tensors_of(self, graph: Graph | None) -> dict[str, Named]:
         found, others = self.tensors.take(graph)
         for name in others:
             self._say_once(f"does not watch tensor {name!r}: it is made in another function than apply_gradients is in")
         return found
 
-    def _check_watched(self, inputs: StepInputs, tensors: dict[str, tf.Tensor], layout: Layout) -> None:
+    def _check_watched(self, inputs: StepInputs, tensors: dict[str, Named], layout: Layout) -> None:
         known = {id(variable) for variable in self.variables}
         for gradient, variable in inputs.pairs:
             if gradient is not None and id(variable) not in known:

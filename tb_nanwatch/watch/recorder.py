@@ -97,8 +97,10 @@ class Recorder:
             return [variable.assign(value, read_value=False) for (variable, _), value in zip(told, values, strict=True)]
 
     def _together(self, before: tf.Tensor, more: tf.Tensor) -> tf.Tensor:
-        # Each cell was measured by one of the optimizers, but for what adds up.
-        either = tf.where(tf.equal(before, ABSENT), more, before)
+        # Each cell was measured by one of the optimizers, but for what adds up; of a variable that is updated several
+        # times in a step the largest is kept, and of all that are bad the first.
+        is_larger = ~tf.math.is_finite(more) | (more < ABSENT) | (before >= ABSENT) & (more > before)
+        either = tf.where(tf.math.is_finite(before) & is_larger, more, before)
         return tf.where(tf.constant(self._added), before + more, either)
 
     def waiting(self) -> tf.Tensor:

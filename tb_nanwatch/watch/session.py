@@ -53,6 +53,7 @@ class Session:
         counted: bool,
         accumulation: Accumulation | None = None,
         microbatches: int = 1,
+        worker: int | None = None,
     ) -> None:
         """Begin a session; nothing is written before its first step.
 
@@ -64,10 +65,11 @@ class Session:
             counted: whether a step is the number of its row; else the ring has the user's steps.
             accumulation: of the micro-batches of a step, if it has any.
             microbatches: how many steps in a row add up to one update.
+            worker: which of several processes this is; ``None`` where there is but one.
         """
         self._layout, self._policy, self._writer = layout, policy, writer
         self._recorder, self._counted, self._accumulation = recorder, counted, accumulation
-        self._microbatches = microbatches
+        self._microbatches, self._worker = microbatches, worker
         self._steps = np.zeros(recorder.window, np.int64)
         self._numbering = Numbering()
         self._settled = -1
@@ -190,20 +192,21 @@ class Session:
         return not self._recorder.is_bad(number - 1) if self._is_in_ring(number - 1) else began_well
 
     def _tell(self, number: int, table: IntArray, *, action: Action, inputs: Sequence[Finding]) -> Alert | None:
-        findings = (*inputs, *self._layout.findings(table))
+        findings, whose = (*inputs, *self._layout.findings(table)), self._layout.whose(table)
         if self._is_in_ring(number):
             window = self._window(number, table)
             microbatch = self._bad_microbatch(number)
             if microbatch is not None:
                 findings = (*inputs, *self._findings_of_microbatch(findings, is_fresh=action != "recorded"))
-                return self._alert(window, action, findings, microbatch=microbatch)
+                return self._alert(window, action, findings, microbatch=microbatch, whose=whose)
             since = _overflows_before(window) if _is_of_gradients(findings) else None
             if since is None:
-                return self._alert(window, action, findings)
+                return self._alert(window, action, findings, whose=whose)
             notes = (_COLLAPSED.format(step=int(window.last_step[-1])),)
-            return self._alert(window, action, findings, step=since, notes=notes)
+            return self._alert(window, action, findings, step=since, notes=notes, whose=whose)
         step = number if self._counted else self._recorder.incident_step()
-        return self._alert(_NOTHING, action, findings, step=step, first_step=min(self._first_step, step - number))
+        first = min(self._first_step, step - number)
+        return self._alert(_NOTHING, action, findings, step=step, first_step=first, whose=whose)
 
     def _bad_microbatch(self, number: int) -> int | None:
         places = self._layout.places_of("bad microbatch")
@@ -236,6 +239,7 @@ class Session:
         first_step: int | None = None,
         notes: tuple[str, ...] = (),
         microbatch: int | None = None,
+        whose: tuple[int | None, int | None] = (None, None),
     ) -> Alert | None:
         if self.header is None:
             return None
@@ -248,6 +252,8 @@ class Session:
             window=window,
             notes=notes,
             microbatch=microbatch,
+            replica=whose[0],
+            worker=whose[1],
         )
         self.last_alert = alert
         if action == "skipped":
@@ -278,6 +284,7 @@ class Session:
             policy=self._policy,
             clip=self._layout.clip,
             versions=_versions(),
+            worker=self._worker,
         )
 
 

@@ -23,14 +23,21 @@ class Stash:
     def __init__(self) -> None:
         """Begin empty; the variables come with the first trace."""
         self.handles: set[int] = set()
-        self._offered: tuple[Any, Any] | None = None
+        self._offered: tuple[Any, list[Any]] | None = None
         self._which: tf.Variable | None = None
         self._kept: list[tuple[Any, list[tf.Variable]]] = []
 
-    def offer(self, graph: Graph, batch: Any) -> None:
-        """Name the batch of the step that is being traced: a structure of tensors, and of what stays the same."""
+    def offer(self, graph: Graph, batch: Any, *, replica: int = 0) -> None:
+        """Name the batch of the step that is being traced: a structure of tensors, and of what stays the same.
+
+        Args:
+            graph: of the step.
+            batch: of the replica; those of a step are offered in their order.
+            replica: its number in this process.
+        """
         # XLA has no room for a batch whose shape is not known before it comes: whoever calls it keeps the batch.
-        self._offered = None if GraphOrParentsInXlaContext(graph) else (graph, batch)
+        before = self._offered[1] if replica and self._offered else []
+        self._offered = None if GraphOrParentsInXlaContext(graph) else (graph, [*before, batch])
 
     def keep(self, graph: Graph, is_quiet: tf.Tensor) -> tf.Tensor | None:
         """Keep the batch of a step that was found bad, in the branch where that is so.
@@ -54,10 +61,10 @@ class Stash:
             batch: as for :meth:`offer`, in the graph that calls the step.
             incident: number of the bad row that waits for the host; negative if there is none.
         """
-        self._keep_if((incident >= 0) & (self._place().read_value() == NOTHING), batch)
+        self._keep_if((incident >= 0) & (self._place().read_value() == NOTHING), [batch])
 
     def take(self) -> Any:
-        """Return the batch that was kept, as eager tensors in its structure, and make room; ``None`` if none was."""
+        """Return what was kept, a batch for each replica, as eager tensors, and make room; ``None`` if nothing was."""
         number = NOTHING if self._which is None else int(self._which.numpy())
         if number == NOTHING or self._which is None:
             return None

@@ -50,10 +50,24 @@ class Traces:
         self._updates: weakref.WeakKeyDictionary[Any, _Update] = weakref.WeakKeyDictionary()
         self._eager: _Update | None = None
         self._accumulating: weakref.WeakSet[Any] = weakref.WeakSet()
+        self._lenient: weakref.WeakSet[Any] = weakref.WeakSet()
+        self._is_eager_step_known = False
 
     def begin(self, graph: Graph, can_begin_again: Callable[[], bool]) -> None:
         """Know a graph as that of a whole step, and whether its trace can be given up for another one."""
         self._steps[graph] = can_begin_again
+
+    def begin_eager(self) -> None:
+        """Know that an eager step begins, and that the next one will be told as well."""
+        self._eager, self._is_eager_step_known = None, True
+
+    def be_lenient(self, graph: Graph) -> None:
+        """Know a step whose author cannot be asked to write it for a watch: it may update a variable twice."""
+        self._lenient.add(graph)
+
+    def is_lenient(self, graph: Graph | None) -> bool:
+        """Return whether the step of a graph, or of ``None`` an eager one, is such a step."""
+        return self._is_eager_step_known if graph is None else self.step_of(graph) in self._lenient
 
     def can_begin_again(self, graph: Graph) -> bool:
         """Return whether the trace of a step can be given up for another one by raising :class:`BeginAgain`."""
@@ -78,9 +92,11 @@ class Traces:
         if graph is None:
             # An eager step may be one of many in a run, but then it is one of the same variables.
             others = self._eager.variables if self._eager and self._eager.run == run > 0 else frozenset()
+            if self._is_eager_step_known:
+                return bool(others)
             return bool(others) and not others & _ids(variables)
         update = self._updates.get(self.step_of(graph))
-        if update is not None and update.variables & _ids(variables):
+        if update is not None and update.variables & _ids(variables) and not self.is_lenient(graph):
             raise SetupError(
                 "a watch must see each variable updated once in a step; for many steps in one call use a loop of"
                 " TensorFlow's, such as tf.range"

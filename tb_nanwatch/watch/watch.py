@@ -13,12 +13,15 @@ from tensorflow.python.autograph.core import ag_ctx
 from tensorflow.python.autograph.impl import api as autograph
 
 from tb_nanwatch.errors import SetupError
-from tb_nanwatch.schema.records import Policy, Verdict
+from tb_nanwatch.schema.records import Policy, Replay, Verdict
 from tb_nanwatch.watch.batch import Call
+from tb_nanwatch.watch.distributed import can_meet, is_last_here, own_inputs, replica_context, replica_here, together
 from tb_nanwatch.watch.inputs import StepInputs, loss_scale_of
 from tb_nanwatch.watch.loop import Loop, LoopOptions
+from tb_nanwatch.watch.measure import Seldom
 from tb_nanwatch.watch.plan import Plan
-from tb_nanwatch.watch.replay import current_trial
+from tb_nanwatch.watch.replay import Evidence, current_trial, replay
+from tb_nanwatch.watch.replay.one_replica import replay_of_replica
 from tb_nanwatch.watch.step import StepFunction
 from tb_nanwatch.watch.tf1 import SessionRuns, is_session_graph
 from tb_nanwatch.watch.writer import Writer
@@ -229,10 +232,26 @@ class Watch:
         """Measure a step, and let its update run if the policy does."""
         trial = current_trial()
         if trial is not None:
-            return trial.apply(inputs, update) if trial.watch is self._loop else update(inputs.pairs)
+            return trial.apply(own_inputs(inputs), update) if trial.watch is self._loop else update(inputs.pairs)
 
         self._loop.note_update()
+        context = replica_context()
+        if context is None:
+            return self._guarded(inputs, update)
+        if not can_meet(context.strategy):
+            self._plan.pass_over(context.strategy)
+            return update(inputs.pairs)
+        self._loop.run_again = self._replayed
+        return together(context, inputs, update, guarded=self._guarded)
 
+    def _replayed(self, call: Call, evidence: Evidence, **given: Any) -> Replay:
+        plan = self._plan
+        if plan.replicas is None or plan.bad_replica is None:
+            return replay(call, evidence, **given)
+        bad, is_inside = plan.bad_replica, plan.is_step_inside
+        return replay_of_replica(call, evidence, replicas=plan.replicas, place=bad, is_inside=is_inside, **given)
+
+    def _guarded(self, inputs: StepInputs, update: Callable[[Sequence[tuple[Any, Any]]], Any]) -> Any:
         def guarded() -> Any:
             return self._plan.guarded(inputs, lambda: update(inputs.pairs), run=self._loop.current_run)
 
@@ -261,7 +280,9 @@ class Watch:
         """
         inputs = StepInputs.checked(list(grads_and_vars), raw=None, loss=loss, step=None)
         trial = current_trial()
-        if trial is None:
+        if replica_context() is not None:
+            self._plan.pass_over_microbatches()
+        elif trial is None:
             self._loop.note_accumulation()
             self._plan.accumulate(inputs)
         elif trial.watch is self._loop:
@@ -298,23 +319,35 @@ class Watch:
             yield
             return
         graph = tf.compat.v1.get_default_graph()
-        self._plan.stash.offer(graph, batch)
+        self._plan.is_step_inside = replica_context() is not None
+        self._plan.stash.offer(graph, batch, replica=replica_here())
+        self._plan.be_lenient(graph)
         self._loop.step_begins(graph, can_begin_again=bool)
         yield
-        self._loop.step_traced(graph)
+        if is_last_here():
+            self._loop.step_traced(graph)
 
     def keep_batch_after(self, batch: Any) -> None:
         """Keep the batch of a step that XLA compiled, in the graph that calls it, if the step was bad."""
         if self._plan.recorder is not None and current_trial() is None:
             self._plan.stash.keep_after(batch, self._plan.recorder.waiting())
 
-    def did_update(self) -> bool:
-        """Return whether the update of the eager step that came last was let through."""
-        return self._plan.did_update()
+    @property
+    def withholds(self) -> bool:
+        """Whether the policy withholds the update of a bad step."""
+        return self._loop.options.policy != "record"
+
+    def eager_step_begins(self) -> None:
+        """Know that an eager step begins that somebody else made: all its updates belong together."""
+        self._plan.begin_eager()
+
+    def is_eager_step_bad(self) -> bool:
+        """Return whether the eager step that came last was found bad."""
+        return self._plan.is_eager_step_bad()
 
     def take_batch(self) -> Any:
         """Return the batch of the bad step that was met last, as it was given to :meth:`tracing`."""
-        return self._plan.stash.take()
+        return self._plan.take_batch()
 
     def tensor(self, name: str, value: tf.Tensor) -> tf.Tensor:
         """Watch one more tensor, such as an activation, in each step; call it before :meth:`apply_gradients`.
@@ -331,10 +364,21 @@ class Watch:
         """
         trial = current_trial()
         if trial is None:
-            self._plan.tensors.add(name, value)
+            self._plan.tensors_of(replica_here()).add(name, value)
         elif trial.watch is self._loop:
             trial.tensors[name] = value
         return value
+
+    def tensor_if(self, name: str, value: tf.Tensor, *, is_due: tf.Tensor) -> None:
+        """Watch one more tensor in the steps where ``is_due`` is true; in the others it costs nothing.
+
+        Args:
+            name: how it is shown.
+            value: floating, any shape.
+            is_due: bool scalar.
+        """
+        if current_trial() is None:
+            self._plan.tensors_of(replica_here()).add(name, Seldom(value, is_due))
 
     def session_run(
         self,

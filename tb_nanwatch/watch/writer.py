@@ -43,6 +43,10 @@ class Writer:
         self._session: int | None = None
         self._alerts = 0
 
+    def go_below(self, name: str) -> None:
+        """Write into a sub-directory from here on; call it before the first message."""
+        self._directory = os.path.join(self._directory, name)
+
     def next_session(self) -> int:
         """Begin a session, and return its number: one more than the last in this directory, 0 for the first.
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tb_nanwatch.numerics.spans import concatenate, merge_spans, single_steps, thin_to
+from tb_nanwatch.numerics.spans import concatenate, merge_alike, merge_spans, single_steps, thin_to
 from tb_nanwatch.schema.records import Series
 from tests.strategies import partitions, single_step_series
 
@@ -97,3 +97,42 @@ def test_means_of_numbers_near_the_limit_do_not_overflow(stat):
     limit = float(np.finfo(np.float32).max)
     steps = single_steps(np.arange(4), {stat: np.full((4, 1), limit)}, {stat: np.zeros((4, 1), np.uint8)})
     np.testing.assert_allclose(merge_spans(steps, [0]).column(stat, "mean"), [[limit]])
+
+
+def seen(steps: list[int], losses: list[float]) -> Series:
+    values = np.array(losses, np.float64)[:, None]
+    kinds = np.where(np.isfinite(values), 0, 1).astype(np.uint8)
+    return single_steps(np.array(steps), {"loss": values}, {"loss": kinds})
+
+
+def test_a_step_that_several_saw_counts_once():
+    merged = merge_alike([seen([3, 4], [1.0, 2.0]), seen([3, 4], [3.0, np.nan])])
+    assert merged.first_step.tolist() == [3, 4]
+    assert merged.column("loss", "min").ravel().tolist() == [1.0, 2.0]
+    assert merged.column("loss", "mean").ravel().tolist() == [2.0, 2.0]
+    assert merged.column("loss", "max").ravel().tolist() == [3.0, 2.0]
+    assert merged.column("loss", "count").ravel().tolist() == [1, 1]
+    assert merged.column("loss", "nonfinite").ravel().tolist() == [0, 1]
+    assert merged.column("loss", "first_nonfinite").ravel().tolist() == [-1, 4]
+
+
+def test_a_step_that_one_of_several_saw_is_kept():
+    merged = merge_alike([seen([0, 1, 5], [1.0, 2.0, 3.0]), seen([1, 6], [4.0, 5.0])])
+    assert merged.first_step.tolist() == [0, 1, 5, 6]
+    assert merged.column("loss", "max").ravel().tolist() == [1.0, 4.0, 3.0, 5.0]
+
+
+def test_spans_of_several_that_overlap_become_one():
+    wide = merge_spans(seen([0, 1, 2, 3], [1.0, 9.0, 2.0, 3.0]), [0, 2])
+    merged = merge_alike([wide, seen([1, 2, 3], [5.0, 5.0, 7.0])])
+    assert (merged.first_step.tolist(), merged.last_step.tolist()) == ([0, 2], [1, 3])
+    assert merged.column("loss", "max").ravel().tolist() == [9.0, 7.0]
+
+
+@given(single_step_series())
+def test_what_one_saw_alone_stays_as_it_is(series):
+    assert_equal(merge_alike([series]), series)
+    twice = merge_alike([series, series])
+    for key in series.columns:
+        if key.keeps in EXACT:
+            np.testing.assert_array_equal(twice.columns[key], series.columns[key])

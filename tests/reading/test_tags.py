@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tb_nanwatch.reading.tags import Tag, parse_tag, shown_runs
+from tb_nanwatch.reading.tags import Tag, is_run_directory, parse_tag, parts_of_runs, shown_runs
 
 
 @pytest.mark.parametrize(
@@ -50,3 +50,32 @@ def test_a_run_is_called_after_the_directory_that_was_given():
 def test_two_runs_are_never_called_the_same():
     assert shown_runs([".", "nanwatch"]) == {".": ".", "nanwatch": "nanwatch"}
     assert shown_runs(["a", "a/nanwatch"]) == {"a": "a", "a/nanwatch": "a/nanwatch"}
+
+
+def test_what_the_processes_of_one_training_wrote_is_one_run():
+    names = [
+        "relu/nanwatch/worker-10",
+        "relu/nanwatch/worker-2",
+        "relu/nanwatch",
+        "nanwatch/worker-1",
+        "worker-1/nanwatch",
+    ]
+    assert parts_of_runs(names) == {
+        ".": ("nanwatch/worker-1",),
+        "relu": ("relu/nanwatch", "relu/nanwatch/worker-2", "relu/nanwatch/worker-10"),
+        "worker-1": ("worker-1/nanwatch",),
+    }
+
+
+@pytest.mark.parametrize(
+    ("path", "is_ours"),
+    [
+        ("/logs/relu/nanwatch", True),
+        ("/logs/relu/nanwatch/worker-1", True),
+        ("/logs/relu/worker-1", False),
+        ("/logs/relu/nanwatch/worker-x", False),
+        ("/logs/nanwatch/relu", False),
+    ],
+)
+def test_a_directory_that_a_watch_writes_to_is_known_by_its_path(path, is_ours):
+    assert is_run_directory(path) == is_ours

@@ -46,6 +46,7 @@ class NanWatchCallback(keras.callbacks.Callback):
         on_nonfinite: Callable[[Verdict], object] | None = None,
         run_name: str | None = None,
         flush_interval_s: float = 10.0,
+        activations_every: int | None = None,
     ) -> None:
         """Prepare; nothing is written before the first step.
 
@@ -60,6 +61,10 @@ class NanWatchCallback(keras.callbacks.Callback):
             on_nonfinite: called with the verdict at each bad step that is told.
             run_name: a sub-directory of ``log_dir``.
             flush_interval_s: seconds between two reads by the host when steps are slow.
+            activations_every: the norm of each layer's output is measured in every so many steps of the optimizer, as
+                a watched tensor under the layer's path: one that is not finite is then a bad step. In the other
+                steps it costs nothing but what TensorFlow could have fused: a layer whose output is looked at is
+                computed operation by operation.
 
         Raises:
             SetupError: if an argument has no meaning, or Keras does not run on TensorFlow.
@@ -78,26 +83,34 @@ class NanWatchCallback(keras.callbacks.Callback):
             "run_name": run_name,
             "flush_interval_s": flush_interval_s,
         }
-        self._log_dir = log_dir
+        if activations_every is not None and activations_every < 1:
+            raise SetupError(f"activations_every must be positive, or None for never; got {activations_every}")
+        self._log_dir, self._activations_every = log_dir, activations_every
         # A wrong argument is told where it was given.
-        self._watch: Watch | None = Watch(log_dir, **self._options)
+        self._watch = Watch(log_dir, **self._options)
         self._watched: WatchedModel | None = None
-        self._model_of_watch: Any = None
+        self._trains: list[Any] = []
 
-    def set_model(self, model: Any) -> None:
-        """Wrap what ``fit`` is about to compile."""
-        super().set_model(model)
+    def on_train_begin(self, logs: Any = None) -> None:
+        """Wrap what ``fit`` trains with from here on."""
         if self._watched is not None:
             self._watched.put_back()
-        if self._watch is None or (self._model_of_watch is not None and self._model_of_watch is not model):
+        trains = [self.model, self.model.optimizer, *self.model.trainable_variables]
+        is_same = [*map(id, trains)] == [*map(id, self._trains)]
+        if self._trains and not is_same:
+            # Another model, or one that was compiled again or trains other layers, has other things to measure.
+            self._watch.close()
             self._watch = Watch(self._log_dir, **self._options)
-        self._model_of_watch = model
-        self._watched = WatchedModel(model, self._watch)
+        self._trains = trains
+        self._watched = WatchedModel(self.model, self._watch, activations_every=self._activations_every)
 
     def on_train_end(self, logs: Any = None) -> None:
-        """Put the model back and write what is left."""
+        """Put the model back and write what is left.
+
+        Raises:
+            NonFiniteError: by policy ``"raise"``, if the last update left a variable non-finite.
+        """
         if self._watched is not None:
             self._watched.put_back()
             self._watched = None
-        if self._watch is not None:
-            self._watch.close()
+        self._watch.close()

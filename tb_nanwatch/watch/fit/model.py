@@ -1,142 +1,187 @@
-"""The model's side: its ``train_step``, its loss and its compiled function, wrapped while it trains."""
+"""The model's side: its ``train_step`` and its compiled function, wrapped while ``fit`` runs."""
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
-import keras
 import tensorflow as tf
 
+from tb_nanwatch.errors import SetupError
 from tb_nanwatch.watch.batch import Call
+from tb_nanwatch.watch.fit.activations import Activations
+from tb_nanwatch.watch.fit.eager import EagerSteps
 from tb_nanwatch.watch.fit.losses import NotedLosses
+from tb_nanwatch.watch.fit.optimizers import Optimizers
+from tb_nanwatch.watch.fit.shadow import Shadow
 from tb_nanwatch.watch.fit.updates import WatchedOptimizer
+from tb_nanwatch.watch.replay import current_trial
 from tb_nanwatch.watch.watch import Watch
 
-_WRAPPED = ("train_step", "compute_loss", "make_train_function", "_autoconvert_optionals")
+_MOST_PARTS: Final = 3
 
 
 class WatchedModel:
     """A model that trains through a watch, until it is put back."""
 
-    def __init__(self, model: Any, watch: Watch) -> None:
-        """Wrap a compiled model.
+    def __init__(self, model: Any, watch: Watch, *, activations_every: int | None = None) -> None:
+        """Wrap a compiled model whose ``fit`` is about to begin.
 
         Args:
             model: of Keras.
             watch: of its training.
+            activations_every: in how many steps once the outputs of layers are measured; ``None`` for never.
+
+        Raises:
+            SetupError: if another watch has wrapped it already.
         """
+        if isinstance(getattr(vars(model).get("make_train_function"), "__self__", None), WatchedModel):
+            raise SetupError("a model must be watched by one NanWatchCallback at a time; fit was given two")
         self._model, self._watch = model, watch
         self._losses = NotedLosses()
-        self._eager_batch: Any = None
+        self._is_running = self._has_told = False
         self._train_step: Callable[[Any], Any] = model.train_step
-        self._compute_loss: Callable[..., Any] = model.compute_loss
-        self._make_train_function: Callable[..., Any] = model.make_train_function
-        self._convert_optionals: Callable[..., Any] = model._autoconvert_optionals
-        watch.look_first_at(model.trainable_variables, microbatches=_microbatches(model.optimizer))
-        self._optimizers = [WatchedOptimizer(one, watch.guarded, self._losses) for one in _optimizers_of(model)]
-        # What was traced before was not watched.
-        model.train_function = None
-        for name in _WRAPPED:
-            setattr(model, name, getattr(self, name))
+        self._make_own: Callable[..., Any] = model.make_train_function
+        self._optimizers = Optimizers.of(model)
+        self._eager = EagerSteps(model, self._optimizers.watched, watch)
+        watch.look_first_at(model.trainable_variables, microbatches=self._optimizers.microbatches)
+        # What was traced before is not watched, and is what the model goes on with afterwards.
+        self._train_function = model.train_function
+        self._shadow = Shadow(model, {"make_train_function": self.make_train_function})
+        self._wrapped = [WatchedOptimizer(one, watch.guarded, self._losses) for one in self._optimizers.watched]
+        self._activations = Activations(model, self._losses, watch, every=activations_every)
+        self._tell_of_foreign_optimizers()
+        self._make()
 
     def put_back(self) -> None:
-        """Leave the model as it was: what it trains with next is traced anew."""
-        for optimizer in self._optimizers:
+        """Leave the model as it was; a second time does nothing."""
+        if self._shadow.is_lifted:
+            return
+        for optimizer in self._wrapped:
             optimizer.put_back()
-        for name in _WRAPPED:
-            self._model.__dict__.pop(name, None)
-        self._model.train_function = None
+        self._activations.put_back()
+        self._shadow.lift()
+        self._model.train_function = self._train_function
+        self._tell_if_nothing_was_updated(self._eager.has_run)
 
     def make_train_function(self, force: bool = False) -> Any:
-        """Have Keras make the function that takes an iterator, and catch its bad steps."""
-        if self._model.train_function is not None and not force:
-            return self._model.train_function
-        made = self._make_train_function(force=force)
+        """Make the function that ``fit`` calls, as Keras asks for it; in another ``fit``, leave the model to that."""
+        if _is_this_fit_over(self._model):
+            # Keras tells no callback of an error that ends fit.
+            self.put_back()
+            return self._model.make_train_function(force)
+        return self._make() if force or self._model.train_function is None else self._model.train_function
+
+    def _make(self) -> None:
+        """Have Keras make the function that takes an iterator, around the watched step, and catch its bad steps."""
+        own = Shadow(self._model, {"train_step": self.train_step, "_autoconvert_optionals": self._keeping_batches()})
+        try:
+            self._make_own(force=True)
+        finally:
+            own.lift()
         run = self._model.train_function
 
         def train_function(iterator: Any) -> Any:
+            self._is_running = True
             try:
                 return self._watch.run(lambda: run(iterator), self._call_of_bad_step)
             except StopIteration:
                 raise
             except BaseException:
-                # Keras tells no callback of an error.
+                # Keras tells no callback of an error that ends fit.
                 self.put_back()
+                self._watch.__exit__(*sys.exc_info())
                 raise
+            finally:
+                self._is_running = False
 
         self._model.train_function = train_function
-        return made
 
     @tf.autograph.experimental.do_not_convert
     def train_step(self, data: Any) -> Any:
         """Run or trace the model's own step, seen from its beginning to its end."""
+        if not self._is_running and current_trial() is None:
+            return self._train_step(data)
         with self._losses.listening():
             if tf.executing_eagerly():
-                return self._eager_step(data)
+                result = self._eager.run(self._train_step, data)
+                self._has_told |= self._losses.has_updated
+                return result
             with self._watch.tracing(data):
-                return self._train_step(data)
-
-    def compute_loss(self, *args: Any, **kwargs: Any) -> Any:
-        """Note the model's own loss."""
-        loss = self._compute_loss(*args, **kwargs)
-        self._losses.computed(loss)
-        return loss
-
-    def _autoconvert_optionals(self, step_function: Callable[[Any], Any]) -> Callable[[Any], Any]:
-        """Keep the batch of a bad step that XLA compiles: in there, there is no room for it."""
-        run: Callable[[Any], Any] = self._convert_optionals(step_function)
-        if not self._model.jit_compile or self._model.run_eagerly:
-            return run
-
-        def keeping(data: Any) -> Any:
-            result = run(data)
-            self._watch.keep_batch_after(data)
+                result = self._train_step(data)
+            self._tell_if_nothing_was_updated(not self._losses.has_updated)
             return result
 
-        return keeping
+    def _keeping_batches(self) -> Callable[..., Any]:
+        """Keep the batch of a bad step that XLA compiles around the step: in there, there is no room for it."""
+        convert: Callable[[Any], Callable[..., Any]] = self._model._autoconvert_optionals
+        if not self._model.jit_compile or self._model.run_eagerly:
+            return convert
 
-    def _eager_step(self, data: Any) -> Any:
-        """Run an eager step; where its update is left out, put back what its forward pass changed."""
-        self._eager_batch = data
-        trained = {id(variable) for variable in self._model.trainable_variables}
-        state = [*self._model.variables, *self._model.metrics_variables]
-        kept = [(variable, tf.identity(variable.value)) for variable in state if id(variable) not in trained]
-        result, is_bad = None, True
-        try:
-            result = self._train_step(data)
-            is_bad = not self._watch.did_update()
-        finally:
-            if is_bad:
-                for variable, value in kept:
-                    variable.assign(value)
-        return result
+        def converting(step_function: Callable[[Any], Any]) -> Callable[[Any], Any]:
+            run = convert(step_function)
+
+            def keeping(data: Any) -> Any:
+                result = run(data)
+                self._watch.keep_batch_after(data)
+                return result
+
+            return keeping
+
+        return converting
 
     def _call_of_bad_step(self) -> Call | None:
-        batch = self._watch.take_batch() if self._eager_batch is None else self._eager_batch
-        if batch is None:
-            return None
-        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(batch)
-        args = tuple(part for part in (x, y, sample_weight) if part is not None)
-        return Call(self._step_of_parts, args if isinstance(batch, tuple) else (batch,), {}, is_converted=False)
+        batch = self._eager.take_batch() if self._eager.has_run else self._watch.take_batch()
+        return None if batch is None else _call_of(self.train_step, batch)
 
-    def _step_of_parts(self, x: Any, y: Any = None, sample_weight: Any = None) -> Any:
-        """Run the model's step on a batch in parts, under the names that they have in ``fit``."""
-        return self.train_step(keras.utils.pack_x_y_sample_weight(x, y, sample_weight))
+    def _tell_of_foreign_optimizers(self) -> None:
+        if self._optimizers.foreign:
+            self._has_told = True
+            _warn(f"{', '.join(self._optimizers.foreign)}, which is no optimizer of Keras 3")
 
-
-def _microbatches(optimizer: Any) -> int:
-    """Return how many steps Keras adds up for one update."""
-    return getattr(getattr(optimizer, "inner_optimizer", optimizer), "gradient_accumulation_steps", None) or 1
-
-
-def _optimizers_of(model: Any) -> list[Any]:
-    found = {id(value): value for value in vars(model).values() if isinstance(value, keras.optimizers.Optimizer)}
-    if model.optimizer is not None and not isinstance(model.optimizer, keras.optimizers.Optimizer):
-        warnings.warn(
-            f"tb_nanwatch cannot watch the optimizer {type(model.optimizer).__name__}: it is none of Keras' own",
-            stacklevel=4,
+    def _tell_if_nothing_was_updated(self, is_so: bool) -> None:
+        if not is_so or self._has_told:
+            return
+        self._has_told = True
+        names = ", ".join(type(one).__name__ for one in self._optimizers.watched) or "none"
+        _warn(
+            f"the training of {self._model.name!r}: its train_step gave no gradients to apply or apply_gradients of an"
+            f" optimizer that the model holds ({names})"
         )
-    inside = {id(value.inner_optimizer) for value in found.values() if hasattr(value, "inner_optimizer")}
-    return [value for value in found.values() if id(value) not in inside]
+
+
+def _warn(what: str) -> None:
+    warnings.warn(f"tb_nanwatch does not watch {what}", stacklevel=2)
+
+
+def _is_this_fit_over(model: Any) -> bool:
+    """Return whether who asks for a model's function is not, or not in, the ``fit`` that was watched last."""
+    asks = sys._getframe(2)
+    if asks.f_code.co_name == "fit":
+        return True
+    frame = asks.f_back
+    while frame is not None and not (frame.f_code.co_name == "fit" and frame.f_locals.get("self") is model):
+        frame = frame.f_back
+    return frame is None
+
+
+def _call_of(train_step: Callable[[Any], Any], batch: Any) -> Call:
+    """Return the call of a step on a batch, its parts under the names that they have in ``fit``."""
+    if not isinstance(batch, tuple):
+        return Call(_named_x(train_step), (batch,), {}, is_converted=False)
+    if len(batch) > _MOST_PARTS:
+        return Call(lambda *parts: train_step(parts), batch, {}, is_converted=False)
+
+    def step(x: Any, y: Any = None, sample_weight: Any = None) -> Any:
+        return train_step((x, y, sample_weight)[: len(batch)])
+
+    return Call(step, batch, {}, is_converted=False)
+
+
+def _named_x(train_step: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    def step(x: Any) -> Any:
+        return train_step(x)
+
+    return step

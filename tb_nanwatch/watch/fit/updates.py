@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import keras
 import tensorflow as tf
 
 from tb_nanwatch.watch.fit.losses import NotedLosses
+from tb_nanwatch.watch.fit.shadow import Shadow
 from tb_nanwatch.watch.inputs import StepInputs, floating, loss_scale_of
 
 Guarded = Callable[[StepInputs, Callable[[Sequence[tuple[Any, Any]]], Any]], Any]
@@ -27,23 +30,34 @@ class WatchedOptimizer:
         """
         self._optimizer, self._guarded, self._losses = optimizer, guarded, losses
         self._apply: Callable[..., Any] = optimizer.apply
-        self._is_inside = False
-        optimizer.apply = self.apply
+        self._scale_loss: Callable[[Any], Any] = optimizer.scale_loss
+        # Replicas of a step are traced in threads of their own.
+        self._updating = threading.local()
+        self._shadow = Shadow(optimizer, {"apply": self.apply, "scale_loss": self.scale_loss})
 
     def put_back(self) -> None:
         """Leave the optimizer as it was."""
-        # The wrapper shadows the method of the class.
-        self._optimizer.__dict__.pop("apply", None)
+        self._shadow.lift()
+
+    @tf.autograph.experimental.do_not_convert
+    def scale_loss(self, loss: Any) -> Any:
+        """Have the optimizer scale a loss, and know the two for the same."""
+        scaled = self._scale_loss(loss)
+        self._losses.scaled(loss, scaled)
+        return scaled
 
     @tf.autograph.experimental.do_not_convert
     def apply(self, grads: Any, trainable_variables: Any = None) -> Any:
         """Measure the gradients and, if the policy lets it, apply them."""
         optimizer, gradients = self._optimizer, list(grads)
-        variables = list(optimizer._trainable_variables if trainable_variables is None else trainable_variables)
-        if self._is_inside or not any(gradient is not None for gradient in gradients):
-            return self._apply(grads, trainable_variables)
+        given = None if trainable_variables is None else list(trainable_variables)
+        is_ours = self._losses.is_listening and not getattr(self._updating, "is_on", False)
+        if not is_ours or not any(gradient is not None for gradient in gradients):
+            return self._apply(gradients, given)
+        variables = list(optimizer._trainable_variables) if given is None else given
+        self._build(variables)
+        loss = self._losses.take(variables)
         scale = loss_scale_of(optimizer)
-        loss = self._losses.take(scale)
         factor = scale if scale is not None else _fixed_factor(optimizer)
         inputs = StepInputs(
             list(zip(gradients, variables, strict=True)),
@@ -64,13 +78,19 @@ class WatchedOptimizer:
         with_clipped = lambda _: self._update(clipped, variables, clips=clips)  # noqa: E731 - one of three alike
         return self._guarded(inputs, with_clipped)
 
+    def _build(self, variables: Sequence[Any]) -> None:
+        # The update may be traced in a branch, which can make no slots.
+        if not self._optimizer.built:
+            with keras.name_scope(self._optimizer.name):
+                self._optimizer.build(variables)
+
     def _update(self, gradients: Sequence[Any], variables: Sequence[Any], *, clips: Any = None) -> Any:
-        self._is_inside = True
+        self._updating.is_on = True
         try:
             with _clipping_done(clips):
                 return self._apply(gradients, variables)
         finally:
-            self._is_inside = False
+            self._updating.is_on = False
 
 
 def _clipping(optimizer: Any) -> Any:
@@ -109,4 +129,5 @@ def _clipping_done(optimizer: Any) -> Iterator[None]:
     try:
         yield
     finally:
-        del optimizer._clip_gradients
+        # Of several replicas, which all have clipped by now, the first takes it away.
+        vars(optimizer).pop("_clip_gradients", None)

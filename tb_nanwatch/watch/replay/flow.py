@@ -58,7 +58,9 @@ class Flow:
         self._sources: dict[int, list[Node]] = {}
         # A small tensor from outside is captured as a constant, which stands for an input as a placeholder does.
         self._entries = {
-            (id(graph), probe.real(tensor).name): tensor for graph in self.graphs for tensor in graph.inputs
+            (id(graph), probe.real(tensor).name): tensor
+            for graph in self.graphs
+            for tensor in getattr(graph, "inputs", ())
         }
         for graph in self.graphs:
             for op in graph.get_operations():
