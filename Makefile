@@ -1,13 +1,14 @@
 # Every target makes the environment it needs; a second call finds it by its stamp and is quick.
 
 PYTHON ?= python3
-LOGDIR ?= runs/exploding_critic
+DEMO ?= exploding_critic
+LOGDIR ?= runs/$(DEMO)
 # Two processes: a test waits on TensorFlow, on a browser or on TensorBoard more than it computes.
 PYTEST_FLAGS ?= -n 2 --dist loadfile
 
 VENV := .venv
-DEMO := $(VENV)/demo.stamp
-DEV := $(VENV)/dev.stamp
+DEMO_STAMP := $(VENV)/demo.stamp
+DEV_STAMP := $(VENV)/dev.stamp
 NODE_MODULES := frontend/node_modules/.package-lock.json
 PROTO := tb_nanwatch/schema/nanwatch.proto
 PROTOC = protoc -I . --python_out=$(1) --pyi_out=$(1) $(PROTO)
@@ -22,10 +23,11 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
 .NOTPARALLEL:
-.PHONY: help demo test check lint types page generated chromium unit bench protocol screenshot clean
+.PHONY: help demo unknown-demo test check lint types page generated chromium unit bench protocol screenshot clean
 
 help:
-	@echo "make demo      train a critic that diverges, name the origin, serve TensorBoard (SERVE=0: stop before that)"
+	@echo "make demo      train a critic that diverges, name the origin, serve TensorBoard (SERVE=0: stop before that;"
+	@echo "               DEMO=name: another demo, one of $(DEMOS))"
 	@echo "make test      every check that CI runs"
 	@echo "make bench     overhead, log growth and latency (QUICK=1: a short run)"
 	@echo "make protocol  write the generated files anew"
@@ -39,15 +41,15 @@ $(VENV)/bin/pip:
 	$(PYTHON) -m venv must work, and it did not. Install venv and ensurepip for it (on Debian: apt-get install \
 	python3-venv), or name another interpreter: make PYTHON=python3.12" >&2; exit 1; }
 
-$(DEMO): $(VENV)/bin/pip $(INSTALL)
+$(DEMO_STAMP): $(VENV)/bin/pip $(INSTALL)
 	pip install --quiet --editable '.[demo]'
 	@touch $@
 
-$(DEV): $(VENV)/bin/pip $(INSTALL)
+$(DEV_STAMP): $(VENV)/bin/pip $(INSTALL)
 	pip install --quiet --editable '.[dev]'
-	@touch $@ $(DEMO)
+	@touch $@ $(DEMO_STAMP)
 
-$(NODE_MODULES): frontend/package.json frontend/package-lock.json | $(DEV)
+$(NODE_MODULES): frontend/package.json frontend/package-lock.json | $(DEV_STAMP)
 	npm --prefix frontend ci
 	@touch $@
 
@@ -61,21 +63,29 @@ chromium:
 
 # Uses
 
+# Each demo is a script in demo/ and the runs that tell its story: one for each string of flags.
+RUNS.exploding_critic := "--activation relu" "--activation tanh"
+RUNS.alphazero := "--loss probabilities" "--loss logits"
+RUNS.clip_global_norm := "--activation sigmoid" "--activation relu"
+DEMOS := $(sort $(patsubst RUNS.%,%,$(filter RUNS.%,$(.VARIABLES))))
+
 # nanwatch ends with 1 where a run is non-finite: here that is the right answer.
-demo: $(DEMO)
+demo: $(if $(RUNS.$(DEMO)),,unknown-demo) $(DEMO_STAMP)
 	rm -rf $(LOGDIR)
-	python demo/exploding_critic.py --logdir $(LOGDIR) --activation relu
-	python demo/exploding_critic.py --logdir $(LOGDIR) --activation tanh
+	@for flags in $(RUNS.$(DEMO)); do (set -x; python demo/$(DEMO).py --logdir $(LOGDIR) $$flags) || exit; done
 	nanwatch $(LOGDIR) || test $$? -eq 1
 ifneq ($(SERVE),0)
 	@echo "The NaN Watch tab is at the address below, followed by #nanwatch."
 	tensorboard --logdir $(LOGDIR)
 endif
 
-bench: $(DEMO)
+unknown-demo:
+	@echo "DEMO must be one of $(DEMOS); got $(DEMO)" >&2; exit 1
+
+bench: $(DEMO_STAMP)
 	python benchmarks/run.py $(if $(QUICK),--quick)
 
-protocol: $(DEV)
+protocol: $(DEV_STAMP)
 	$(call PROTOC,.)
 	python frontend/generate_protocol.py
 	python docs/generate.py
@@ -87,11 +97,11 @@ test: lint types page generated unit
 
 check: test
 
-lint: $(DEV)
+lint: $(DEV_STAMP)
 	ruff format --check
 	ruff check
 
-types: $(DEV)
+types: $(DEV_STAMP)
 	mypy
 
 page: $(NODE_MODULES)
@@ -99,7 +109,7 @@ page: $(NODE_MODULES)
 	npm --prefix frontend run typecheck
 	npm --prefix frontend test
 
-generated: $(DEV)
+generated: $(DEV_STAMP)
 	@mkdir -p $(PROTO_CHECK)
 	@$(call PROTOC,$(PROTO_CHECK))
 	@for file in nanwatch_pb2.py nanwatch_pb2.pyi; do \
@@ -109,11 +119,11 @@ generated: $(DEV)
 	python frontend/generate_protocol.py --check
 	python docs/generate.py --check
 
-unit: $(DEV) chromium
+unit: $(DEV_STAMP) chromium
 	pytest $(PYTEST_FLAGS)
 
 # The picture in README, of the demo's run as the browser test sees it.
-screenshot: $(DEV) chromium
+screenshot: $(DEV_STAMP) chromium
 	NANWATCH_SCREENSHOT=docs/nan-watch.png pytest tests/browser/test_demo.py -k pictured
 
 clean:

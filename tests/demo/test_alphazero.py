@@ -1,0 +1,84 @@
+"""The demo is run as a user runs it; what happened is read from the log it left."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from demo import alphazero
+from tb_nanwatch import load_batch
+
+ROOT = Path(__file__).parents[2]
+SOURCE = ROOT / "demo" / "alphazero.py"
+# Half the batch and twice the learning rate of a user's run.
+QUICKLY = ("--batch-size", "16", "--learning-rate", "0.04", "--steps", "120")
+
+
+def run_python(*arguments):
+    command = [sys.executable, *map(str, arguments)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240, check=False)
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory):
+    """The program's output and verdict by loss; the healthy one is trained beyond where the other diverges."""
+    logdir, printed = tmp_path_factory.mktemp("alphazero"), {}
+    for loss in ("probabilities", "logits"):
+        program = run_python(SOURCE, "--logdir", logdir, "--loss", loss, *QUICKLY)
+        assert program.returncode == 0, program.stderr
+        printed[loss] = program.stdout
+    answer = run_python("-m", "tb_nanwatch", logdir, "--json")
+    verdicts = {run["run"]: run for run in json.loads(answer.stdout)["runs"]}
+    return logdir, printed, verdicts
+
+
+def test_the_logarithm_of_a_probability_that_has_become_0_is_named_after_a_run_up(demo):
+    logdir, printed, verdicts = demo
+    first = verdicts["probabilities"]["first"]
+    assert 50 < first["step"] < 120
+    assert (first["phase"], first["kind"], first["op"]["type"]) == ("loss", "neg_inf", "Log")
+    assert "tf.math.log(policy)" in SOURCE.read_text(encoding="utf-8").splitlines()[first["source"]["line"] - 1]
+    assert f"Step {first['step']}: -Inf" in printed["probabilities"]
+    assert "tensorboard --logdir" in printed["probabilities"]
+    batch = load_batch(logdir / "probabilities" / "batches" / f"step-{first['step']}.npz")
+    assert batch.args[0].shape == (16, 4, 8, 3)
+
+
+def test_the_loss_of_the_logits_stays_finite(demo):
+    _, printed, verdicts = demo
+    assert (verdicts["logits"]["status"], verdicts["logits"]["steps_seen"]) == ("finite", 120)
+    assert "All 120 steps stayed finite" in printed["logits"]
+
+
+def test_a_piece_moves_as_far_as_its_line_has_pieces_and_not_over_an_opponent():
+    # Own pieces at 9 and 11 of the second row, an opponent's at 12; 11 to the right would jump over it.
+    position = alphazero.Position(frozenset({9, 11}), frozenset({12}))
+    right, left = 4, 3
+    moves = position.moves()
+    assert moves[9 * 8 + right] == 12
+    assert 11 * 8 + right not in moves
+    assert 9 * 8 + left not in moves
+    assert position.after(9 * 8 + right, 12) == (frozenset(), frozenset({11, 12}))
+
+
+def test_the_opening_gives_both_sides_eight_pieces_in_no_group():
+    own, other = alphazero.opening()
+    assert (len(own), len(other), own & other) == (8, 8, frozenset())
+    assert not alphazero.is_connected(own)
+    assert alphazero.is_connected(frozenset({0, 9, 18}))
+
+
+def test_a_game_is_won_by_who_moved_last_and_all_visits_are_to_moves_from_own_pieces():
+    game = alphazero.play_game(np.random.default_rng(0))
+    np.testing.assert_allclose(game.visits.sum(axis=1), 1, rtol=1e-6)
+    assert game.outcomes[-1] == 1
+    assert (game.outcomes[:-1] == -game.outcomes[1:]).all()
+    visited = game.visits.reshape(-1, 4, 8, 8).sum(axis=-1) > 0
+    assert (game.boards[..., 0][visited] == 1).all()
