@@ -8,6 +8,11 @@ from pathlib import Path
 from tests.matrix.ways import ALL, WAYS
 
 README = Path(__file__).parents[2] / "README.md"
+ELSEWHERE = (
+    ("`MirroredStrategy`, custom loop or `model.fit`", "the same, around `strategy.run`", *("yes",) * 4),
+    ("`MultiWorkerMirroredStrategy`, custom loop", "the same, in each process", *("yes",) * 4),
+)
+"""What needs devices and processes of its own: ``tests/watch/distributed``."""
 BEGIN, END = "<!-- ways, written by python -m tests.matrix.table -->", "<!-- end of ways -->"
 
 
@@ -23,7 +28,7 @@ def rendered() -> str:
         )
         for way in WAYS
     ]
-    return "\n".join(f"| {' | '.join(row)} |" for row in (head, ("---",) * len(head), *rows))
+    return "\n".join(f"| {' | '.join(row)} |" for row in (head, ("---",) * len(head), *rows, *ELSEWHERE))
 
 
 def with_table(text: str) -> str:
