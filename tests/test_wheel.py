@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -130,6 +131,10 @@ def address(viewing_machine: Path, environment: dict[str, str], logdir: Path) ->
             yield announced_address(server)
         finally:
             server.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                server.wait(timeout=10)
+            # It may wait for its data server for ever.
+            server.kill()
 
 
 def test_tensorboard_lists_the_tab_and_serves_its_page(address: str, wheel: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -104,7 +105,10 @@ def serving(logdir: Path, outputs: Path) -> Iterator[dict[str, str]]:
         for server in servers.values():
             server.process.terminate()
         for server in servers.values():
-            server.process.wait()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                server.process.wait(timeout=10)
+            # It may wait for its data server for ever.
+            server.process.kill()
 
 
 @pytest.fixture(scope="session")

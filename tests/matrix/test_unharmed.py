@@ -1,0 +1,16 @@
+"""Every way to train leaves, watched, what it leaves bare."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.matrix.network import batches
+from tests.matrix.same import assert_same
+from tests.matrix.ways import WAYS
+
+
+@pytest.mark.parametrize("way", [pytest.param(way, id=way.name) for way in WAYS])
+def test_watching_leaves_two_hundred_steps_as_they_are(way, tmp_path, read):
+    assert_same(way, way.train(tmp_path, "raise", batches()), way.train(None, "raise", batches()))
+    verdict = read(tmp_path).verdict
+    assert (verdict.status, verdict.steps_seen) == ("finite", 200)
