@@ -220,14 +220,9 @@ class Plan:
         if context is not None:
             built_together(context, lambda: optimizer.build(variables))
             return
-        graph = None if tf.executing_eagerly() else tf.compat.v1.get_default_graph()
-        if graph is None or not self._traces.can_begin_again(graph):
-            optimizer.build(variables)
-            return
+        # A trace that made variables could not be given up for another one.
         with variables_made_outside():
             optimizer.build(variables)
-        # As TensorFlow does with a function that makes variables: what was traced so far may have asked for the slots.
-        raise BeginAgain
 
     def finish_trace(self, graph: Graph) -> None:
         """Make what was traced after a guard wait for it, or undone with the update."""

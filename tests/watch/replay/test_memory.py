@@ -32,7 +32,7 @@ def looks_at(logdir, x, *, bad_from):
     call = program.watch._steps[0].call((x,), {})
     probe, step = Probe(time_limit_s=60.0), converted(call.function, is_converted=True)
     traced = trace(step, [x], trial=Trial(program.watch._loop), probe=probe)
-    run(traced, [traced.given.loss])
+    run(traced, traced.given.losses)
     return {node.op.type: node.looks for node in probe.nodes if node.looks}
 
 
