@@ -245,8 +245,10 @@ def test_of_two_alerts_at_one_step_the_window_and_the_replay_may_come_from_eithe
         (
             "heatmap?run=relu&stat=loss",
             400,
-            "Invalid argument: stat must be one of grad_norm, clipped_norm, clip_ratio, weight_norm, microbatch_norm;"
-            " got 'loss'.",
+            (
+                "Invalid argument: stat must be one of grad_norm, clipped_norm, clip_ratio, weight_norm, microbatch_norm;"
+                " got 'loss'."
+            ),
         ),
         (
             "heatmap?run=relu&stat=weight_norm&keeps=mean",
