@@ -30,6 +30,8 @@ from tests.replays import REPLAY, replayed
 PREFIX = "/data/plugin/nanwatch"
 CLIPPED = dataclasses.replace(HEADER, clip="scale", session=1)
 
+OF_VARIABLES = ("grad_norm", "clipped_norm", "clip_ratio", "weight_norm", "microbatch_norm")
+
 
 def loss_alert(step, *, window, session=0, findings=()):
     bad_loss = Finding("loss", "loss", Counts(size=64, nan=0, pos_inf=3, neg_inf=0))
@@ -245,10 +247,7 @@ def test_of_two_alerts_at_one_step_the_window_and_the_replay_may_come_from_eithe
         (
             "heatmap?run=relu&stat=loss",
             400,
-            (
-                "Invalid argument: stat must be one of grad_norm, clipped_norm, clip_ratio, weight_norm, microbatch_norm;"
-                " got 'loss'."
-            ),
+            f"Invalid argument: stat must be one of {', '.join(OF_VARIABLES)}; got 'loss'.",
         ),
         (
             "heatmap?run=relu&stat=weight_norm&keeps=mean",
