@@ -74,21 +74,26 @@ def hold_back(operations: Sequence[Op], *, until: Op) -> None:
         op._add_control_input(until)
 
 
-def undo_unless(allowed: tf.Tensor, graph: Graph, operations: Sequence[Op]) -> None:
+def undo_unless(allowed: tf.Tensor, graph: Graph, operations: Sequence[Op], *, before: Sequence[Kept] = ()) -> None:
     """Put back what operations assigned, after all of them, where the update of their step is not allowed.
 
     Args:
         allowed: bool scalar of the graph.
         graph: of the step, traced to its end.
         operations: of the graph, that were traced after the guard.
+        before: what the guard kept. A variable among it that is assigned again has to be what the step began with: a
+            read that only comes before the second assignment may find what the first one left.
     """
-    kept: dict[int, Kept] = {}
+    guarded = {id(one.handle): one for one in before}
+    kept = dict(guarded)
     _keep(kept, operations, lambda _: True)
-    if not kept:
+    assigned = {id(outermost(placeholder)) for _, placeholder in writes(operations)}
+    again = [one for handle, one in kept.items() if handle in assigned or handle not in guarded]
+    if not again:
         return
 
     with graph.as_default(), tf.control_dependencies([op for op, _ in writes(operations)]):
-        put_back_if(~allowed, list(kept.values()))
+        put_back_if(~allowed, again)
 
 
 def put_back_if(condition: tf.Tensor, kept: Sequence[Kept]) -> None:

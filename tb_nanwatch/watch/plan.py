@@ -125,7 +125,7 @@ class Plan:
         # Where micro-batches came in calls of their own, what empties the sums comes after the update, and has to stay.
         is_whole = not self.layout.accumulates or (graph is not None and self._traces.accumulates_in(graph))
         if graph is not None and (is_whole or guard.kind == "stop"):
-            self._traces.guard(graph, allowed, guard.kind, since=since)
+            self._traces.guard(graph, allowed, guard, since=since)
         self._traces.note(graph, inputs.variables, run=run, allowed=allowed)
         return result
 

@@ -9,9 +9,9 @@ from typing import Any, Final, NamedTuple
 import tensorflow as tf
 
 from tb_nanwatch.errors import SetupError
-from tb_nanwatch.watch.freeze import hold_back, undo_unless
+from tb_nanwatch.watch.freeze import Kept, hold_back, undo_unless
 from tb_nanwatch.watch.graph import Graph, is_inside, with_enclosing
-from tb_nanwatch.watch.guard import GuardKind
+from tb_nanwatch.watch.guard import Guard, GuardKind
 
 _CALLS: Final = frozenset(
     {"If", "StatelessIf", "Case", "While", "StatelessWhile", "PartitionedCall", "StatefulPartitionedCall"}
@@ -23,10 +23,19 @@ class BeginAgain(Exception):  # noqa: N818 - no error: the step was seen to have
 
 
 class _Guarded(NamedTuple):
-    """A guard and the update that it guards, in a step that is being traced: where they begin and end in its graph."""
+    """A guard and the update that it guards, in a step that is being traced: where they begin and end in its graph.
+
+    Attributes:
+        allowed: whether the update may run; ``None`` where the guard is in a loop, a branch or a function of the step.
+        kind: how it guards.
+        kept: what the forward pass changed.
+        first: its first operation.
+        last: the first operation after it.
+    """
 
     allowed: tf.Tensor | None
     kind: GuardKind
+    kept: Sequence[Kept]
     first: int
     last: int
 
@@ -137,29 +146,29 @@ class Traces:
         """Return how many operations the step of a graph has so far."""
         return 0 if graph is None else len(self.step_of(graph).get_operations())
 
-    def guard(self, graph: Graph, allowed: tf.Tensor, kind: GuardKind, *, since: int) -> None:
+    def guard(self, graph: Graph, allowed: tf.Tensor, guard: Guard, *, since: int) -> None:
         """Note a guard in a step that is being traced.
 
         Args:
             graph: that it is in.
             allowed: whether its update may run.
-            kind: how it guards.
+            guard: as it was traced.
             since: how many operations the step had before it.
         """
         step = self.step_of(graph)
-        if step in self._steps and kind != "none":
+        if step in self._steps and guard.kind != "none":
             inner = allowed if step is graph else None
-            self._guards.append(_Guarded(inner, kind, since, len(step.get_operations())))
+            self._guards.append(_Guarded(inner, guard.kind, guard.kept, since, len(step.get_operations())))
 
     def finish(self, graph: Graph) -> None:
         """Make what was traced after a guard wait for it, or see that it is undone with the update."""
         everything = graph.get_operations()
         own = {at for guarded in self._guards for at in range(guarded.first, guarded.last)}
-        for allowed, kind, _, last in self._guards:
+        for allowed, kind, kept, _, last in self._guards:
             if kind != "stop":
                 if allowed is not None:
                     others = [op for at, op in enumerate(everything) if at >= last and at not in own]
-                    undo_unless(allowed, graph, others)
+                    undo_unless(allowed, graph, others, before=kept)
                 continue
             # A guard inside a loop, a branch or a function is waited for by waiting for that.
             calls = (at for at in range(last, len(everything)) if everything[at].type in _CALLS)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from tb_nanwatch import NonFiniteError, Watch
 from tb_nanwatch.errors import SetupError
+from tb_nanwatch.watch import freeze
 from tests.watch.networks import BATCHES, POISONED, Adversaries, Stateful, batches, same
 
 INFINITE = 1e30
@@ -53,6 +55,41 @@ def test_of_two_optimizers_neither_has_seen_the_batch(tmp_path, read):
     watch.close()
     assert read(tmp_path).column("skipped").ravel().nonzero()[0].tolist() == [POISONED]
     assert same(net.state(), trained_without_the_batch(Adversaries()))
+
+
+@pytest.fixture
+def slow_reads(monkeypatch):
+    """Let every read of what a step began with come as late as the assignment that it is made for allows."""
+
+    def read_late(graph, placeholder, handle):
+        with graph.as_default(), graph.control_dependencies(None):
+            late = tf.size(tf.sort(tf.random.stateless_uniform([200_000], seed=[1, 2])))
+            with tf.control_dependencies([late]):
+                value = tf.raw_ops.ReadVariableOp(resource=placeholder, dtype=freeze.dtype_of(handle))
+        graph.experimental_acd_manager.run_independently(value.op)
+        return freeze.Kept(placeholder, value, handle)
+
+    monkeypatch.setattr(freeze, "_read_first", read_late)
+
+
+@pytest.mark.usefixtures("slow_reads")
+def test_what_is_assigned_before_and_after_the_update_is_as_the_step_found_it(tmp_path):
+    weight = tf.Variable([1.0], name="weight")
+    total = tf.Variable([0.0], trainable=False, name="total")
+    watch = Watch(tmp_path, policy="skip", replay=False)
+    optimizer = keras.optimizers.SGD(0.1)
+
+    @watch.step
+    def step(gradient):
+        total.assign_add(gradient)
+        watch.apply_gradients(optimizer, [(tf.identity(total), weight)])
+        total.assign(tf.minimum(total, total + 1.0))
+
+    for gradient in (2.0, float("nan"), 3.0):
+        step(tf.constant([gradient]))
+    watch.close()
+    assert total.numpy().tolist() == [5.0]
+    np.testing.assert_allclose(weight.numpy(), [1.0 - 0.1 * 2.0 - 0.1 * 5.0], rtol=1e-6)
 
 
 def test_it_gives_up_after_so_many_in_a_row_and_names_the_first_of_them(tmp_path):
