@@ -153,3 +153,96 @@ def test_a_bad_micro_batch_of_a_call_of_its_own_leaves_no_trace_in_the_statistic
     assert np.isfinite(norm.moving_mean.numpy()).all()
     step(xs, ys)
     assert all(np.isfinite(variable.numpy()).all() for variable in net.variables)
+
+
+class InParts:
+    """Two variables whose gradients are measured and added up apart, by a step each."""
+
+    def __init__(self, logdir, *, listed, **options):
+        self.parts = {name: tf.Variable(value, name=name) for name, value in (("actor", [1.0, 2.0]), ("critic", [3.0]))}
+        self.sums = {name: tf.Variable(tf.zeros_like(part), trainable=False) for name, part in self.parts.items()}
+        self.watch = Watch(logdir, list(self.parts.values()) if listed else None, **options)
+        self.optimizer = keras.optimizers.SGD(0.1)
+        self.steps = {"actor": self.watch.step(self.actor), "critic": self.watch.step(self.critic)}
+        self.update = self.watch.step(self.updated)
+
+    def actor(self, x):
+        self.measured("actor", lambda weight: tf.reduce_sum(tf.math.log(weight * x)))
+
+    def critic(self, x):
+        self.measured("critic", lambda weight: tf.reduce_sum(tf.square(weight * x)))
+
+    def measured(self, name, loss_of):
+        weight = self.parts[name]
+        with tf.GradientTape() as tape:
+            loss = loss_of(weight)
+        gradient = tape.gradient(loss, weight)
+        self.watch.accumulate([(gradient, weight)], loss=loss)
+        self.sums[name].assign_add(gradient)
+
+    def updated(self):
+        self.watch.apply_gradients(self.optimizer, [(self.sums[name], part) for name, part in self.parts.items()])
+        for total in self.sums.values():
+            total.assign(tf.zeros_like(total))
+
+    def train(self, *, bad=None):
+        """Train four steps of two micro-batches; ``bad`` is a step, a micro-batch and a part."""
+        for step in range(4):
+            for number in range(2):
+                for name, part in self.steps.items():
+                    part(tf.constant(0.0 if (step, number, name) == bad else 1.0))
+            self.update()
+        self.watch.close()
+
+
+@pytest.mark.parametrize("listed", [True, False], ids=["listed", "found"])
+def test_parts_of_a_micro_batch_that_are_measured_apart_are_counted_once(tmp_path, read, listed):
+    net = InParts(tmp_path, listed=listed)
+    net.train()
+    assert read(tmp_path).column("microbatches").ravel().tolist() == [2.0] * 4
+    sizes = read(tmp_path).column("microbatch_norm")[0]
+    np.testing.assert_allclose(sizes, [np.hypot(1.0, 1 / 2), 6.0], rtol=1e-6)
+    assert read(tmp_path).verdict.status == "finite"
+
+
+@pytest.mark.parametrize("listed", [True, False], ids=["listed", "found"])
+def test_the_part_that_was_bad_is_replayed_and_named(tmp_path, listed):
+    net = InParts(tmp_path, listed=listed)
+    with pytest.raises(NonFiniteError) as caught:
+        net.train(bad=(2, 1, "actor"))
+    first = caught.value.verdict.first
+    assert (first.step, first.phase, first.op.type, first.source.line) == (2, "loss", "Log", 170)
+    assert caught.value.alert.microbatch == 1
+
+
+def test_a_part_that_comes_after_the_first_update_is_named(tmp_path):
+    net = InParts(tmp_path, listed=True)
+    net.train()
+    net.parts["late"], net.sums["late"] = tf.Variable([1.0], name="late"), tf.Variable([0.0], trainable=False)
+    with pytest.warns(UserWarning, match="does not watch variable 'late': it came after the first step"):
+        net.watch.step(lambda: net.measured("late", tf.reduce_sum))()
+
+
+def test_of_calls_with_several_micro_batches_the_bad_one_is_replayed(tmp_path):
+    weight, total = tf.Variable([1.0, 2.0], name="weight"), tf.Variable([0.0, 0.0], trainable=False)
+    watch, optimizer = Watch(tmp_path), keras.optimizers.SGD(0.1)
+
+    @watch.step
+    def two_microbatches(first, second):
+        for x in (first, second):
+            with tf.GradientTape() as tape:
+                loss = tf.reduce_sum(tf.math.log(weight * x))
+            gradient = tape.gradient(loss, weight)
+            watch.accumulate([(gradient, weight)], loss=loss)
+            total.assign_add(gradient)
+
+    @watch.step
+    def update():
+        watch.apply_gradients(optimizer, [(total, weight)])
+
+    two_microbatches(tf.constant([1.0, 1.0]), tf.constant([1.0, 1.0]))
+    two_microbatches(tf.constant([1.0, 1.0]), tf.constant([1.0, 0.0]))
+    with pytest.raises(NonFiniteError) as caught:
+        update()
+    assert caught.value.alert.microbatch == 3
+    assert caught.value.verdict.first.op.type == "Log"
