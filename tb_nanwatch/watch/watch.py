@@ -266,7 +266,8 @@ class Watch:
     def accumulate(self, grads_and_vars: Iterable[tuple[Any, Any]], *, loss: Any = None) -> list[tuple[Any, Any]]:
         """Measure one micro-batch of a step that adds up the gradients of several before its one update.
 
-        Call it for each micro-batch, from the first on, and :meth:`apply_gradients` with the total.
+        Call it for each micro-batch, from the first on, and :meth:`apply_gradients` with the total. Where the gradients
+        of some variables are taken apart from those of others, call it for each part: they are of one micro-batch.
 
         Args:
             grads_and_vars: pairs of the micro-batch's gradient and variable.
