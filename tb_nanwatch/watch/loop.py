@@ -23,7 +23,7 @@ from tb_nanwatch.watch.guard import MESSAGE
 from tb_nanwatch.watch.incident import gradient_sizes_before, message_of, samples_of, verdict_by_hand, verdict_of_alert
 from tb_nanwatch.watch.plan import Plan
 from tb_nanwatch.watch.replay import Evidence, ReplayLimits, replay
-from tb_nanwatch.watch.session import Session
+from tb_nanwatch.watch.session import Accumulated, Session
 from tb_nanwatch.watch.writer import Writer
 
 _T = TypeVar("_T")
@@ -98,9 +98,11 @@ class Loop:
         self._accumulating: dict[object, int] = {}
         self._measured = 0
         self._microbatches: list[tuple[Call, int]] = []
-        # In a graph of TensorFlow 1 both are its session's.
+        # In a graph of TensorFlow 1 these are its session's.
         self.run_again: Callable[..., Replay] = replay
         self.last_values: Callable[[], Sequence[Any]] = lambda: plan.variables
+        self.accumulation: Accumulated | None = None
+        self.bad_microbatch: Call | None = None
         # Until it is closed, the program's end is what closes it.
         atexit.register(self._close_at_exit)
 
@@ -273,8 +275,8 @@ class Loop:
 
     def _look_again(self, session: Session, alert: Alert, call: Call) -> Alert:
         """Save the batch of a bad step, run the step again, and add to its alert what that brought."""
-        if alert.microbatch is not None and self._microbatches:
-            bad = self._call_of_bad_microbatch()
+        if alert.microbatch is not None and (self._microbatches or self.bad_microbatch is not None):
+            bad = self.bad_microbatch or self._call_of_bad_microbatch()
             if bad is None:
                 return alert
             call = bad
@@ -359,7 +361,7 @@ class Loop:
                 writer=self._writer,
                 recorder=recorder,
                 counted=self._plan.counted,
-                accumulation=self._plan.accumulation,
+                accumulation=self.accumulation or self._plan.accumulation,
                 microbatches=self._plan.microbatches_a_step,
                 worker=worker,
             )
