@@ -12,11 +12,11 @@ from rich.console import Console
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from benchmarks.replay_cost import replay_costs
-from benchmarks.report import circumstances, markdown, sentences, table
-from benchmarks.step_cost import measure
+from benchmarks.report import circumstances, comparisons, markdown, sentences, table
+from benchmarks.step_cost import FIT, measure
 
 RESULTS = Path(__file__).with_name("RESULTS.md")
-NETWORKS = ("critic", "MNIST", "AlphaZero")
+NETWORKS = ("critic", "MNIST", "AlphaZero", FIT)
 SECONDS, QUICK_SECONDS = 75.0, 8.0
 
 
@@ -33,7 +33,7 @@ def main() -> None:
     console.print(table(costs))
     with console.status("Timing replays"):
         replays = replay_costs()
-    for fact in [*sentences(replays), *circumstances()]:
+    for fact in [*comparisons(costs), *sentences(replays), *circumstances()]:
         console.print(fact, highlight=False)
     if arguments.write:
         RESULTS.write_text(markdown(costs, replays), encoding="utf-8")

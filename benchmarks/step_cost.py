@@ -6,6 +6,7 @@ right after the other, in alternating order, and the median of many such ratios 
 
 from __future__ import annotations
 
+import math
 import os
 import subprocess
 import sys
@@ -28,6 +29,8 @@ SHORT_BLOCK_S: Final = 0.25
 FEWEST_PAIRS: Final = 3
 # Ratios of a debugger are far above 1 and need fewer pairs than one that is close to it.
 SHARES: Final = {"watch": 0.6, "debugger-v2": 0.2, "check-numerics": 0.2}
+FIT: Final = "fit"
+"""Measured without debuggers: they watch the thread that switched them on, and a fit here has one of its own."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,11 @@ class StepCost:
     network: str
     bare_s: float
     ratios: dict[str, Ratio]
+
+    def times_less(self, setting: str) -> float:
+        """Return how many times the time that a debugger adds to a step is what watching adds; Inf for nothing."""
+        added = self.ratios["watch"].middle - 1
+        return (self.ratios[setting].middle - 1) / added if added > 0 else math.inf
 
 
 class Worker:
@@ -119,14 +127,15 @@ def measure(network: str, *, seconds: float) -> StepCost:
     """Measure one network.
 
     Args:
-        network: a name in :data:`benchmarks.networks.BUILDERS`.
+        network: a name in :data:`benchmarks.networks.BUILDERS`, or :data:`FIT`.
         seconds: how long to measure, starting and tracing not counted.
     """
-    with Worker(network, "watch") as bare:
+    shares = {"watch": 1.0} if network == FIT else SHARES
+    with Worker(network, FIT if network == FIT else "watch") as bare:
         steps = _block(bare)
         bare_s: list[float] = []
         ratios = {}
-        for setting, share in SHARES.items():
+        for setting, share in shares.items():
             with ExitStack() as stack:
                 other = bare if setting == "watch" else stack.enter_context(Worker(network, setting))
                 pairs = list(_pairs(bare, other, steps=steps, seconds=seconds * share))

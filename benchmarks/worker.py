@@ -13,72 +13,89 @@ import argparse
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import tensorflow as tf
 
 import tb_nanwatch
+from benchmarks.fits import paced_fit
 from benchmarks.networks import BUILDERS, Network
 from benchmarks.steps import Step, bare_step, watched_step
 
+Take = Callable[[int], float]
+"""Takes so many steps one after the other, and returns the seconds that they took."""
 WARM_UP_STEPS = 20
+FIT = "fit"
 
 
 @contextmanager
-def beside_the_bare_step(network: str) -> Iterator[dict[str, Step]]:
+def beside_the_bare_step(network: str) -> Iterator[dict[str, Take]]:
     """Yield the bare and the watched step of two networks alike; the log is removed in the end."""
     bare, watched = BUILDERS[network](), BUILDERS[network]()
     with tempfile.TemporaryDirectory() as logdir, tb_nanwatch.Watch(logdir, watched.variables) as watch:
-        yield {"bare": bare_step(bare), "watched": watched_step(watched, watch)}
+        yield {"bare": _timed(bare_step(bare)), "watched": _timed(watched_step(watched, watch))}
 
 
 @contextmanager
-def under_debugger_v2(network: str) -> Iterator[dict[str, Step]]:
+def fit_beside_fit(network: str) -> Iterator[dict[str, Take]]:
+    """Yield a bare and a watched ``fit``; the log is removed in the end."""
+    del network
+    with tempfile.TemporaryDirectory() as logdir:
+        watch = tb_nanwatch.NanWatchCallback(logdir)
+        with paced_fit() as bare, paced_fit([watch]) as watched:
+            yield {"bare": bare.take, "watched": watched.take}
+
+
+@contextmanager
+def under_debugger_v2(network: str) -> Iterator[dict[str, Take]]:
     """Yield the step that Debugger V2 records, with its default buffer; what it wrote is removed in the end."""
     built: Network = BUILDERS[network]()
     with tempfile.TemporaryDirectory() as directory:
         tf.debugging.experimental.enable_dump_debug_info(directory, tensor_debug_mode="CONCISE_HEALTH")
-        yield {"debugged": bare_step(built)}
+        yield {"debugged": _timed(bare_step(built))}
         tf.debugging.experimental.disable_dump_debug_info()
 
 
 @contextmanager
-def under_check_numerics(network: str) -> Iterator[dict[str, Step]]:
+def under_check_numerics(network: str) -> Iterator[dict[str, Take]]:
     """Yield the step every floating output of which is checked."""
     built: Network = BUILDERS[network]()
     tf.debugging.enable_check_numerics()
-    yield {"debugged": bare_step(built)}
+    yield {"debugged": _timed(bare_step(built))}
 
 
 SETTINGS = {
     "watch": beside_the_bare_step,
+    FIT: fit_beside_fit,
     "debugger-v2": under_debugger_v2,
     "check-numerics": under_check_numerics,
 }
 
 
-def take(step: Step, *, steps: int) -> float:
-    """Take steps one after the other and return the seconds that they took."""
-    began = time.perf_counter()
-    for _ in range(steps):
-        step()
-    return time.perf_counter() - began
+def _timed(step: Step) -> Take:
+    def take(steps: int) -> float:
+        began = time.perf_counter()
+        for _ in range(steps):
+            step()
+        return time.perf_counter() - began
+
+    return take
 
 
 def main() -> None:
     """Answer until standard input ends."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("network", choices=BUILDERS)
+    parser.add_argument("network", choices=[*BUILDERS, FIT])
     parser.add_argument("setting", choices=SETTINGS)
     arguments = parser.parse_args()
-    with SETTINGS[arguments.setting](arguments.network) as steps:
-        for step in steps.values():
-            take(step, steps=WARM_UP_STEPS)
+    with SETTINGS[arguments.setting](arguments.network) as takes:
+        for take in takes.values():
+            take(WARM_UP_STEPS)
         print("ready", flush=True)
         for line in sys.stdin:
             name, number = line.split()
-            print(take(steps[name], steps=int(number)), flush=True)
+            print(takes[name](int(number)), flush=True)
 
 
 if __name__ == "__main__":

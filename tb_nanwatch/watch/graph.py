@@ -14,7 +14,7 @@ import tensorflow as tf
 from tensorflow.python.framework.func_graph import FuncGraph
 from tensorflow.python.ops.control_flow_v2_func_graphs import CondBranchFuncGraph, WhileBodyFuncGraph
 
-from tb_nanwatch.watch.measure import Gradient
+from tb_nanwatch.watch.measure import Gradient, single_elements
 
 Factor = tuple[str, tf.Tensor]
 # TensorFlow ships no type stubs for graphs and operations.
@@ -198,13 +198,16 @@ def _one_factor(factors: list[tf.Tensor], present: list[bool]) -> tf.Tensor:
     constants = [tf.get_static_value(factor) for factor in factors]
     if all(value is not None and value == constants[0] for value in constants):
         return tf.cast(tf.constant(constants[0]), tf.float32)
-    given = iter(factors)
-    return tf.stack([_flat(next(given)) if there else tf.ones([]) for there in present])
+    given = iter(_wide(factor) for factor in factors)
+    return single_elements([next(given) if there else tf.ones([]) for there in present])
 
 
 def _flat(factor: tf.Tensor) -> tf.Tensor:
-    single = factor if factor.shape.rank == 0 else tf.reshape(factor, [])
-    return single if single.dtype == tf.float32 else tf.cast(single, tf.float32)
+    return _wide(factor if factor.shape.rank == 0 else tf.reshape(factor, []))
+
+
+def _wide(factor: tf.Tensor) -> tf.Tensor:
+    return factor if factor.dtype == tf.float32 else tf.cast(factor, tf.float32)
 
 
 def _is_scalar(tensor: tf.Tensor) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import tensorflow as tf
 
@@ -49,8 +49,27 @@ def half_sum_of_squares(gradient: Measured) -> tf.Tensor:
         return tf.constant(ABSENT, tf.float32)
     if values.dtype.size < tf.float32.size:
         values = tf.cast(values, tf.float32)
-    taken = _sum_taken_already(values)
+    taken = _half_sum_taken_already(values)
     return tf.cast(tf.nn.l2_loss(values) if taken is None else taken, tf.float32)
+
+
+def half_sums_of_squares(gradients: Sequence[Measured]) -> tf.Tensor:
+    """Return the cells of tensors, float32 ``[n]``; see :func:`half_sum_of_squares`.
+
+    Where ``clip_by_norm`` takes the sum of squares of each tensor, that one is used.
+    """
+    sums = [_sum_taken_already(gradient) for gradient in gradients]
+    if all(taken is None for taken in sums):
+        return tf.stack([half_sum_of_squares(gradient) for gradient in gradients])
+    cells = [half_sum_of_squares(one) if taken is None else taken for one, taken in zip(gradients, sums, strict=True)]
+    return single_elements(cells) * tf.constant([1.0 if taken is None else 0.5 for taken in sums])
+
+
+def single_elements(tensors: Sequence[tf.Tensor]) -> tf.Tensor:
+    """Return tensors of one element each, of one dtype and any rank, as one vector."""
+    if all(tensor.shape.rank == 0 for tensor in tensors):
+        return tf.stack(tensors)
+    return tf.concat([one if one.shape.rank == 1 else tf.reshape(one, [1]) for one in tensors], axis=0)
 
 
 def loss_cell(loss: tf.Tensor) -> tf.Tensor:
@@ -171,11 +190,26 @@ def _traced_once(function: Callable[..., tf.Tensor], dtype: tf.DType) -> Callabl
         return concrete
 
 
-def _sum_taken_already(values: tf.Tensor) -> tf.Tensor | None:
+def _half_sum_taken_already(values: tf.Tensor) -> tf.Tensor | None:
     # clip_by_global_norm takes the same sum of the same tensor.
-    if not tf.is_symbolic_tensor(values) or values.graph is not tf.compat.v1.get_default_graph():
+    return next((op.outputs[0] for op in _consumers(values) if op.type == "L2Loss"), None)
+
+
+def _sum_taken_already(gradient: Measured) -> tf.Tensor | None:
+    """Return the sum of squares that ``clip_by_norm`` takes of the same tensor: of one element, of any rank."""
+    values = None if isinstance(gradient, Seldom) else dense_values(gradient)
+    if values is None or values.dtype != tf.float32:
         return None
-    return next((op.outputs[0] for op in values.consumers() if op.type == "L2Loss"), None)
+    products = (op for op in _consumers(values) if op.type == "Mul")
+    squares = [op.outputs[0] for op in products if op.inputs[0].name == op.inputs[1].name]
+    sums = (op.outputs[0] for square in squares for op in _consumers(square) if op.type == "Sum")
+    return next((one for one in sums if one.shape.num_elements() == 1), None)
+
+
+def _consumers(values: tf.Tensor) -> list[Any]:
+    if not tf.is_symbolic_tensor(values) or values.graph is not tf.compat.v1.get_default_graph():
+        return []
+    return list(values.consumers())
 
 
 def _scaled_norm(values: tf.Tensor) -> tf.Tensor:

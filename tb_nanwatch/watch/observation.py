@@ -45,7 +45,6 @@ class Observation:
 
     def row(self) -> tf.Tensor:
         """Return the row, float32 ``[cells]``: finite if and only if all was finite and no square overflowed."""
-        raw = [measure.half_sum_of_squares(gradient) for gradient in self.raw]
         rest = [measure.half_sum_of_squares(tensor) for tensor in (*self.weights, *self.tensors)]
         rest += [
             *self._microbatch_cells(),
@@ -53,11 +52,11 @@ class Observation:
             *([] if self.loss is None else [measure.loss_cell(self.loss)]),
         ]
         if self.factors is None:
-            clipped = [measure.half_sum_of_squares(gradient) for gradient in self.clipped or ()]
+            gradients = [measure.half_sum_of_squares(gradient) for gradient in (*self.raw, *(self.clipped or ()))]
             if self.scale is None:
-                return tf.stack([*raw, *clipped, *rest])
-            return tf.concat([self._unscaled([*raw, *clipped]), tf.stack(rest)], axis=0)
-        before = self._unscaled(raw)
+                return tf.stack([*gradients, *rest])
+            return tf.concat([self._unscaled(tf.stack(gradients)), tf.stack(rest)], axis=0)
+        before = self._unscaled(measure.half_sums_of_squares(self.raw))
         after = self._kept_absent(measure.clipped_cells(before, self.factors))
         return tf.concat([before, after, tf.stack(rest)], axis=0)
 
@@ -96,7 +95,7 @@ class Observation:
         tensors = [*gradients, *self.weights, *self.tensors]
         cells = [measure.settled_cell(tensor, counts[place]) for place, tensor in enumerate(tensors)]
         if self.scale is not None:
-            cells = [*tf.unstack(self._unscaled(cells[: len(gradients)])), *cells[len(gradients) :]]
+            cells = [*tf.unstack(self._unscaled(tf.stack(cells[: len(gradients)]))), *cells[len(gradients) :]]
         loss = [] if self.loss is None else [measure.settled_loss(self.loss)]
         return tf.stack([*cells, *self._microbatch_cells(), *self._scale_cells(), *loss])
 
@@ -106,9 +105,8 @@ class Observation:
         besides: list[Measured] = [None] * len([*self._microbatch_cells(), *self._scale_cells()])
         return [*self.raw, *self._clipped_again(), *self.weights, *self.tensors, *besides, *loss]
 
-    def _unscaled(self, cells: Sequence[tf.Tensor]) -> tf.Tensor:
-        together = tf.stack(cells)
-        return together if self.scale is None or self.is_unscaled else measure.unscaled_cells(together, self.scale)
+    def _unscaled(self, cells: tf.Tensor) -> tf.Tensor:
+        return cells if self.scale is None or self.is_unscaled else measure.unscaled_cells(cells, self.scale)
 
     def _microbatch_cells(self) -> list[tf.Tensor]:
         return [] if self.microbatches is None else tf.unstack(self.microbatches)

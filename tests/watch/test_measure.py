@@ -9,7 +9,15 @@ import tensorflow as tf
 from tb_nanwatch.numerics.finiteness import count_nonfinite
 from tb_nanwatch.numerics.norms import l2_norm
 from tb_nanwatch.watch.layout import ABSENT
-from tb_nanwatch.watch.measure import clipped_cells, count, half_sum_of_squares, loss_cell, settled_cell, settled_loss
+from tb_nanwatch.watch.measure import (
+    clipped_cells,
+    count,
+    half_sum_of_squares,
+    half_sums_of_squares,
+    loss_cell,
+    settled_cell,
+    settled_loss,
+)
 
 WAYS = {"eager": lambda f: f, "graph": tf.function, "xla": lambda f: tf.function(f, jit_compile=True)}
 DTYPES = [tf.float16, tf.bfloat16, tf.float32, tf.float64]
@@ -76,3 +84,16 @@ def test_the_cells_after_a_norm_clip_follow_from_those_before(way):
     before = tf.stack([half_sum_of_squares(gradient) for gradient in gradients])
     after = WAYS[way](lambda cells: clipped_cells(cells, factors))(before)
     np.testing.assert_allclose([norm_in(cell) for cell in after.numpy()], [2.0, 1.0, 0.0], rtol=1e-6)
+
+
+def test_sums_that_clip_by_norm_takes_are_not_taken_again():
+    gradients = [tf.constant([[1.0, 2.0], [2.0, 4.0]]), tf.constant([3.0, 4.0]), tf.constant(2.0), tf.constant([7.0])]
+
+    @tf.function
+    def cells(*raw):
+        clipped = [tf.clip_by_norm(gradient, 1.0) for gradient in raw[:3]]
+        return half_sums_of_squares(raw), clipped
+
+    assert cells(*gradients)[0].numpy().tolist() == [12.5, 12.5, 2.0, 24.5]
+    operations = cells.get_concrete_function(*gradients).graph.get_operations()
+    assert [op.type for op in operations].count("L2Loss") == 1
