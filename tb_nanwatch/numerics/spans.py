@@ -11,8 +11,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
+from tb_nanwatch.schema.defaults import default_column, is_shared
 from tb_nanwatch.schema.records import Array, ColumnKey, IntArray, Series
-from tb_nanwatch.schema.stats import BY_KEY
+from tb_nanwatch.schema.stats import BOOKKEEPING, BY_KEY
 
 
 def single_steps(steps: IntArray, values: Mapping[str, npt.NDArray[np.floating]], kinds: Mapping[str, Array]) -> Series:
@@ -29,14 +30,29 @@ def single_steps(steps: IntArray, values: Mapping[str, npt.NDArray[np.floating]]
     """
     columns: dict[ColumnKey, Array] = {}
     for stat, value in values.items():
-        bad, absent = kinds[stat] != 0, ~np.isfinite(value)
-        kept = np.where(bad | absent, np.nan, value).astype(np.float32)
-        columns |= {ColumnKey(stat, merge): kept for merge in BY_KEY[stat].merges}
-        columns[ColumnKey(stat, "count")] = (~bad & ~absent).astype(np.int64)
-        columns[ColumnKey(stat, "nonfinite")] = bad.astype(np.int64)
-        columns[ColumnKey(stat, "first_nonfinite")] = np.where(bad, steps[:, None], -1)
-        columns[ColumnKey(stat, "kinds")] = kinds[stat].astype(np.uint8)
+        finite = np.isfinite(value)
+        is_whole = bool(finite.all()) and not kinds[stat].any()
+        kept = value if is_whole else np.where(finite & (kinds[stat] == 0), value, np.nan)
+        columns |= dict.fromkeys((ColumnKey(stat, merge) for merge in BY_KEY[stat].merges), kept.astype(np.float32))
+        columns |= _nothing_happened(stat, steps, value.shape[1]) if is_whole else _events(stat, steps, finite, kinds)
     return Series(steps, steps, columns)
+
+
+def _nothing_happened(stat: str, steps: IntArray, width: int) -> dict[ColumnKey, Array]:
+    keys = [ColumnKey(stat, keeps) for keeps in BOOKKEEPING]
+    return {key: default_column(key, first_step=steps, last_step=steps, width=width) for key in keys}
+
+
+def _events(
+    stat: str, steps: IntArray, finite: npt.NDArray[np.bool_], kinds: Mapping[str, Array]
+) -> dict[ColumnKey, Array]:
+    bad = kinds[stat] != 0
+    return {
+        ColumnKey(stat, "count"): (finite & ~bad).astype(np.int64),
+        ColumnKey(stat, "nonfinite"): bad.astype(np.int64),
+        ColumnKey(stat, "first_nonfinite"): np.where(bad, steps[:, None], -1),
+        ColumnKey(stat, "kinds"): kinds[stat].astype(np.uint8),
+    }
 
 
 def merge_spans(series: Series, starts: npt.ArrayLike) -> Series:
@@ -86,12 +102,20 @@ def concatenate(parts: Sequence[Series]) -> Series:
     """Join series one after the other; a column that a part lacks makes the join impossible (KeyError)."""
     if len(parts) == 1:
         return parts[0]
-    columns = {key: np.concatenate([part.columns[key] for part in parts]) for key in parts[0].columns}
+    columns = {key: concatenate_columns([part.columns[key] for part in parts]) for key in parts[0].columns}
     return Series(
         np.concatenate([part.first_step for part in parts]),
         np.concatenate([part.last_step for part in parts]),
         columns,
     )
+
+
+def concatenate_columns(pieces: Sequence[Array]) -> Array:
+    """Join pieces of one column; where in each one value of a span stands for all, it still does."""
+    if all(map(is_shared, pieces)):
+        joined = np.concatenate([piece[:, 0] for piece in pieces])
+        return np.broadcast_to(joined[:, None], (len(joined), pieces[0].shape[1]))
+    return np.concatenate(pieces)
 
 
 def thin_to(series: Series, width: int) -> Series:
@@ -114,26 +138,44 @@ def thin_to(series: Series, width: int) -> Series:
 
 def _merge_column(columns: Mapping[ColumnKey, Array], key: ColumnKey, starts: npt.NDArray[np.intp]) -> Array:
     column = columns[key]
+    if is_shared(column):
+        merged = _merge_values(columns, key, column[:, :1], starts)
+        return np.broadcast_to(merged[:, 0, None], (len(starts), column.shape[1]))
+    return _merge_values(columns, key, column, starts)
+
+
+def _merge_values(
+    columns: Mapping[ColumnKey, Array], key: ColumnKey, column: Array, starts: npt.NDArray[np.intp]
+) -> Array:
     match key.keeps:
         case "min":
-            return np.fmin.reduceat(column, starts)
+            return _reduced(np.fmin, column, starts)
         case "max":
-            return np.fmax.reduceat(column, starts)
+            return _reduced(np.fmax, column, starts)
         case "mean":
             return _merge_means(column, columns[ColumnKey(key.stat, "count")], starts)
         case "first_nonfinite":
             # As unsigned, -1 is larger than every step, so the minimum is the first there is.
-            return np.minimum.reduceat(column.astype(np.uint64), starts).astype(np.int64)
+            return _reduced(np.minimum, column.astype(np.uint64), starts).astype(np.int64)
         case "kinds":
-            return np.bitwise_or.reduceat(column, starts)
+            return _reduced(np.bitwise_or, column, starts)
         case _:
-            return np.add.reduceat(column, starts)
+            return _reduced(np.add, column, starts)
 
 
 def _merge_means(means: Array, count: Array, starts: npt.NDArray[np.intp]) -> Array:
-    counts = count.astype(np.int64)
-    measured = counts > 0
-    weighted = np.where(measured, means, 0.0).astype(np.float64) * counts
-    total = np.add.reduceat(counts, starts)
-    merged = np.add.reduceat(weighted, starts) / np.maximum(total, 1)
+    counts = (count[:, :1] if is_shared(count) else count).astype(np.int64)
+    total = _reduced(np.add, counts, starts)
+    weighted = np.where(counts > 0, means, 0.0).astype(np.float64) * counts
+    merged = _reduced(np.add, weighted, starts) / np.maximum(total, 1)
     return np.where(total > 0, merged, np.nan).astype(np.float32)
+
+
+def _reduced(operation: np.ufunc, column: Array, starts: npt.NDArray[np.intp]) -> Array:
+    """Do what ``operation.reduceat`` does, ten times as fast where all new spans are of as many old ones."""
+    many, each = len(starts), len(column) // max(1, len(starts))
+    if many * each == len(column) and np.array_equal(starts, np.arange(many) * each):
+        reduced: Array = operation.reduce(column.reshape(many, each, column.shape[1]), axis=1)
+        return reduced
+    at: Array = operation.reduceat(column, starts)
+    return at

@@ -21,9 +21,9 @@ from tb_nanwatch.reading.derived import with_derived
 from tb_nanwatch.reading.messages import TagContent, Written
 from tb_nanwatch.reading.tags import Tag
 from tb_nanwatch.reading.workers import as_one
+from tb_nanwatch.schema.defaults import default_column
 from tb_nanwatch.schema.records import Alert, Array, ColumnKey, Header, IntArray, Series
 from tb_nanwatch.schema.stats import BOOKKEEPING, BY_KEY
-from tb_nanwatch.schema.wire import default_column
 
 _MOST_PROBLEMS: Final = 20
 _STEPS_BELOW: Final = 2**50

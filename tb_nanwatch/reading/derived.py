@@ -7,9 +7,9 @@ from typing import Final
 
 import numpy as np
 
+from tb_nanwatch.schema.defaults import default_column
 from tb_nanwatch.schema.records import Array, ColumnKey, Header, Series
 from tb_nanwatch.schema.stats import BOOKKEEPING, BY_KEY
-from tb_nanwatch.schema.wire import default_column
 
 _UNCLIPPED: Final[Mapping[str, str]] = {"clipped_norm": "grad_norm", "clipped_global_norm": "global_norm"}
 

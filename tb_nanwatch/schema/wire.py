@@ -11,6 +11,7 @@ from google.protobuf.message import DecodeError, Message
 
 from tb_nanwatch.errors import RecordError, SchemaError
 from tb_nanwatch.schema import nanwatch_pb2 as pb
+from tb_nanwatch.schema.defaults import default_column, shared_part
 from tb_nanwatch.schema.records import (
     Action,
     Alert,
@@ -55,27 +56,6 @@ _ROLE_NUMBERS: Final = {role: number for number, role in _ROLES.items()}
 def column_dtype(keeps: str) -> np.dtype[np.generic]:
     """Return how a column is stored: float32 for what is measured, integers for the bookkeeping."""
     return cast("np.dtype[np.generic]", _DTYPES.get(keeps, _MEASURED))
-
-
-def default_column(key: ColumnKey, *, first_step: IntArray, last_step: IntArray, width: int) -> Array:
-    """Return what a column holds in a log that left it out: every step measured, none non-finite.
-
-    Args:
-        key: a bookkeeping column.
-        first_step: int64 ``[n]``.
-        last_step: int64 ``[n]``.
-        width: number of columns.
-
-    Returns:
-        ``[n, width]``, read-only and without storage of its own.
-    """
-    column = {
-        "count": last_step - first_step + 1,
-        "nonfinite": np.zeros_like(first_step),
-        "first_nonfinite": np.full_like(first_step, -1),
-        "kinds": np.zeros(len(first_step), np.uint8),
-    }[key.keeps]
-    return np.broadcast_to(column[:, None], (len(first_step), width))
 
 
 def encode_header(header: Header) -> bytes:
@@ -239,6 +219,7 @@ def _series_message(series: Series, generation: int) -> pb.SpanChunk:
 
 
 def _is_default(key: ColumnKey, column: Array, series: Series) -> bool:
+    column = shared_part(column)
     match key.keeps:
         case "count":
             return bool((column == (series.last_step - series.first_step + 1)[:, None]).all())
