@@ -55,7 +55,7 @@ class Written:
 
     Attributes:
         bytes: of its files.
-        host_s: seconds that the host read, merged and wrote for; what came before the first spans left aside.
+        host_s: seconds of the training's thread that it read, merged and wrote for; what came before the first spans left aside.
         steps: that these seconds are of.
     """
 
@@ -102,10 +102,10 @@ def write_run(directory: Path, run: LongRun, *, seed: int = 0) -> Written:
         if run.bad_step is not None and run.bad_step // WINDOW == drain:
             rows[run.bad_step % WINDOW, 2:4] = np.nan
         tape.fill(rows, lambda place, rows=rows: _counts(rows[place]))  # type: ignore[misc]
-        began = time.perf_counter()
+        began = time.thread_time()
         session.collect(action="recorded")
         # The first brings TensorFlow's kernels with it.
-        host_s += time.perf_counter() - began if drain else 0.0
+        host_s += time.thread_time() - began if drain else 0.0
     session.close()
     files = (directory / "nanwatch").iterdir()
     return Written(sum(file.stat().st_size for file in files), host_s, (drains - 1) * WINDOW)

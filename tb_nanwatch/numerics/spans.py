@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from tb_nanwatch.schema.defaults import default_column, is_shared
+from tb_nanwatch.schema.defaults import default_column, is_shared, shared_part
 from tb_nanwatch.schema.records import Array, ColumnKey, IntArray, Series
 from tb_nanwatch.schema.stats import BOOKKEEPING, BY_KEY
 
@@ -29,29 +29,28 @@ def single_steps(steps: IntArray, values: Mapping[str, npt.NDArray[np.floating]]
         A series of n spans.
     """
     columns: dict[ColumnKey, Array] = {}
+    nothing = {width: _nothing_happened(steps, width) for width in {value.shape[1] for value in values.values()}}
     for stat, value in values.items():
         finite = np.isfinite(value)
         is_whole = bool(finite.all()) and not kinds[stat].any()
         kept = value if is_whole else np.where(finite & (kinds[stat] == 0), value, np.nan)
         columns |= dict.fromkeys((ColumnKey(stat, merge) for merge in BY_KEY[stat].merges), kept.astype(np.float32))
-        columns |= _nothing_happened(stat, steps, value.shape[1]) if is_whole else _events(stat, steps, finite, kinds)
+        events = nothing[value.shape[1]] if is_whole else _events(steps, finite, kinds[stat])
+        columns |= {ColumnKey(stat, keeps): column for keeps, column in events.items()}
     return Series(steps, steps, columns)
 
 
-def _nothing_happened(stat: str, steps: IntArray, width: int) -> dict[ColumnKey, Array]:
-    keys = [ColumnKey(stat, keeps) for keeps in BOOKKEEPING]
-    return {key: default_column(key, first_step=steps, last_step=steps, width=width) for key in keys}
+def _nothing_happened(steps: IntArray, width: int) -> dict[str, Array]:
+    return {keeps: default_column(keeps, first_step=steps, last_step=steps, width=width) for keeps in BOOKKEEPING}
 
 
-def _events(
-    stat: str, steps: IntArray, finite: npt.NDArray[np.bool_], kinds: Mapping[str, Array]
-) -> dict[ColumnKey, Array]:
-    bad = kinds[stat] != 0
+def _events(steps: IntArray, finite: npt.NDArray[np.bool_], kinds: Array) -> dict[str, Array]:
+    bad = kinds != 0
     return {
-        ColumnKey(stat, "count"): (finite & ~bad).astype(np.int64),
-        ColumnKey(stat, "nonfinite"): bad.astype(np.int64),
-        ColumnKey(stat, "first_nonfinite"): np.where(bad, steps[:, None], -1),
-        ColumnKey(stat, "kinds"): kinds[stat].astype(np.uint8),
+        "count": (finite & ~bad).astype(np.int64),
+        "nonfinite": bad.astype(np.int64),
+        "first_nonfinite": np.where(bad, steps[:, None], -1),
+        "kinds": kinds.astype(np.uint8),
     }
 
 
@@ -69,8 +68,7 @@ def merge_spans(series: Series, starts: npt.ArrayLike) -> Series:
     if len(at) == len(series):
         return series
     ends = np.append(at[1:], len(series)) - 1
-    columns = {key: _merge_column(series.columns, key, at) for key in series.columns}
-    return Series(series.first_step[at], series.last_step[ends], columns)
+    return Series(series.first_step[at], series.last_step[ends], _merge_columns(series.columns, at))
 
 
 def merge_alike(parts: Sequence[Series]) -> Series:
@@ -92,7 +90,7 @@ def merge_alike(parts: Sequence[Series]) -> Series:
     first, last = first[order], np.maximum.accumulate(last[order])
     at = np.flatnonzero(np.concatenate([np.ones(min(1, len(first)), bool), first[1:] > last[:-1]]))
     columns = {key: np.concatenate([part.columns[key] for part in parts])[order] for key in parts[0].columns}
-    merged = {key: _merge_column(columns, key, at) for key in columns}
+    merged = _merge_columns(columns, at)
     counts = [key for key in columns if key.keeps in ("count", "nonfinite")]
     merged |= {key: np.maximum.reduceat(columns[key], at) for key in counts}
     return Series(first[at], last[np.append(at[1:], len(first)) - 1], merged)
@@ -102,7 +100,12 @@ def concatenate(parts: Sequence[Series]) -> Series:
     """Join series one after the other; a column that a part lacks makes the join impossible (KeyError)."""
     if len(parts) == 1:
         return parts[0]
-    columns = {key: concatenate_columns([part.columns[key] for part in parts]) for key in parts[0].columns}
+    joined: dict[tuple[int, ...], Array] = {}
+    columns: dict[ColumnKey, Array] = {}
+    for key in parts[0].columns:
+        pieces = [part.columns[key] for part in parts]
+        same = tuple(map(id, pieces))
+        joined[same] = columns[key] = joined[same] if same in joined else concatenate_columns(pieces)
     return Series(
         np.concatenate([part.first_step for part in parts]),
         np.concatenate([part.last_step for part in parts]),
@@ -136,24 +139,30 @@ def thin_to(series: Series, width: int) -> Series:
     return merge_spans(series, starts)
 
 
-def _merge_column(columns: Mapping[ColumnKey, Array], key: ColumnKey, starts: npt.NDArray[np.intp]) -> Array:
-    column = columns[key]
+def _merge_columns(columns: Mapping[ColumnKey, Array], starts: npt.NDArray[np.intp]) -> dict[ColumnKey, Array]:
+    """Merge every column; what several keys have in one array is merged once."""
+    merged: dict[tuple[str, int, int], Array] = {}
+    found: dict[ColumnKey, Array] = {}
+    for key, column in columns.items():
+        count = columns[ColumnKey(key.stat, "count")] if key.keeps == "mean" else column
+        same = key.keeps, id(column), id(count)
+        if same not in merged:
+            merged[same] = _merge_column(key.keeps, column, count, starts=starts)
+        found[key] = merged[same]
+    return found
+
+
+def _merge_column(keeps: str, column: Array, count: Array, *, starts: npt.NDArray[np.intp]) -> Array:
     if is_shared(column):
-        merged = _merge_values(columns, key, column[:, :1], starts)
+        merged = _merge_column(keeps, column[:, :1], count, starts=starts)
         return np.broadcast_to(merged[:, 0, None], (len(starts), column.shape[1]))
-    return _merge_values(columns, key, column, starts)
-
-
-def _merge_values(
-    columns: Mapping[ColumnKey, Array], key: ColumnKey, column: Array, starts: npt.NDArray[np.intp]
-) -> Array:
-    match key.keeps:
+    match keeps:
         case "min":
             return _reduced(np.fmin, column, starts)
         case "max":
             return _reduced(np.fmax, column, starts)
         case "mean":
-            return _merge_means(column, columns[ColumnKey(key.stat, "count")], starts)
+            return _merge_means(column, count, starts)
         case "first_nonfinite":
             # As unsigned, -1 is larger than every step, so the minimum is the first there is.
             return _reduced(np.minimum, column.astype(np.uint64), starts).astype(np.int64)
@@ -164,9 +173,12 @@ def _merge_values(
 
 
 def _merge_means(means: Array, count: Array, starts: npt.NDArray[np.intp]) -> Array:
-    counts = (count[:, :1] if is_shared(count) else count).astype(np.int64)
+    counts = shared_part(count).astype(np.int64)
     total = _reduced(np.add, counts, starts)
-    weighted = np.where(counts > 0, means, 0.0).astype(np.float64) * counts
+    measured = means.astype(np.float64)
+    if counts.min(initial=1) > 0:
+        return (_reduced(np.add, measured * counts, starts) / total).astype(np.float32)
+    weighted = np.where(counts > 0, measured, 0.0) * counts
     merged = _reduced(np.add, weighted, starts) / np.maximum(total, 1)
     return np.where(total > 0, merged, np.nan).astype(np.float32)
 
@@ -174,7 +186,7 @@ def _merge_means(means: Array, count: Array, starts: npt.NDArray[np.intp]) -> Ar
 def _reduced(operation: np.ufunc, column: Array, starts: npt.NDArray[np.intp]) -> Array:
     """Do what ``operation.reduceat`` does, ten times as fast where all new spans are of as many old ones."""
     many, each = len(starts), len(column) // max(1, len(starts))
-    if many * each == len(column) and np.array_equal(starts, np.arange(many) * each):
+    if many * each == len(column) and (many == 1 or (np.diff(starts) == each).all()):
         reduced: Array = operation.reduce(column.reshape(many, each, column.shape[1]), axis=1)
         return reduced
     at: Array = operation.reduceat(column, starts)

@@ -180,7 +180,7 @@ def _concatenated_column(
     # variable. So it stays: for a thousand variables it would be as large again as all that was measured.
     if key.keeps in BOOKKEEPING and all(piece.strides[1] == 0 for piece in pieces):
         width = pieces[0].shape[1]
-        default = default_column(key, first_step=first_step, last_step=last_step, width=width)
+        default = default_column(key.keeps, first_step=first_step, last_step=last_step, width=width)
         if np.array_equal(np.concatenate([piece[:, :1] for piece in pieces]), default[:, :1]):
             return default
     return np.concatenate(pieces)

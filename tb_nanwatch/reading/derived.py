@@ -44,5 +44,5 @@ def _ratio_of_one(series: Series, count: Array) -> dict[ColumnKey, Array]:
     return {
         **{ColumnKey("clip_ratio", keeps): one for keeps in BY_KEY["clip_ratio"].merges},
         ColumnKey("clip_ratio", "count"): count,
-        **{key: default_column(key, **steps, width=count.shape[1]) for key in keys},
+        **{key: default_column(key.keeps, **steps, width=count.shape[1]) for key in keys},
     }

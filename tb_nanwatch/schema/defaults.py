@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from tb_nanwatch.schema.records import Array, ColumnKey, IntArray
+from tb_nanwatch.schema.records import Array, IntArray
 
 
-def default_column(key: ColumnKey, *, first_step: IntArray, last_step: IntArray, width: int) -> Array:
+def default_column(keeps: str, *, first_step: IntArray, last_step: IntArray, width: int) -> Array:
     """Return what a column holds in a log that left it out: every step measured, none non-finite.
 
     Args:
-        key: a bookkeeping column.
+        keeps: the key of a bookkeeping column, less its statistic.
         first_step: int64 ``[n]``.
         last_step: int64 ``[n]``.
         width: number of columns.
@@ -28,13 +28,13 @@ def default_column(key: ColumnKey, *, first_step: IntArray, last_step: IntArray,
         "nonfinite": np.zeros_like(first_step),
         "first_nonfinite": np.full_like(first_step, -1),
         "kinds": np.zeros(len(first_step), np.uint8),
-    }[key.keeps]
+    }[keeps]
     return np.broadcast_to(column[:, None], (len(first_step), width))
 
 
 def is_shared(column: Array) -> bool:
     """Return whether one value of each span stands for all of its columns, as in :func:`default_column`."""
-    return column.strides[1] == 0
+    return column.shape[1] > 1 and column.strides[1] == 0
 
 
 def shared_part(column: Array) -> Array:

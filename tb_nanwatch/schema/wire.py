@@ -205,11 +205,16 @@ def _finding_record(message: pb.Finding) -> Finding:
 
 
 def _series_message(series: Series, generation: int) -> pb.SpanChunk:
-    columns = [
-        pb.Column(stat=key.stat, keeps=key.keeps, width=column.shape[1], values=_packed(key, column))
-        for key, column in series.columns.items()
-        if not _is_default(key, column, series)
-    ]
+    defaults: dict[tuple[str, int], bool] = {}
+    columns = []
+    for key, column in series.columns.items():
+        same = key.keeps, id(column)
+        if same not in defaults:
+            defaults[same] = _is_default(key, column, series)
+        if not defaults[same]:
+            columns.append(
+                pb.Column(stat=key.stat, keeps=key.keeps, width=column.shape[1], values=_packed(key, column))
+            )
     return pb.SpanChunk(
         first_step=series.first_step.tolist(),
         last_step=series.last_step.tolist(),
@@ -262,4 +267,4 @@ def _restore_defaults(columns: dict[ColumnKey, Array], *, first_step: IntArray, 
         for keeps in _DTYPES:
             key = ColumnKey(stat, keeps)
             if key not in columns:
-                columns[key] = default_column(key, first_step=first_step, last_step=last_step, width=width)
+                columns[key] = default_column(key.keeps, first_step=first_step, last_step=last_step, width=width)
