@@ -55,7 +55,7 @@ class Written:
 
     Attributes:
         bytes: of its files.
-        host_s: seconds of the training's thread that it read, merged and wrote for; what came before the first spans left aside.
+        host_s: processor seconds that the host read, merged and wrote for, less those of the first drain.
         steps: that these seconds are of.
     """
 

@@ -1,7 +1,7 @@
 """The bookkeeping of a log in which nothing happened: one value a span, without storage for each variable.
 
-In most logs every step was measured and none was non-finite. Held as arrays in full, that would be twice as large as all
-that was measured.
+In most logs every step was measured and none was non-finite. Held as arrays in full, that would be twice as large as
+all that was measured.
 """
 
 from __future__ import annotations

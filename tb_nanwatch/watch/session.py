@@ -98,7 +98,7 @@ class Session:
         self.steps_seen = written
         if first < written:
             rows, raw = self._recorder.rows(first, written)
-            bad = ~np.isfinite(rows).all(axis=1)
+            bad: npt.NDArray[np.bool_] = np.logical_not(np.isfinite(rows).all(axis=1))
             self.ended_well = not bad[-1]
             numbers = np.arange(first, written)
             self._count_skips(bad if action == "skipped" else np.zeros_like(bad))

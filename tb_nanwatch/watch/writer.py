@@ -108,7 +108,9 @@ class Writer:
 
     def _open(self) -> tf.io.TFRecordWriter:
         tf.io.gfile.makedirs(self._directory)
-        name = f"events.out.tfevents.{time.time():010.0f}.{socket.gethostname()}.{os.getpid()}.session-{self._session}.v2"
+        name = (
+            f"events.out.tfevents.{time.time():010.0f}.{socket.gethostname()}.{os.getpid()}.session-{self._session}.v2"
+        )
         self._file, self._flushed_at_s = tf.io.TFRecordWriter(os.path.join(self._directory, name)), -math.inf
         self._file.write(tf.compat.v1.Event(wall_time=time.time(), file_version=_VERSION).SerializeToString())
         return self._file
