@@ -179,8 +179,8 @@ def test_a_program_that_only_reads_does_without_tensorflow(tmp_path):
 
 
 def test_a_damaged_record_is_found_out_without_tensorflow(tmp_path):
-    path = write_run(tmp_path).path
+    path = write_run(tmp_path)
     data = bytearray(path.read_bytes())
     data[-20] ^= 1
     path.write_bytes(data)
-    assert read_in_a_program(tmp_path) == ["0", "False"]
+    assert read_in_a_program(tmp_path) == ["90", "False"]
