@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
+from threading import Thread
 from typing import Any, Final, NamedTuple
 
 from tensorboard import plugin_util
@@ -15,7 +16,10 @@ from werkzeug import wrappers
 
 from tb_nanwatch.diagnosis import RunLog
 from tb_nanwatch.plugin import alerts, answers, requests
-from tb_nanwatch.reading.provider import Experiment, ProviderError, RunIndex, RunReader
+from tb_nanwatch.plugin.ahead import read_ahead
+from tb_nanwatch.plugin.listing import Listing
+from tb_nanwatch.reading.provider import RunReader
+from tb_nanwatch.reading.source import Experiment, ProviderError, RunIndex
 from tb_nanwatch.schema.codec import dumps
 from tb_nanwatch.schema.wire import PLUGIN_NAME
 
@@ -58,6 +62,11 @@ class NanWatchPlugin(TBPlugin):
     def __init__(self, context: TBContext) -> None:
         super().__init__(context)
         self._reader = RunReader(context.data_provider)
+        self._listing = Listing(self._reader.index)
+
+    def read_ahead(self) -> Thread:
+        """Read what there is before anybody asks for it; see :func:`~tb_nanwatch.plugin.ahead.read_ahead`."""
+        return read_ahead(self._reader)
 
     def get_plugin_apps(self) -> dict[str, WsgiApp]:
         """Return the routes."""
@@ -89,7 +98,7 @@ class NanWatchPlugin(TBPlugin):
         environ = request.environ
         experiment = Experiment(plugin_util.context(environ), plugin_util.experiment_id(environ))
         try:
-            return self._reader.index(experiment)
+            return self._listing.index(experiment)
         except ProviderError as error:
             raise UnavailableError(f"Unavailable: {error}; ask again.") from error
 

@@ -19,7 +19,8 @@ from tensorboard.context import RequestContext
 
 from tb_nanwatch.errors import LogdirError
 from tb_nanwatch.reading.checksums import take_checksums_fast
-from tb_nanwatch.reading.provider import Experiment, RunReader
+from tb_nanwatch.reading.provider import RunReader
+from tb_nanwatch.reading.source import Experiment
 from tb_nanwatch.reading.tags import is_run_directory
 
 THE_LOGDIR: Final = Experiment(RequestContext(), "")

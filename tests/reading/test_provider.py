@@ -11,7 +11,8 @@ from tensorboard.backend.event_processing.data_provider import MultiplexerDataPr
 from tensorboard.backend.event_processing.plugin_event_multiplexer import EventMultiplexer
 from tensorboard.context import RequestContext
 
-from tb_nanwatch.reading.provider import Experiment, ProviderError, RunReader
+from tb_nanwatch.reading.provider import RunReader
+from tb_nanwatch.reading.source import Experiment, ProviderError
 from tests.event_files import RunWriter, only_at, steps_of
 
 EXPERIMENT = Experiment(RequestContext(), "")
@@ -23,6 +24,7 @@ class CountingProvider(MultiplexerDataProvider):
     def __init__(self, multiplexer):
         super().__init__(multiplexer, "logdir")
         self.asked = []
+        self.calls = 0
         self.failing = {}
 
     def list_tensors(self, *args, **kwargs):
@@ -31,10 +33,11 @@ class CountingProvider(MultiplexerDataProvider):
         return super().list_tensors(*args, **kwargs)
 
     def read_tensors(self, *args, run_tag_filter=None, **kwargs):
-        (run,), (tag,) = run_tag_filter.runs, run_tag_filter.tags
-        self.asked.append((run, tag))
-        if tag in self.failing:
-            raise self.failing[tag]
+        self.asked += [(run, tag) for run in run_tag_filter.runs for tag in run_tag_filter.tags]
+        self.calls += 1
+        for tag in run_tag_filter.tags:
+            if tag in self.failing:
+                raise self.failing[tag]
         return super().read_tensors(*args, run_tag_filter=run_tag_filter, **kwargs)
 
 
