@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tb_nanwatch.schema.defaults import default_column, is_shared, shared_part
+from tb_nanwatch.schema.pieces import concatenate_columns
 from tb_nanwatch.schema.records import Array, ColumnKey, DoubleArray, IntArray, Series
 from tb_nanwatch.schema.stats import BOOKKEEPING, BY_KEY
 
@@ -115,14 +116,6 @@ def concatenate(parts: Sequence[Series]) -> Series:
         np.concatenate([part.last_step for part in parts]),
         columns,
     )
-
-
-def concatenate_columns(pieces: Sequence[Array]) -> Array:
-    """Join pieces of one column; where in each one value of a span stands for all, it still does."""
-    if all(map(is_shared, pieces)):
-        joined = np.concatenate([piece[:, 0] for piece in pieces])
-        return np.broadcast_to(joined[:, None], (len(joined), pieces[0].shape[1]))
-    return np.concatenate(pieces)
 
 
 def thin_to(series: Series, width: int) -> Series:

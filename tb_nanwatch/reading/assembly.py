@@ -16,14 +16,15 @@ import numpy as np
 
 from tb_nanwatch.diagnosis import RunLog, SessionLog
 from tb_nanwatch.errors import RecordError
-from tb_nanwatch.numerics.spans import concatenate_columns
 from tb_nanwatch.reading.completion import completed, is_below
 from tb_nanwatch.reading.derived import with_derived
 from tb_nanwatch.reading.messages import TagContent, Written
 from tb_nanwatch.reading.tags import Tag
 from tb_nanwatch.reading.workers import as_one
+from tb_nanwatch.schema.defaults import is_shared
+from tb_nanwatch.schema.pieces import PiecedColumns, concatenate_columns
 from tb_nanwatch.schema.records import Alert, Array, ColumnKey, Header, Series
-from tb_nanwatch.schema.stats import BY_KEY
+from tb_nanwatch.schema.stats import BOOKKEEPING, BY_KEY
 
 _MOST_PROBLEMS: Final = 20
 _STEPS_BELOW: Final = 2**50
@@ -178,10 +179,10 @@ def _remembered(chunks: Sequence[Series], alerts: Iterable[Alert]) -> Iterable[S
 def _concatenated(parts: Sequence[Series]) -> Series:
     first = np.concatenate([np.zeros(0, np.int64), *(part.first_step for part in parts)])
     last = np.concatenate([np.zeros(0, np.int64), *(part.last_step for part in parts)])
-    columns = {
-        key: concatenate_columns([part.columns[key] for part in parts]) for key in (parts[0].columns if parts else ())
-    }
-    return Series(first, last, columns)
+    pieces = {key: [part.columns[key] for part in parts] for key in (parts[0].columns if parts else ())}
+    kept = {key for key in pieces if key.keeps in BOOKKEEPING and len({*map(is_shared, pieces[key])}) > 1}
+    whole = {key: concatenate_columns(pieces[key]) for key in pieces if key not in kept}
+    return Series(first, last, PiecedColumns(whole, {key: pieces[key] for key in kept}) if kept else whole)
 
 
 def _spoken(chunk: Series) -> str:

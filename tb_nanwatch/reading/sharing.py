@@ -11,7 +11,9 @@ from tb_nanwatch.diagnosis import RunLog, SessionLog
 from tb_nanwatch.reading.messages import TagContent
 from tb_nanwatch.reading.tags import Tag
 from tb_nanwatch.schema.defaults import shared_part
-from tb_nanwatch.schema.records import Header, Series, unique_arrays
+from tb_nanwatch.schema.pieces import PiecedColumns
+from tb_nanwatch.schema.records import Array, Header, Series, unique_arrays
+from tb_nanwatch.schema.stats import BOOKKEEPING
 
 
 def shared_with(log: RunLog, contents: Mapping[Tag, TagContent]) -> dict[Tag, TagContent]:
@@ -40,7 +42,12 @@ def bytes_of(log: RunLog) -> int:
     """Return how much memory the arrays of a log take."""
     series = [session.series for session in log.sessions]
     series += [alert.window for session in log.sessions for alert in session.alerts]
-    return sum(shared_part(column).nbytes for part in series for column in unique_arrays(part.columns))
+    return sum(shared_part(column).nbytes for part in series for column in _arrays(part))
+
+
+def _arrays(series: Series) -> list[Array]:
+    pieces = series.columns.pieces.values() if isinstance(series.columns, PiecedColumns) else ()
+    return [*unique_arrays(series.columns), *(piece for column in pieces for piece in column)]
 
 
 def _shared(content: TagContent, session: SessionLog | None) -> TagContent:
@@ -59,4 +66,8 @@ def _rows_of(whole: Series, part: Series) -> Series:
     at = int(np.searchsorted(whole.first_step, part.first_step[0]))
     rows = whole.rows(slice(at, at + len(part)))
     is_same = np.array_equal(rows.first_step, part.first_step) and np.array_equal(rows.last_step, part.last_step)
-    return rows if is_same and part.columns.keys() <= rows.columns.keys() else part
+    if not is_same or any(key not in rows.columns for key in part.columns):
+        return part
+    # Its bookkeeping is mostly shared by all variables, which that of the whole need not be.
+    columns = {key: part.columns[key] if key.keeps in BOOKKEEPING else rows.columns[key] for key in part.columns}
+    return Series(part.first_step, part.last_step, columns)

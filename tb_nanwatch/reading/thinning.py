@@ -29,12 +29,8 @@ def thinned(series: Series, spans: int) -> Series:
 
 def only(series: Series, stats: Container[str], *, keeps: Container[str] | None = None) -> Series:
     """Return the series with some statistics alone, and of these what is asked for: the rest need not be merged."""
-    columns = {
-        key: column
-        for key, column in series.columns.items()
-        if key.stat in stats and (keeps is None or key.keeps in keeps)
-    }
-    return Series(series.first_step, series.last_step, columns)
+    keys = [key for key in series.columns if key.stat in stats and (keeps is None or key.keeps in keeps)]
+    return Series(series.first_step, series.last_step, {key: series.columns[key] for key in keys})
 
 
 def grouped(series: Series, stat: str, groups: Sequence[Sequence[int]]) -> Series:
@@ -52,7 +48,7 @@ def grouped(series: Series, stat: str, groups: Sequence[Sequence[int]]) -> Serie
     Returns:
         A series with that statistic alone, as wide as there are groups.
     """
-    columns = {key: _regrouped(key, column, groups) for key, column in series.columns.items() if key.stat == stat}
+    columns = {key: _regrouped(key, series.columns[key], groups) for key in series.columns if key.stat == stat}
     return Series(series.first_step, series.last_step, columns)
 
 

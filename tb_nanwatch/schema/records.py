@@ -130,6 +130,8 @@ class Series:
 
     def rows(self, selection: slice | IntArray) -> Series:
         """Return the spans that ``selection`` picks."""
+        if hasattr(self.columns, "rows"):  # some are in pieces
+            return Series(self.first_step[selection], self.last_step[selection], self.columns.rows(selection))
         # Where several keys have one array, as in single steps, their rows are one array too.
         picked = {id(column): column[selection] for column in unique_arrays(self.columns)}
         columns = {key: picked[id(column)] for key, column in self.columns.items()}
@@ -137,8 +139,9 @@ class Series:
 
 
 def unique_arrays(columns: Mapping[ColumnKey, Array]) -> list[Array]:
-    """Return every array once that stands behind some column."""
-    return list({id(column): column for column in columns.values()}.values())
+    """Return every array once that stands behind some column; of one that is in pieces, none."""
+    there: Mapping[ColumnKey, Array] = getattr(columns, "whole", columns)
+    return list({id(column): column for column in there.values()}.values())
 
 
 @dataclass(frozen=True)
