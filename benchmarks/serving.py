@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import re
 import subprocess
 import sys
@@ -46,9 +47,14 @@ class TensorBoard:
     def get(self, route: str, **parameters: object) -> bytes:
         """Ask a route of the plugin; the answer as it stands in the body."""
         query = urllib.parse.urlencode(parameters)
-        with urllib.request.urlopen(f"{self.url}/data/plugin/nanwatch/{route}?{query}", timeout=_TIMEOUT_S) as response:
+        # As a browser asks for it.
+        asked = urllib.request.Request(
+            f"{self.url}/data/plugin/nanwatch/{route}?{query}", headers={"Accept-Encoding": "gzip"}
+        )
+        with urllib.request.urlopen(asked, timeout=_TIMEOUT_S) as response:
             answer: bytes = response.read()
-        return answer
+            is_packed = response.headers.get("Content-Encoding") == "gzip"
+        return gzip.decompress(answer) if is_packed else answer
 
     def resident_bytes(self) -> int:
         """Return the memory of its processes that is in use."""

@@ -33,7 +33,7 @@ class Listing:
         """Keep what ``ask`` returns."""
         self._ask = ask
         self._listed: dict[str, _Listed] = {}
-        self._fetching = Lock()
+        self._fetching, self._asking = Lock(), Lock()
 
     def index(self, experiment: Experiment) -> RunIndex:
         """Return what there is to read; raises what asking for it raises."""
@@ -45,6 +45,14 @@ class Listing:
         return listed.runs
 
     def _fetch(self, experiment: Experiment) -> RunIndex:
+        began_s = time.monotonic()
+        with self._asking:
+            listed = self._listed.get(experiment.id)
+            if listed is not None and listed.at_s - listed.took_s > began_s:
+                return listed.runs  # it was asked for after this began to wait
+            return self._fetch_now(experiment)
+
+    def _fetch_now(self, experiment: Experiment) -> RunIndex:
         began_s = time.monotonic()
         index = self._ask(experiment)
         now_s = time.monotonic()

@@ -18,6 +18,7 @@ from tb_nanwatch.plugin import alerts, answers, requests
 from tb_nanwatch.plugin.ahead import read_ahead
 from tb_nanwatch.plugin.layers import Layers
 from tb_nanwatch.plugin.listing import Listing
+from tb_nanwatch.reading.memory import give_large_blocks_back
 from tb_nanwatch.reading.provider import RunReader
 from tb_nanwatch.reading.source import Experiment, ProviderError, RunIndex
 from tb_nanwatch.schema.codec import dumps
@@ -68,6 +69,7 @@ class NanWatchPlugin(TBPlugin):
 
     def read_ahead(self) -> Thread:
         """Read what there is before anybody asks for it; see :func:`~tb_nanwatch.plugin.ahead.read_ahead`."""
+        give_large_blocks_back()
         return read_ahead(self._reader)
 
     def get_plugin_apps(self) -> dict[str, WsgiApp]:

@@ -16,7 +16,7 @@ from tensorboard.data.provider import DataProvider
 from tb_nanwatch.diagnosis import RunLog, diagnose
 from tb_nanwatch.reading.assembly import assemble
 from tb_nanwatch.reading.cache import StampedCache
-from tb_nanwatch.reading.memory import return_freed_memory
+from tb_nanwatch.reading.memory import give_freed_memory_back
 from tb_nanwatch.reading.messages import TagContent, decode_tag
 from tb_nanwatch.reading.sharing import bytes_of, header_of, shared_with
 from tb_nanwatch.reading.sizes import HEADER_BYTES, bytes_of_tag
@@ -127,7 +127,7 @@ class RunReader:
         ]
         self._fill(index, contents, rest)
         reads = [self._assembled(index, run, contents.pop(run), is_asked_for=is_asked_for) for run in runs]
-        return_freed_memory()
+        give_freed_memory_back()
         return reads
 
     def _unchanged(self, index: RunIndex, run: str) -> _Contents:
