@@ -66,6 +66,7 @@ chromium:
 # Each demo is a script in demo/ and the runs that tell its story: one for each string of flags.
 RUNS.exploding_critic := "--activation relu" "--activation tanh"
 RUNS.alphazero := "--loss probabilities" "--loss logits"
+RUNS.accumulated_policy_gradient := "--accumulate sum" "--accumulate mean"
 RUNS.clip_global_norm := "--activation sigmoid" "--activation relu"
 DEMOS := $(sort $(patsubst RUNS.%,%,$(filter RUNS.%,$(.VARIABLES))))
 

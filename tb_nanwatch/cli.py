@@ -15,6 +15,7 @@ from tb_nanwatch import __version__
 from tb_nanwatch.errors import LogdirError
 from tb_nanwatch.printing import lines_of, visible
 from tb_nanwatch.reading.logdir import THE_LOGDIR, leave_tensorflow_out, open_logdir
+from tb_nanwatch.reading.tags import home_of
 from tb_nanwatch.schema.codec import dumps
 from tb_nanwatch.schema.records import Verdicts
 
@@ -44,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.json:
         sys.stdout.write(dumps(verdicts, indent=2) + "\n")
     else:
-        _print(verdicts, options.logdir)
+        _print(verdicts, home_of(options.logdir))
     return SOME_NONFINITE if any(verdict.status == "nonfinite" for verdict in verdicts.runs) else ALL_FINITE
 
 

@@ -85,6 +85,13 @@ def test_a_run_that_was_run_again_is_told_with_its_evidence(tmp_path):
     assert lines[-1] == f'  Its batch: tb_nanwatch.load_batch("{path}")'
 
 
+def test_the_directory_of_a_run_itself_leads_to_its_batch(tmp_path):
+    write_runs(tmp_path)
+    path = tmp_path / "again" / "nanwatch" / "batches" / "step-29.npz"
+    for logdir in (tmp_path / "again", tmp_path / "again" / "nanwatch"):
+        assert nanwatch(logdir).stdout.splitlines()[-1] == f'  Its batch: tb_nanwatch.load_batch("{path}")'
+
+
 def test_a_warning_is_no_failure(tmp_path):
     norms = [1.0] * 22 + [1e5] * 8
     RunWriter(tmp_path / "nanwatch").header().spans(steps_of(0, 29, global_norm=norms))

@@ -62,7 +62,7 @@ def _exploding_gradients(evidence: Evidence) -> Cause | None:
 
 def _accumulated_sum(evidence: Evidence) -> Cause | None:
     total = evidence.total
-    if total is None or evidence.origin.phase in {"input", "weights"} or not (total.grows or evidence.explosion):
+    if total is None or evidence.origin.phase in {"input", "weights"} or not (total.may_grow or evidence.explosion):
         return None
     return Cause(
         id="accumulated-sum",
@@ -70,7 +70,7 @@ def _accumulated_sum(evidence: Evidence) -> Cause | None:
         "times as large as those of one in the median, and not their mean.",
         fix="Divide the total by the number of micro-batches, or each loss, unless the learning rate was chosen for "
         "the sum.",
-        confidence="high" if total.grows else "medium",
+        confidence="high" if total.grows else "medium" if evidence.explosion else "low",
     )
 
 

@@ -86,6 +86,17 @@ def is_run_directory(path: str) -> bool:
     return _called(_first_part(path)) != _first_part(path)
 
 
+def home_of(path: str) -> str:
+    """Return the directory in which a run's other files lie, given its own or one that holds it.
+
+    Example:
+        >>> home_of("logs/critic/nanwatch"), home_of("nanwatch/"), home_of("logs/critic")
+        ('logs/critic', '.', 'logs/critic')
+    """
+    bare = path.rstrip("/\\")
+    return _called(_first_part(bare)) if is_run_directory(bare) else path
+
+
 def _first_part(name: str) -> str:
     match = _OF_WORKER.fullmatch(name)
     return match[1] if match else name

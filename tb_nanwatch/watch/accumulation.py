@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
 import tensorflow as tf
 
 from tb_nanwatch.schema.records import IntArray
@@ -19,14 +20,27 @@ NONE_BAD = -1
 
 
 class _Place(NamedTuple):
-    """The number of a micro-batch, and that of the first bad one before it."""
+    """Where a measured part of a step stands since the last update; all int64 scalars.
+
+    Attributes:
+        number: of its micro-batch.
+        call: how many parts were measured before it.
+        bad: the number of the first micro-batch that was bad before it, or ``NONE_BAD``.
+        bad_call: of the part that was bad in that one.
+    """
 
     number: tf.Tensor
+    call: tf.Tensor
     bad: tf.Tensor
+    bad_call: tf.Tensor
 
 
 class Accumulation:
     """The micro-batches since the last update: how many, how large, and which was the first that was bad.
+
+    A step may measure the gradients of its variables together or in parts, such as first the actor's and then the
+    critic's: a variable that was not yet measured in a micro-batch belongs to that micro-batch still. So the number of
+    a part is how often its variables were measured before.
 
     Attributes:
         handles: ids of the handles of its variables.
@@ -38,64 +52,105 @@ class Accumulation:
         Args:
             columns: how many variables are watched.
         """
-        self._squares = device_variable(tf.zeros([columns]), "microbatch_squares")
-        self._count = device_variable(tf.constant(0, tf.int64), "microbatches")
-        self._bad = device_variable(tf.constant(NONE_BAD, tf.int64), "bad_microbatch")
-        self._counts = device_variable(tf.zeros([columns + 1, 4], tf.int64), "microbatch_counts")
+        self._squares = _growing(tf.zeros([columns]), "microbatch_squares")
+        self._numbers = _growing(tf.zeros([columns], tf.int64), "microbatches")
+        self._counts = _growing(tf.zeros([1 + columns, 4], tf.int64), "microbatch_counts")
+        self._place = device_variable(tf.constant([0, NONE_BAD, NONE_BAD], tf.int64), "microbatch_place")
         self._is_over = device_variable(tf.constant(False), "accumulation_is_over")
-        own = (self._squares, self._count, self._bad, self._counts, self._is_over)
+        own = (self._squares, self._numbers, self._counts, self._place, self._is_over)
         self.handles = frozenset(id(variable.handle) for variable in own)
 
-    def add(self, gradients: Sequence[Gradient], loss: tf.Tensor | None, kept: Sequence[Kept] = ()) -> None:
-        """Measure one micro-batch, as a part of the step that is being traced or run.
+    def widen(self, columns: int) -> None:
+        """Make room for more variables, outside any graph: what was traced for fewer goes on writing to its own."""
+        more = columns - int(tf.size(self._squares))
+        for variable in (self._squares, self._numbers, self._counts) if more > 0 else ():
+            padding = [[0, more], *([[0, 0]] * (variable.shape.rank - 1))]
+            variable.assign(tf.pad(variable.read_value(), padding))
+
+    def add(
+        self,
+        gradients: Sequence[Gradient],
+        columns: Sequence[int],
+        *,
+        loss: tf.Tensor | None,
+        kept: Sequence[Kept] = (),
+    ) -> None:
+        """Measure one micro-batch or a part of it, in the step that is being traced or run.
 
         Args:
-            gradients: by column.
+            gradients: of some variables.
+            columns: of these variables, in the same order.
             loss: scalar or one for each sample; ``None`` if not given.
             kept: what its forward pass changed, to be put back if it is bad.
         """
-        fresh = self._is_over.read_value()
-        number = tf.where(fresh, tf.constant(0, tf.int64), self._count.read_value())
-        bad = tf.where(fresh, tf.constant(NONE_BAD, tf.int64), self._bad.read_value())
+        fresh, own = self._is_over.read_value(), tf.constant(columns, tf.int64)
+        numbers = _unless(fresh, self._numbers.read_value())
+        start = tf.constant([0, NONE_BAD, NONE_BAD], tf.int64)
+        call, bad, bad_call = tf.unstack(tf.where(fresh, start, self._place.read_value()))
+        place = _Place(tf.reduce_max(tf.gather(numbers, own)), call, bad, bad_call)
         cells = [measure.half_sum_of_squares(gradient) for gradient in gradients]
         given = tf.constant(0.0) if loss is None else measure.loss_cell(loss)
         is_finite = tf.reduce_all(tf.math.is_finite(tf.stack([*cells, given])))
-        tensors = [*gradients, loss]
-        (first,) = rarely(is_finite, lambda: [bad], lambda: [self._look_closer(tensors, _Place(number, bad), kept)])
-        squares = tf.maximum(tf.stack(cells), 0.0)
-        before = tf.where(fresh, tf.zeros_like(squares), self._squares.read_value())
-        self._squares.assign(before + squares, read_value=False)
-        self._count.assign(number + 1, read_value=False)
-        self._bad.assign(first, read_value=False)
+        tensors, rows = [loss, *gradients], tf.concat([[0], own + 1], axis=0)
+        bad, bad_call = rarely(
+            is_finite, lambda: (bad, bad_call), lambda: self._look_closer(tensors, rows, place, kept=kept)
+        )
+        squares = _unless(fresh, self._squares.read_value())
+        more = tf.maximum(tf.stack(cells), 0.0)
+        self._squares.assign(tf.tensor_scatter_nd_add(squares, own[:, None], more), read_value=False)
+        counted = tf.fill([len(columns)], place.number + 1)
+        self._numbers.assign(tf.tensor_scatter_nd_update(numbers, own[:, None], counted), read_value=False)
+        self._place.assign(tf.stack([call + 1, bad, bad_call]), read_value=False)
         self._is_over.assign(False, read_value=False)
 
-    def cells(self) -> tf.Tensor:
+    def cells(self, columns: int) -> tf.Tensor:
         """Return the cells of the step, float32 ``[columns + 3]``; the next micro-batch begins anew.
 
         They are the mean over micro-batches of half the sum of squares of each gradient (left out where it is not
         finite: it is no news), the number of micro-batches, the number of the first that was bad, and NaN if one was.
+
+        Args:
+            columns: how many variables are watched.
         """
-        fresh, count = self._is_over.read_value(), self._count.read_value()
-        mean = self._squares.read_value() / tf.cast(tf.maximum(count, 1), tf.float32)
-        kept = tf.where(tf.math.is_finite(mean) & ~fresh, mean, ABSENT)
-        numbers = tf.where(fresh, tf.constant([0, NONE_BAD], tf.int64), tf.stack([count, self._bad.read_value()]))
-        with tf.control_dependencies([kept, numbers]):
+        fresh, numbers = self._is_over.read_value(), tf.ensure_shape(self._numbers.read_value(), [columns])
+        squares = tf.ensure_shape(self._squares.read_value(), [columns])
+        mean = squares / tf.cast(tf.maximum(numbers, 1), tf.float32)
+        kept = tf.where(tf.math.is_finite(mean) & ~fresh & (numbers > 0), mean, ABSENT)
+        both = tf.stack([tf.reduce_max(numbers), self._place.read_value()[1]])
+        both = tf.where(fresh, tf.constant([0, NONE_BAD], tf.int64), both)
+        with tf.control_dependencies([kept, both]):
             self._is_over.assign(True, read_value=False)
-        told = tf.cast(numbers, tf.float32)
+        told = tf.cast(both, tf.float32)
         mark = tf.where(told[1:] == NONE_BAD, 0.0, tf.constant(float("nan")))
         return tf.concat([kept, told, mark], axis=0)
 
     def counts(self) -> IntArray:
         """Return the exact counts of the first bad micro-batch: a row for each gradient, and the loss's."""
-        counts: IntArray = self._counts.numpy()
+        counts: IntArray = np.roll(self._counts.numpy(), -1, axis=0)
         return counts
 
-    def _look_closer(self, tensors: Sequence[Gradient], place: _Place, kept: Sequence[Kept]) -> tf.Tensor:
-        number, bad = place
+    def bad_call(self) -> int:
+        """Return how many parts were measured, since the update before, until the first bad one; negative for none."""
+        return int(self._place.numpy()[2])
+
+    def _look_closer(
+        self, tensors: Sequence[Gradient], rows: tf.Tensor, place: _Place, *, kept: Sequence[Kept]
+    ) -> tuple[tf.Tensor, tf.Tensor]:
         counts = tf.stack([measure.count(tensor) for tensor in tensors])
         is_bad = tf.reduce_any(counts[:, 1:] > 0)
         put_back_if(is_bad, kept)
-        is_first = is_bad & (bad == NONE_BAD)
-        told = self._counts.assign(tf.where(is_first, counts, self._counts.read_value()), read_value=False)
+        is_first = is_bad & (place.bad == NONE_BAD)
+        before = self._counts.read_value()
+        fresh = tf.tensor_scatter_nd_update(tf.zeros_like(before), rows[:, None], counts)
+        told = self._counts.assign(tf.where(is_first, fresh, before), read_value=False)
         with tf.control_dependencies([op for op in [told] if op is not None]):
-            return tf.where(is_first, number, bad)
+            bad = tf.where(is_first, place.number, place.bad)
+            return bad, tf.where(is_first, place.call, place.bad_call)
+
+
+def _growing(initial: tf.Tensor, name: str) -> tf.Variable:
+    return device_variable(initial, name, shape=tf.TensorShape([None, *initial.shape[1:]]))
+
+
+def _unless(fresh: tf.Tensor, values: tf.Tensor) -> tf.Tensor:
+    return tf.where(fresh, tf.zeros_like(values), values)

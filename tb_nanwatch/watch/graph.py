@@ -12,7 +12,7 @@ from typing import Any
 
 import tensorflow as tf
 from tensorflow.python.framework.func_graph import FuncGraph
-from tensorflow.python.ops.control_flow_v2_func_graphs import CondBranchFuncGraph
+from tensorflow.python.ops.control_flow_v2_func_graphs import CondBranchFuncGraph, WhileBodyFuncGraph
 
 from tb_nanwatch.watch.measure import Gradient
 
@@ -125,6 +125,11 @@ def with_enclosing(graph: Graph) -> Iterator[Graph]:
 def is_inside(graph: Graph, other: Graph) -> bool:
     """Return whether a graph is another one, or of a function or branch inside it."""
     return any(one is other for one in _with_outer(graph))
+
+
+def is_in_loop() -> bool:
+    """Return whether what is traced now is in the body of a loop of TensorFlow's."""
+    return any(isinstance(one, WhileBodyFuncGraph) for one in _with_outer(tf.compat.v1.get_default_graph()))
 
 
 def _with_outer(graph: Graph) -> Iterator[Graph]:

@@ -15,13 +15,15 @@ import tensorflow as tf
 
 from tb_nanwatch.errors import NonFiniteError
 from tb_nanwatch.schema.records import Action, Alert, Policy, Replay, Verdict
+from tb_nanwatch.watch.accumulation import NONE_BAD
 from tb_nanwatch.watch.archive import SavedBatch, save_batch
 from tb_nanwatch.watch.batch import Call
+from tb_nanwatch.watch.graph import is_in_loop
 from tb_nanwatch.watch.guard import MESSAGE
 from tb_nanwatch.watch.incident import gradient_sizes_before, message_of, samples_of, verdict_by_hand, verdict_of_alert
 from tb_nanwatch.watch.plan import Plan
 from tb_nanwatch.watch.replay import Evidence, ReplayLimits, replay
-from tb_nanwatch.watch.session import Session
+from tb_nanwatch.watch.session import Accumulated, Session
 from tb_nanwatch.watch.writer import Writer
 
 _T = TypeVar("_T")
@@ -93,11 +95,14 @@ class Loop:
         self._current: Call | None = None
         self._find_call: Callable[[], Call | None] | None = None
         self._updating: set[object] = set()
-        self._accumulating: set[object] = set()
-        self._microbatches: list[Call] = []
-        # In a graph of TensorFlow 1 both are its session's.
+        self._accumulating: dict[object, int] = {}
+        self._measured = 0
+        self._microbatches: list[tuple[Call, int]] = []
+        # In a graph of TensorFlow 1 these are its session's.
         self.run_again: Callable[..., Replay] = replay
         self.last_values: Callable[[], Sequence[Any]] = lambda: plan.variables
+        self.accumulation: Accumulated | None = None
+        self.bad_microbatch: Call | None = None
         # Until it is closed, the program's end is what closes it.
         atexit.register(self._close_at_exit)
 
@@ -136,6 +141,7 @@ class Loop:
         self._depth += 1
         self._runs += 1
         self._last_call = self._current = call
+        self._measured = 0
         outer = _running.set(self)
         try:
             result = step()
@@ -153,9 +159,11 @@ class Loop:
         return result
 
     def note_accumulation(self) -> None:
-        """Learn, as a step is traced or run eagerly, that it measures micro-batches."""
+        """Learn, as a step is traced or run eagerly, that it measures one more micro-batch or part of one."""
         if self._depth and self._current is not None:
-            self._accumulating.add(self._current.function)
+            # How often a loop of TensorFlow's goes round is not known.
+            self._measured += not is_in_loop()
+            self._accumulating[self._current.function] = self._measured
 
     def note_update(self) -> None:
         """Learn, as a step is traced or run eagerly, that it updates."""
@@ -167,7 +175,16 @@ class Loop:
         if call is None or call.function in self._updating:
             self._microbatches.clear()
         elif call.function in self._accumulating and len(self._microbatches) < MOST_MICROBATCHES:
-            self._microbatches.append(call)
+            self._microbatches.append((call, self._accumulating[call.function]))
+
+    def _call_of_bad_microbatch(self) -> Call | None:
+        which = NONE_BAD if self._plan.accumulation is None else self._plan.accumulation.bad_call()
+        measured = 0
+        for call, more in self._microbatches:
+            measured += more
+            if which < measured or len(self._microbatches) == 1:
+                return call
+        return None
 
     def replay_step(self, call: Call) -> Verdict:
         """See :meth:`~tb_nanwatch.watch.watch.Watch.replay_step`."""
@@ -179,6 +196,7 @@ class Loop:
 
     def step_begins(self, graph: Any, *, can_begin_again: Callable[[], bool]) -> None:
         """See :class:`~tb_nanwatch.watch.step.StepListener`."""
+        self._measured = 0
         self._plan.begin_trace(graph, can_begin_again)
 
     def step_traced(self, graph: Any) -> None:
@@ -257,10 +275,11 @@ class Loop:
 
     def _look_again(self, session: Session, alert: Alert, call: Call) -> Alert:
         """Save the batch of a bad step, run the step again, and add to its alert what that brought."""
-        if alert.microbatch is not None and self._microbatches:
-            if alert.microbatch >= len(self._microbatches):
+        if alert.microbatch is not None and (self._microbatches or self.bad_microbatch is not None):
+            bad = self.bad_microbatch or self._call_of_bad_microbatch()
+            if bad is None:
                 return alert
-            call = self._microbatches[alert.microbatch]
+            call = bad
         spoilt = frozenset(finding.name for finding in alert.findings if finding.role == "weight")
         # The batch at hand is not that of the step whose update spoilt a variable.
         saved = self._saved(call, alert, samples_of(alert)) if not spoilt else SavedBatch(None)
@@ -342,7 +361,7 @@ class Loop:
                 writer=self._writer,
                 recorder=recorder,
                 counted=self._plan.counted,
-                accumulation=self._plan.accumulation,
+                accumulation=self.accumulation or self._plan.accumulation,
                 microbatches=self._plan.microbatches_a_step,
                 worker=worker,
             )

@@ -133,25 +133,28 @@ class Plan:
         """Measure one micro-batch of a step whose update comes later.
 
         Args:
-            inputs: what the user gave; the variables of the first are those of every other.
+            inputs: what the user gave: of all variables, or of some whose gradients are measured by themselves.
         """
-        known = {id(variable) for variable in self.variables}
-        besides = [variable for variable in inputs.variables if id(variable) not in known]
         if self.layout is None:
-            self.variables += besides
-        elif besides or not self.layout.accumulates:
+            self.expect(inputs.variables)
+        elif not self.layout.accumulates:
             self._say_once("does not watch micro-batches that came after the first update")
             return
-        if self.accumulation is None or besides:
-            with tf.init_scope():
+        self._check_variables(inputs)
+        with tf.init_scope():
+            if self.accumulation is None:
                 self.accumulation = Accumulation(columns=len(self.variables))
+            self.accumulation.widen(len(self.variables))
         kept: list[Kept] = []
         if not tf.executing_eagerly():
             graph = tf.compat.v1.get_default_graph()
             self._traces.note_accumulation(graph)
             kept = [] if self._policy == "record" else keep_state(graph, besides=self.accumulation.handles)
-        gradients = self._by_column([gradient for gradient, _ in inputs.pairs], inputs)
-        self.accumulation.add(gradients, inputs.loss, kept)
+        columns = {id(variable): column for column, variable in enumerate(self.variables)}
+        watched = [(gradient, columns[id(one)]) for gradient, one in inputs.pairs if id(one) in columns]
+        if watched:
+            gradients, places = zip(*watched, strict=True)
+            self.accumulation.add(gradients, places, loss=inputs.loss, kept=kept)
 
     def begin_eager(self) -> None:
         """Know that all updates belong together that come before this is called again."""
@@ -338,7 +341,7 @@ class Plan:
     def _microbatches(self, layout: Layout, *, is_more: bool) -> tf.Tensor | None:
         if not layout.accumulates or self.accumulation is None:
             return None
-        return tf.fill([len(self.variables) + 3], ABSENT) if is_more else self.accumulation.cells()
+        return tf.fill([len(self.variables) + 3], ABSENT) if is_more else self.accumulation.cells(len(self.variables))
 
     def _by_column(self, gradients: Sequence[Any], inputs: StepInputs) -> list[Any]:
         of = {id(variable): gradient for gradient, (_, variable) in zip(gradients, inputs.pairs, strict=True)}
@@ -382,14 +385,18 @@ class Plan:
             self._say_once(f"does not watch tensor {name!r}: it is made in another function than apply_gradients is in")
         return found
 
-    def _check_watched(self, inputs: StepInputs, tensors: dict[str, Named], layout: Layout) -> None:
+    def _check_variables(self, inputs: StepInputs) -> None:
         known = {id(variable) for variable in self.variables}
-        for gradient, variable in inputs.pairs:
-            if gradient is not None and id(variable) not in known:
-                self._say_once(
-                    f"does not watch variable {_name(variable)!r}: it came after the first step; list every variable in"
-                    " Watch(variables=...)"
-                )
+        late = [one for gradient, one in inputs.pairs if gradient is not None and id(one) not in known]
+        if late:
+            these = "variable" if len(late) == 1 else "variables"
+            self._say_once(
+                f"does not watch {these} {_names(late)}: {'it' if len(late) == 1 else 'they'} came after the first"
+                " step; list every variable in Watch(variables=...)"
+            )
+
+    def _check_watched(self, inputs: StepInputs, tensors: dict[str, Named], layout: Layout) -> None:
+        self._check_variables(inputs)
         for name in tensors:
             if name not in layout.tensors:
                 self._say_once(f"does not watch tensor {name!r}: it came after the first step")
@@ -407,6 +414,5 @@ def _value(variable: Any, kept: Mapping[int, tf.Tensor]) -> tf.Tensor:
     return tf.convert_to_tensor(variable) if value is None else value
 
 
-def _name(variable: Any) -> str:
-    (described,) = describe([variable], [None])
-    return described.name
+def _names(variables: Sequence[Any]) -> str:
+    return ", ".join(repr(described.name) for described in describe(variables, [None] * len(variables)))

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from importlib.metadata import version
 from itertools import pairwise
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +15,6 @@ import numpy.typing as npt
 from tb_nanwatch import __version__
 from tb_nanwatch.numerics.finiteness import count_nonfinite
 from tb_nanwatch.schema.records import Action, Alert, Finding, Header, IntArray, Policy, Series
-from tb_nanwatch.watch.accumulation import Accumulation
 from tb_nanwatch.watch.layout import Layout
 from tb_nanwatch.watch.numbering import Numbering
 from tb_nanwatch.watch.recorder import Recorder
@@ -30,6 +29,13 @@ _COLLAPSED: Final = (
     " step {step:,} it was 1, so the scale was not the reason."
 )
 _NOTHING = Series(np.zeros(0, np.int64), np.zeros(0, np.int64), {})
+
+
+class Accumulated(Protocol):
+    """The micro-batches of a step, wherever they are kept."""
+
+    def counts(self) -> IntArray:
+        """Return the exact counts of the first bad micro-batch: a row for each gradient, and the loss's."""
 
 
 class Session:
@@ -51,7 +57,7 @@ class Session:
         writer: Writer,
         recorder: Recorder,
         counted: bool,
-        accumulation: Accumulation | None = None,
+        accumulation: Accumulated | None = None,
         microbatches: int = 1,
         worker: int | None = None,
     ) -> None:
@@ -195,9 +201,10 @@ class Session:
         findings, whose = (*inputs, *self._layout.findings(table)), self._layout.whose(table)
         if self._is_in_ring(number):
             window = self._window(number, table)
-            microbatch = self._bad_microbatch(number)
+            # What was bad before the first micro-batch is no micro-batch's.
+            microbatch = None if _is_spoilt(findings) else self._bad_microbatch(number)
             if microbatch is not None:
-                findings = (*inputs, *self._findings_of_microbatch(findings, is_fresh=action != "recorded"))
+                findings = (*inputs, *self._findings_of_microbatch(findings, number))
                 return self._alert(window, action, findings, microbatch=microbatch, whose=whose)
             since = _overflows_before(window) if _is_of_gradients(findings) else None
             if since is None:
@@ -215,12 +222,20 @@ class Session:
         row = self._recorder.rows(number, number + 1)[0][0]
         return int(row[places[0]]) if row[places[0]] >= 0 else None
 
-    def _findings_of_microbatch(self, of_step: tuple[Finding, ...], *, is_fresh: bool) -> tuple[Finding, ...]:
-        """Return the findings of a step with those of its first bad micro-batch in place of the total's."""
-        if self._accumulation is None or not is_fresh:
+    def _findings_of_microbatch(self, of_step: tuple[Finding, ...], number: int) -> tuple[Finding, ...]:
+        """Return the findings of a step with those of its first bad micro-batch in place of the total's.
+
+        There are counts of one step's micro-batches, the last that had a bad one. If that is a later step, what was
+        found in the total stands, unless the total was finite.
+        """
+        if self._accumulation is None or (of_step and self._has_bad_microbatch_since(number)):
             return of_step
         others = [finding for finding in of_step if finding.role not in ("gradient", "clipped", "loss", "input")]
         return (*others, *self._layout.findings_of_microbatch(self._accumulation.counts()))
+
+    def _has_bad_microbatch_since(self, number: int) -> bool:
+        rows, _ = self._recorder.rows(number + 1, self.steps_seen)
+        return bool((rows[:, self._layout.places_of("bad microbatch")] >= 0).any())
 
     def _count_skips(self, bad: npt.NDArray[np.bool_]) -> None:
         good = np.flatnonzero(~bad)
@@ -286,6 +301,10 @@ class Session:
             versions=_versions(),
             worker=self._worker,
         )
+
+
+def _is_spoilt(findings: Sequence[Finding]) -> bool:
+    return any(finding.role == "weight" for finding in findings)
 
 
 def _is_of_gradients(findings: Sequence[Finding]) -> bool:

@@ -266,7 +266,11 @@ class Watch:
     def accumulate(self, grads_and_vars: Iterable[tuple[Any, Any]], *, loss: Any = None) -> list[tuple[Any, Any]]:
         """Measure one micro-batch of a step that adds up the gradients of several before its one update.
 
-        Call it for each micro-batch, from the first on, and :meth:`apply_gradients` with the total.
+        Call it for each micro-batch, from the first on, and :meth:`apply_gradients` with the total. Where the gradients
+        of some variables are taken apart from those of others, call it for each part: they are of one micro-batch.
+
+        In a graph of TensorFlow 1 call it once, for all of them and before :meth:`apply_gradients`: from then on each
+        run of the session that fetches these gradients, and does not train, is a micro-batch of the next that does.
 
         Args:
             grads_and_vars: pairs of the micro-batch's gradient and variable.
@@ -276,9 +280,13 @@ class Watch:
             The pairs, unchanged.
 
         Raises:
-            SetupError: if there is no gradient at all.
+            SetupError: if there is no gradient at all; in a graph of TensorFlow 1, if it comes twice or too late.
         """
-        inputs = StepInputs.checked(list(grads_and_vars), raw=None, loss=loss, step=None)
+        in_session = is_session_graph()
+        inputs = StepInputs.checked(list(grads_and_vars), raw=None, loss=loss, step=None, in_session=in_session)
+        if in_session:
+            self.session_runs.accumulate(inputs)
+            return list(inputs.pairs)
         trial = current_trial()
         if replica_context() is not None:
             self._plan.pass_over_microbatches()

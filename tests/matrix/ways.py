@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -217,15 +218,33 @@ class SessionGraph:
         loss = tf.reduce_mean(tf.square(hidden - self.y))
         variables = v1.trainable_variables()
         pairs = list(zip(v1.gradients(loss, variables), variables, strict=True))
-        optimizer = v1.train.RMSPropOptimizer(1e-2)
         self.watch = None if logdir is None else Watch(logdir, policy=policy)
-        if self.watch is None:
-            self.train_op = optimizer.apply_gradients(pairs)
-        else:
-            self.train_op = self.watch.apply_gradients(optimizer, pairs, loss=loss)
+        self.train_op = self.training(v1.train.RMSPropOptimizer(1e-2), pairs, loss)
 
-    def run(self, session: Any, batch: Batch) -> None:
-        session.run(self.train_op, {self.x: batch[0], self.y: batch[1]})
+    def training(self, optimizer: Any, pairs: Sequence[tuple[Any, Any]], loss: Any) -> Any:
+        if self.watch is None:
+            return optimizer.apply_gradients(pairs)
+        return self.watch.apply_gradients(optimizer, pairs, loss=loss)
+
+    def step(self, run: Callable[..., Any], batch: Batch) -> None:
+        run(self.train_op, {self.x: batch[0], self.y: batch[1]})
+
+
+class AccumulatingGraph(SessionGraph):
+    """The same, with the mean over two halves of a batch taken by NumPy and fed back."""
+
+    def training(self, optimizer: Any, pairs: Sequence[tuple[Any, Any]], loss: Any) -> Any:
+        self.gradients, variables = zip(*pairs, strict=True)
+        self.means = [tf.compat.v1.placeholder(tf.float32, variable.shape) for variable in variables]
+        if self.watch is not None:
+            self.watch.accumulate(pairs, loss=loss)
+        return super().training(optimizer, list(zip(self.means, variables, strict=True)), None)
+
+    def step(self, run: Callable[..., Any], batch: Batch) -> None:
+        x, y = batch
+        parts = [run(self.gradients, {self.x: x[half], self.y: y[half]}) for half in (slice(None, 8), slice(8, None))]
+        means = [np.mean(gradients, axis=0) for gradients in zip(*parts, strict=True)]
+        run(self.train_op, dict(zip(self.means, means, strict=True)))
 
 
 def monitored_session(logdir: Path | None, policy: Policy, batches: Sequence[Batch]) -> State:
@@ -235,23 +254,24 @@ def monitored_session(logdir: Path | None, policy: Policy, batches: Sequence[Bat
         kept = tf.compat.v1.global_variables()
         with tf.compat.v1.train.MonitoredTrainingSession(hooks=hooks) as session:
             for batch in batches:
-                graph.run(session, batch)
+                graph.step(session.run, batch)
             return list(session.run(kept))
 
 
-def plain_session(logdir: Path | None, policy: Policy, batches: Sequence[Batch]) -> State:
-    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
-        graph = SessionGraph(logdir, policy)
-        kept = tf.compat.v1.global_variables()
-        session.run([tf.compat.v1.global_variables_initializer(), tf.compat.v1.local_variables_initializer()])
-        for batch in batches:
-            if graph.watch is None:
-                graph.run(session, batch)
-            else:
-                graph.watch.session_run(session, graph.train_op, {graph.x: batch[0], graph.y: batch[1]})
-        if graph.watch is not None:
-            graph.watch.close()
-        return list(session.run(kept))
+def plain_session(build: Callable[[Path | None, Policy], SessionGraph]) -> Train:
+    def train(logdir: Path | None, policy: Policy, batches: Sequence[Batch]) -> State:
+        with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+            graph = build(logdir, policy)
+            kept = tf.compat.v1.global_variables()
+            session.run([tf.compat.v1.global_variables_initializer(), tf.compat.v1.local_variables_initializer()])
+            run = session.run if graph.watch is None else partial(graph.watch.session_run, session)
+            for batch in batches:
+                graph.step(run, batch)
+            if graph.watch is not None:
+                graph.watch.close()
+            return list(session.run(kept))
+
+    return train
 
 
 WAYS: Final = (
@@ -271,5 +291,11 @@ WAYS: Final = (
     Way("`model.fit`, half precision", "the same", fitted(mixed=True, jit_compile=False)),
     Way("`model.fit`, accumulation", "the same", fitted(accumulation=2, jit_compile=False)),
     Way("TensorFlow 1, MonitoredSession", "`NanWatchHook(watch)`", monitored_session),
-    Way("TensorFlow 1, Session", "`watch.session_run(session, ...)`", plain_session),
+    Way("TensorFlow 1, Session", "`watch.session_run(session, ...)`", plain_session(SessionGraph)),
+    Way(
+        "TensorFlow 1, micro-batches",
+        "`watch.accumulate` once, then either",
+        plain_session(AccumulatingGraph),
+        is_whole=False,
+    ),
 )

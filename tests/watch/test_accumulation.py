@@ -77,12 +77,12 @@ def over(step, some):
         step(xs, ys)
 
 
-def batches(*, steps, bad=None):
+def batches(*, steps, bad=None, value=INFINITE):
     random = np.random.default_rng(0)
     x = random.normal(size=(steps, MICROBATCHES, 16, 3)).astype("float32")
     y = random.normal(size=(steps, MICROBATCHES, 16, 1)).astype("float32")
     if bad is not None:
-        y[(*bad, 3)] = INFINITE
+        y[(*bad, 3)] = value
     return [(tf.constant(a), tf.constant(b)) for a, b in zip(x, y, strict=True)]
 
 
@@ -101,6 +101,51 @@ def test_the_verdict_names_the_micro_batch_whose_loss_was_bad_although_the_total
         assert first.samples == (3,)
     net.watch.close()
     assert read(tmp_path).verdict.first.microbatch == 2
+
+
+@pytest.mark.parametrize("way", ["one step", "steps", "eager"])
+def test_a_micro_batch_whose_loss_was_bad_is_recorded_although_the_total_is_finite(way, tmp_path, read):
+    net = Accumulating(Watch(tmp_path, policy="record"))
+    over(trainer(way, net), batches(steps=6, bad=(5, 2)))
+    net.watch.close()
+    verdict = read(tmp_path).verdict
+    assert (verdict.first.step, verdict.first.phase, verdict.first.microbatch) == (5, "loss", 2)
+    assert verdict.steps_seen == 6
+
+
+def test_what_is_counted_of_a_later_micro_batch_is_not_told_of_an_earlier(tmp_path, read):
+    net = Accumulating(Watch(tmp_path, policy="record"))
+    step = trainer("unchecked", net)
+    over(step, batches(steps=2, bad=(1, 2), value=np.nan))
+    over(step, batches(steps=1, bad=(0, 1)))
+    net.watch.after_step()
+    net.watch.close()
+    first = read(tmp_path).verdict.first
+    # Its loss was bad too, but the counts that would tell it are of the micro-batch that came after it.
+    assert (first.step, first.phase, first.microbatch) == (1, "backward", 2)
+
+
+def test_a_finite_total_with_several_bad_micro_batches_since_the_host_looked_is_told(tmp_path, read):
+    net = Accumulating(Watch(tmp_path, policy="record"))
+    step = trainer("unchecked", net)
+    over(step, batches(steps=2, bad=(1, 2)))
+    over(step, batches(steps=1, bad=(0, 1)))
+    net.watch.after_step()
+    net.watch.close()
+    first = read(tmp_path).verdict.first
+    assert (first.step, first.phase, first.microbatch) == (1, "loss", 2)
+
+
+def test_an_update_that_spoilt_a_variable_is_no_micro_batchs(tmp_path, read):
+    net = Accumulating(Watch(tmp_path))
+    net.optimizer.learning_rate.assign(1e38)
+    step = trainer("steps", net)
+    (xs, ys), *_ = batches(steps=1)
+    with pytest.raises(NonFiniteError):
+        over(step, [(xs * 1e3, ys * 1e3)] * 2)
+    net.watch.close()
+    first = read(tmp_path).verdict.first
+    assert (first.step, first.phase, first.microbatch) == (0, "update", None)
 
 
 def test_norms_are_of_the_total_and_of_one_micro_batch(tmp_path, read):
@@ -153,3 +198,97 @@ def test_a_bad_micro_batch_of_a_call_of_its_own_leaves_no_trace_in_the_statistic
     assert np.isfinite(norm.moving_mean.numpy()).all()
     step(xs, ys)
     assert all(np.isfinite(variable.numpy()).all() for variable in net.variables)
+
+
+class InParts:
+    """Two variables whose gradients are measured and added up apart, by a step each."""
+
+    def __init__(self, logdir, *, listed, **options):
+        self.parts = {name: tf.Variable(value, name=name) for name, value in (("actor", [1.0, 2.0]), ("critic", [3.0]))}
+        self.sums = {name: tf.Variable(tf.zeros_like(part), trainable=False) for name, part in self.parts.items()}
+        self.watch = Watch(logdir, list(self.parts.values()) if listed else None, **options)
+        self.optimizer = keras.optimizers.SGD(0.1)
+        self.steps = {"actor": self.watch.step(self.actor), "critic": self.watch.step(self.critic)}
+        self.update = self.watch.step(self.updated)
+
+    def actor(self, x):
+        self.measured("actor", lambda weight: tf.reduce_sum(tf.math.log(weight * x)))
+
+    def critic(self, x):
+        self.measured("critic", lambda weight: tf.reduce_sum(tf.square(weight * x)))
+
+    def measured(self, name, loss_of):
+        weight = self.parts[name]
+        with tf.GradientTape() as tape:
+            loss = loss_of(weight)
+        gradient = tape.gradient(loss, weight)
+        self.watch.accumulate([(gradient, weight)], loss=loss)
+        self.sums[name].assign_add(gradient)
+
+    def updated(self):
+        self.watch.apply_gradients(self.optimizer, [(self.sums[name], part) for name, part in self.parts.items()])
+        for total in self.sums.values():
+            total.assign(tf.zeros_like(total))
+
+    def train(self, *, bad=None):
+        """Train four steps of two micro-batches; ``bad`` is a step, a micro-batch and a part."""
+        for step in range(4):
+            for number in range(2):
+                for name, part in self.steps.items():
+                    part(tf.constant(0.0 if (step, number, name) == bad else 1.0))
+            self.update()
+        self.watch.close()
+
+
+@pytest.mark.parametrize("listed", [True, False], ids=["listed", "found"])
+def test_parts_of_a_micro_batch_that_are_measured_apart_are_counted_once(tmp_path, read, listed):
+    net = InParts(tmp_path, listed=listed)
+    net.train()
+    assert read(tmp_path).column("microbatches").ravel().tolist() == [2.0] * 4
+    sizes = read(tmp_path).column("microbatch_norm")[0]
+    np.testing.assert_allclose(sizes, [np.hypot(1.0, 1 / 2), 6.0], rtol=1e-6)
+    assert read(tmp_path).verdict.status == "finite"
+
+
+@pytest.mark.parametrize("listed", [True, False], ids=["listed", "found"])
+def test_the_part_that_was_bad_is_replayed_and_named(tmp_path, listed):
+    net = InParts(tmp_path, listed=listed)
+    with pytest.raises(NonFiniteError) as caught:
+        net.train(bad=(2, 1, "actor"))
+    first = caught.value.verdict.first
+    assert (first.step, first.phase, first.op.type) == (2, "loss", "Log")
+    assert "tf.math.log(weight * x)" in first.source.text
+    assert caught.value.alert.microbatch == 1
+
+
+def test_a_part_that_comes_after_the_first_update_is_named(tmp_path):
+    net = InParts(tmp_path, listed=True)
+    net.train()
+    net.parts["late"], net.sums["late"] = tf.Variable([1.0], name="late"), tf.Variable([0.0], trainable=False)
+    with pytest.warns(UserWarning, match="does not watch variable 'late': it came after the first step"):
+        net.watch.step(lambda: net.measured("late", tf.reduce_sum))()
+
+
+def test_of_calls_with_several_micro_batches_the_bad_one_is_replayed(tmp_path):
+    weight, total = tf.Variable([1.0, 2.0], name="weight"), tf.Variable([0.0, 0.0], trainable=False)
+    watch, optimizer = Watch(tmp_path), keras.optimizers.SGD(0.1)
+
+    @watch.step
+    def two_microbatches(first, second):
+        for x in (first, second):
+            with tf.GradientTape() as tape:
+                loss = tf.reduce_sum(tf.math.log(weight * x))
+            gradient = tape.gradient(loss, weight)
+            watch.accumulate([(gradient, weight)], loss=loss)
+            total.assign_add(gradient)
+
+    @watch.step
+    def update():
+        watch.apply_gradients(optimizer, [(total, weight)])
+
+    two_microbatches(tf.constant([1.0, 1.0]), tf.constant([1.0, 1.0]))
+    two_microbatches(tf.constant([1.0, 1.0]), tf.constant([1.0, 0.0]))
+    with pytest.raises(NonFiniteError) as caught:
+        update()
+    assert caught.value.alert.microbatch == 3
+    assert caught.value.verdict.first.op.type == "Log"

@@ -140,13 +140,14 @@ class Flow:
         return [place.node for place in places if place.node is not None]
 
     def is_inside_loop(self, graph: Graph) -> bool:
-        """Return whether a graph is a loop's, or is called from one."""
+        """Return whether a graph is a loop's or a dataset's, or is called from one."""
         while id(graph) in self._caller:
             caller = self._caller[id(graph)]
             if caller.type in _LOOPS:
                 return True
             graph = caller.graph
-        return False
+        # What a dataset calls is a function that nothing in the step's own graph calls.
+        return graph is not self._root
 
     def resource(self, tensor: Tensor) -> Tensor | None:
         """Return the root graph's placeholder of a resource, such as a variable; ``None`` if it is not from outside."""

@@ -111,8 +111,12 @@ def has_users_line_within(stack: Stack, names: frozenset[str]) -> bool:
 
 
 def whole(stack: Stack) -> tuple[Source, ...]:
-    """Return a stack as it is shown, without the text around each line; of a very deep one, the innermost frames."""
-    return tuple(_plain(frame) for frame in stack[-_MOST_FRAMES:])
+    """Return a stack as it is shown, without the text around each line; of a very deep one, the innermost frames.
+
+    The watch's own frames, which stand between the user's, are nobody's concern.
+    """
+    shown = [frame for frame in stack if not frame.filename.startswith(_own())]
+    return tuple(_plain(frame) for frame in shown[-_MOST_FRAMES:])
 
 
 def _plain(frame: Frame) -> Source:
@@ -146,6 +150,12 @@ def _is_frameworks(filename: str) -> bool:
     if filename.startswith("<frozen") or is_generated(filename):
         return True
     return any(filename.startswith(place) for place in _frameworks())
+
+
+@cache
+def _own() -> str:
+    spec = find_spec("tb_nanwatch")
+    return os.path.join(os.path.dirname((spec and spec.origin) or __file__), "")
 
 
 @cache

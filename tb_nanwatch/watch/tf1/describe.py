@@ -102,7 +102,8 @@ class GraphDescription(Description):
             return link
         column = self.names.column(source_of(self.phases.given.variables[place]))
         of = None if column is None else self.names.described[column]
-        return link if of is None else replace(link, variable=of.name, layer=of.layer)
+        # Rows of a gradient are no samples.
+        return link if of is None else replace(link, variable=of.name, layer=of.layer, samples=())
 
     def _scope(self, op: Op) -> str | None:
         return users_scope(op.name, self._flow.stack(op), layers=self._layers)

@@ -25,6 +25,11 @@ class FedCall(Call):
         """
         return cls(_session_run, (dict(_by_name(graph, feed_dict or {})),), {})
 
+    def copied(self) -> FedCall:
+        """Return the same with arrays of its own: the user may write over his when the run is over."""
+        own = {name: value.copy() if isinstance(value, np.ndarray) else value for name, value in self.fed.items()}
+        return FedCall(self.function, (own,), {})
+
     @property
     def fed(self) -> Mapping[str, Any]:
         """What is fed, by the name of the tensor it is fed for."""

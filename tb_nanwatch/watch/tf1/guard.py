@@ -120,9 +120,9 @@ class Guard:
 def _look_closer(observation: Observation, state: KeptState, number: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     counts = observation.counts()
     flat = tf.reshape(tf.cast(counts, tf.float64), [-1])
-    row = tf.cast(observation.settled_row(counts), tf.float64)
-    passed = tf.reduce_all(tf.equal(counts[:, 1:], 0))
-    return tf.concat([number, row, flat, state.beside_flat()], 0), passed
+    row = observation.settled_row(counts)
+    told = tf.concat([number, tf.cast(row, tf.float64), flat, state.beside_flat()], 0)
+    return told, tf.reduce_all(tf.math.is_finite(row))
 
 
 def _nothing_but(tensor: tf.Tensor) -> Op:

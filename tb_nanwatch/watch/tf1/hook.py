@@ -51,9 +51,9 @@ class NanWatchHook(tf.compat.v1.train.SessionRunHook):
         self._watch.session_runs.built  # noqa: B018 - raises
 
     def before_run(self, run_context: Any) -> tf.compat.v1.train.SessionRunArgs | None:
-        """Fetch the row of a step besides, in a run that trains."""
-        told = self._watch.session_runs.before_run(run_context.original_args.fetches)
-        return None if told is None else tf.compat.v1.train.SessionRunArgs(told)
+        """Fetch the row of a step besides, in a run that trains, and in one of a micro-batch its measure."""
+        besides = self._watch.session_runs.before_run(run_context.original_args.fetches)
+        return None if besides is None else tf.compat.v1.train.SessionRunArgs(*besides)
 
     def after_run(self, run_context: Any, run_values: Any) -> None:
         """Record the row.

@@ -66,6 +66,10 @@ class KeptState:
         ]
         return cls(before, beside)
 
+    def by_host(self) -> KeptState:
+        """Return the same, with all of it to be put back by :meth:`put_back_beside`: no operation waits to do it."""
+        return KeptState((), [*(kept for kept in self.before if _has_plain_form(kept.value)), *self.beside])
+
     def beside_flat(self) -> tf.Tensor:
         """Return the values of what is written beside, one after the other, float64 ``[n]``."""
         flat = [tf.reshape(tf.cast(kept.value, tf.float64), [-1]) for kept in self.beside]

@@ -4,24 +4,26 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import tensorflow as tf
 
 from tb_nanwatch.errors import SetupError
-from tb_nanwatch.schema.records import ClipKind, Policy
+from tb_nanwatch.schema.records import ClipKind
 from tb_nanwatch.watch.graph import scale_factors
 from tb_nanwatch.watch.inputs import StepInputs
 from tb_nanwatch.watch.layout import Layout
+from tb_nanwatch.watch.loop import LoopOptions
 from tb_nanwatch.watch.measure import dense_values
 from tb_nanwatch.watch.naming import describe
 from tb_nanwatch.watch.observation import Observation
 from tb_nanwatch.watch.plan import Plan
 from tb_nanwatch.watch.state import is_statistic
-from tb_nanwatch.watch.tf1.graph import Graph, Op, backward_order, is_at_top, source_of
+from tb_nanwatch.watch.tf1.graph import Graph, Op, ancestors, backward_order, is_at_top, source_of
 from tb_nanwatch.watch.tf1.guard import Guard
 from tb_nanwatch.watch.tf1.keep import KeptState, read_first, written_values
+from tb_nanwatch.watch.tf1.microbatches import Microbatches
 from tb_nanwatch.watch.tf1.recorder import HostRecorder
 
 
@@ -39,6 +41,7 @@ class Built:
         recorder: that rows are put into.
         train_op: runs the update of a step that is finite.
         update_ops: what the optimizer built.
+        microbatches: that come before the update in runs of their own; ``None`` where there are none.
     """
 
     graph: Graph
@@ -50,10 +53,17 @@ class Built:
     recorder: HostRecorder
     train_op: Op
     update_ops: Sequence[Op]
+    microbatches: Microbatches | None
 
 
 def build(
-    plan: Plan, inputs: StepInputs, update: Callable[[], Any], *, policy: Policy, window: int, step: Any
+    plan: Plan,
+    inputs: StepInputs,
+    update: Callable[[], Any],
+    *,
+    options: LoopOptions,
+    step: Any,
+    microbatch: StepInputs | None,
 ) -> Built:
     """Build a step: what measures it, its guard and its update.
 
@@ -61,9 +71,9 @@ def build(
         plan: of the watch; completed here.
         inputs: what ``apply_gradients`` was given.
         update: applies the gradients.
-        policy: the user's.
-        window: rows that the recorder holds.
+        options: the user's.
         step: the variable that counts steps; ``None`` if they are counted.
+        microbatch: what ``accumulate`` was given; ``None`` if it was not called.
 
     Raises:
         SetupError: if the step stands in a branch, a loop or a function.
@@ -71,11 +81,13 @@ def build(
     graph = tf.compat.v1.get_default_graph()
     _check_place(graph, inputs)
     variables = _watched(plan, inputs)
-    tensors = _tensors(plan, graph)
+    microbatches = _microbatches(graph, microbatch, variables)
+    tensors = _tensors(plan, graph, run=None if microbatches is None else _run_of(graph, inputs, microbatches))
     needed = _needed(graph, inputs, tensors)
     described = describe(variables, backward_order(graph, variables))
     own = {source_of(variable).op.name for variable in variables}
-    written = written_values(graph, needed)
+    # What the forward pass of a micro-batch writes is not written by the update's run.
+    written = {} if microbatches is not None else written_values(graph, needed)
     statistics = {name: value for name, value in written.items() if name not in own and is_statistic(name, described)}
     layout = Layout(
         described,
@@ -83,19 +95,21 @@ def build(
         inputs.loss is not None,
         _clip_kind(inputs),
         tuple(statistics),
-        skips=policy == "skip",
+        skips=options.policy == "skip",
+        accumulates=microbatch is not None,
     )
     state = KeptState.of(graph, needed)
     number = None if step is None else read_first(graph, source_of(step))
     observation = _observation(layout, inputs, variables, others=[*tensors.values(), *statistics.values()], state=state)
+    observation = replace(observation, microbatches=None if microbatches is None else microbatches.cells)
     guard = Guard.of(observation, step=number, state=state)
     before = len(graph.get_operations())
-    train_op = guard.apply(update, withholds=policy != "record")
-    recorder = HostRecorder(window=window, cells=len(layout.cells))
+    train_op = guard.apply(update, withholds=options.policy != "record")
+    recorder = HostRecorder(window=options.window, cells=len(layout.cells))
     plan.variables, plan.layout, plan.recorder = variables, layout, recorder
     plan.polls, plan.counted = True, step is None
     update_ops = graph.get_operations()[before:]
-    return Built(graph, inputs, tensors, statistics, guard, layout, recorder, train_op, update_ops)
+    return Built(graph, inputs, tensors, statistics, guard, layout, recorder, train_op, update_ops, microbatches)
 
 
 def _check_place(graph: Graph, inputs: StepInputs) -> None:
@@ -123,9 +137,35 @@ def _watched(plan: Plan, inputs: StepInputs) -> list[Any]:
     return [*plan.variables, *besides]
 
 
-def _tensors(plan: Plan, graph: Graph) -> dict[str, tf.Tensor]:
+def _microbatches(graph: Graph, inputs: StepInputs | None, variables: Sequence[Any]) -> Microbatches | None:
+    if inputs is None:
+        return None
+    _check_place(graph, inputs)
+    return Microbatches.of(graph, inputs, _by_column([gradient for gradient, _ in inputs.pairs], inputs, variables))
+
+
+def _run_of(graph: Graph, inputs: StepInputs, microbatches: Microbatches) -> set[Op]:
+    """Return what a run of the update alone runs up to the guard.
+
+    Raises:
+        SetupError: if a micro-batch is run with it.
+    """
+    run = ancestors(_needed(graph, inputs, {}))
+    if microbatches.is_run_by(run):
+        raise SetupError(
+            "in a graph of TensorFlow 1, apply_gradients must be given a total that was added up in earlier runs; this"
+            " one is computed from the micro-batch's gradients in the same run: feed it, or keep it in variables"
+        )
+    return run
+
+
+def _tensors(plan: Plan, graph: Graph, *, run: set[Op] | None) -> dict[str, tf.Tensor]:
     found, others = plan.tensors.take(graph)
     inside = [name for name, tensor in found.items() if not is_at_top(tensor, graph)]
+    besides = [name for name, tensor in found.items() if run is not None and ancestors([tensor]) - run]
+    for name in besides:
+        warnings.warn(f"tb_nanwatch does not watch tensor {name!r}: it is of a micro-batch", stacklevel=2)
+        del found[name]
     for name in (*others, *inside):
         warnings.warn(
             f"tb_nanwatch does not watch tensor {name!r}: it is made in a branch, a loop or a function", stacklevel=2

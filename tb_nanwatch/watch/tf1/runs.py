@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from dataclasses import replace
+from typing import Any, Final, Literal, NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -21,7 +22,20 @@ from tb_nanwatch.watch.tf1.guard import Seen
 from tb_nanwatch.watch.tf1.plan import Built, build
 
 _MOST_KNOWN: Final = 256
+Kind = Literal["update", "microbatch", "other"]
 _NOT_BUILT: Final = "watch.apply_gradients must be called, in the graph of the session, before the first run of it"
+
+
+class Besides(NamedTuple):
+    """What a run is asked for beside what the user wants of it.
+
+    Attributes:
+        fetches: one tensor, by the kind of the run.
+        feed: by placeholder.
+    """
+
+    fetches: Mapping[Kind, tf.Tensor]
+    feed: Mapping[Any, Any] | None
 
 
 class SessionRuns:
@@ -36,7 +50,8 @@ class SessionRuns:
         """
         self._loop, self._plan = loop, plan
         self._built: Built | None = None
-        self._fetched: dict[tuple[int, ...], tuple[bool, Any]] = {}
+        self._fetched: dict[tuple[int, ...], tuple[Kind, Any]] = {}
+        self._microbatch: StepInputs | None = None
         self._brought: Mapping[str, int] = {}
         self._session: Any = None
 
@@ -50,6 +65,23 @@ class SessionRuns:
         if self._built is None:
             raise SetupError(_NOT_BUILT)
         return self._built
+
+    def accumulate(self, inputs: StepInputs) -> None:
+        """Know what a micro-batch's gradients are; see :meth:`tb_nanwatch.watch.watch.Watch.accumulate`.
+
+        Args:
+            inputs: checked.
+
+        Raises:
+            SetupError: if there is a micro-batch already, or the step is built.
+        """
+        if self._microbatch is not None or self._built is not None:
+            raise SetupError(
+                "a watch must be given one accumulate in a graph of TensorFlow 1, before apply_gradients: each run that"
+                " fetches its gradients is a micro-batch"
+            )
+        self._microbatch = inputs
+        self._plan.expect(inputs.variables)
 
     def apply_gradients(
         self, optimizer: Any, inputs: StepInputs, *, step: Any, extra: Mapping[str, Any]
@@ -78,39 +110,57 @@ class SessionRuns:
         def update() -> Any:
             return optimizer.apply_gradients(inputs.pairs, **extra)
 
-        self._built = build(self._plan, inputs, update, policy=options.policy, window=options.window, step=step)
+        self._built = build(self._plan, inputs, update, options=options, step=step, microbatch=self._microbatch)
         raw = [gradient for gradient in inputs.raw or [pair[0] for pair in inputs.pairs] if gradient is not None]
         self._brought = fed_gradients(raw, inputs.loss, inputs.variables)
         self._loop.tolerate(self._brought)
         self._loop.last_values, self._loop.run_again = self._last_values, self._run_again
+        if self._built.microbatches is not None:
+            self._loop.accumulation = self._built.microbatches.accumulation
         _list_as_train_op(self._built)
         return self._built.train_op
 
-    def before_run(self, fetches: Any) -> tf.Tensor | None:
-        """Return what has to be fetched besides; ``None`` for a run that does not train.
+    def before_run(self, fetches: Any) -> Besides | None:
+        """Return what has to be fetched and fed besides; ``None`` for a run that neither trains nor is a micro-batch.
 
         Args:
             fetches: as the user gave them.
         """
-        return self.built.guard.told if self._trains(fetches) else None
+        kind, microbatches = self._kind(fetches), self.built.microbatches
+        if kind == "update":
+            return Besides({kind: self.built.guard.told}, None if microbatches is None else microbatches.feed)
+        if kind == "microbatch" and microbatches is not None:
+            return Besides({kind: microbatches.guard.told}, None)
+        return None
 
-    def after_run(self, session: Any, told: Any, feed_dict: Mapping[Any, Any] | None) -> None:
-        """Take what a run of the step brought.
+    def after_run(self, session: Any, told: Mapping[Kind, Any], feed_dict: Mapping[Any, Any] | None) -> None:
+        """Take what a run of the step, or of a micro-batch, brought.
 
         Args:
             session: that ran it.
-            told: the value of what :meth:`before_run` gave.
+            told: the values of what :meth:`before_run` gave.
             feed_dict: as the user gave it.
 
         Raises:
             NonFiniteError: by policy ``"raise"``.
         """
-        built, self._session = self.built, session
+        self._session = session
+        call, puts_back = FedCall.of(self.built.graph, feed_dict), self._loop.options.policy != "record"
+        if "update" in told:
+            self._take_update(told["update"], call, puts_back=puts_back)
+        elif self.built.microbatches is not None:
+            self.built.microbatches.take(session, told["microbatch"], call, puts_back=puts_back)
+
+    def _take_update(self, told: Any, call: FedCall, *, puts_back: bool) -> None:
+        built, microbatches = self.built, self.built.microbatches
         seen = Seen.unpacked(told, cells=built.recorder.cells)
         is_finite = built.recorder.add(seen.row, seen.counts, step=seen.step)
-        if not is_finite and self._loop.options.policy != "record":
-            built.guard.state.put_back_beside(session, seen.kept)
-        self._loop.after_step(FedCall.of(built.graph, feed_dict))
+        if not is_finite and puts_back:
+            built.guard.state.put_back_beside(self._session, seen.kept)
+        if microbatches is not None:
+            self._loop.bad_microbatch = microbatches.accumulation.bad_call
+            microbatches.accumulation.end()
+        self._loop.after_step(call)
 
     def run(self, session: Any, fetches: Any, **arguments: Any) -> Any:
         """Run a session once, watched; see :meth:`tb_nanwatch.watch.watch.Watch.session_run`.
@@ -123,8 +173,10 @@ class SessionRuns:
         besides = self.before_run(fetches)
         if besides is None:
             return session.run(fetches, **arguments)
-        result, told = session.run([fetches, besides], **arguments)
-        self.after_run(session, told, arguments.get("feed_dict"))
+        feed_dict = arguments.pop("feed_dict", None)
+        whole = feed_dict if besides.feed is None else {**(feed_dict or {}), **besides.feed}
+        result, told = session.run([fetches, besides.fetches], feed_dict=whole, **arguments)
+        self.after_run(session, told, feed_dict)
         return result
 
     def end(self, session: Any) -> None:
@@ -136,23 +188,28 @@ class SessionRuns:
         self._session = session
         self._loop.close()
 
-    def _trains(self, fetches: Any) -> bool:
+    def _kind(self, fetches: Any) -> Kind:
         flat = tf.nest.flatten(fetches, expand_composites=True)
         key = tuple(map(id, flat))
         if key not in self._fetched:
             if len(self._fetched) >= _MOST_KNOWN:
                 self._fetched.clear()
             # With the fetches themselves, so that no other object takes the place of one.
-            self._fetched[key] = self._depends(flat), flat
+            self._fetched[key] = self._kind_of(flat), flat
         return self._fetched[key][0]
 
-    def _depends(self, fetches: Sequence[Any]) -> bool:
-        graph = self.built.graph
-        elements = [graph.as_graph_element(fetch) for fetch in fetches if fetch is not None]
-        return self.built.guard.passed.op in ancestors(elements)
+    def _kind_of(self, fetches: Sequence[Any]) -> Kind:
+        graph, microbatches = self.built.graph, self.built.microbatches
+        run = ancestors(graph.as_graph_element(fetch) for fetch in fetches if fetch is not None)
+        if self.built.guard.passed.op in run:
+            return "update"
+        return "microbatch" if microbatches is not None and microbatches.is_run_by(run) else "other"
 
     def _run_again(self, call: FedCall, evidence: Evidence, *, limits: ReplayLimits, **_: Any) -> Replay:
-        return Again(self.built, self._session, call, self._brought).replay(evidence, limits=limits)
+        built, brought, microbatches = self.built, self._brought, self.built.microbatches
+        if microbatches is not None and call is microbatches.accumulation.bad_call:
+            built, brought = replace(built, inputs=microbatches.inputs, tensors={}, statistics={}), {}
+        return Again(built, self._session, call, brought).replay(evidence, limits=limits)
 
     def _last_values(self) -> Sequence[Any]:
         return [_Value(variable, self._session) for variable in self._plan.variables]

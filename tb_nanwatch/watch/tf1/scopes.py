@@ -49,7 +49,9 @@ def _is_frameworks(part: str, functions: frozenset[str]) -> bool:
     if op_def_registry.get(_NUMBERED.sub("", part)) is not None:
         return True
     plain = _NUMBERED.sub("", part).lower().replace("_", "")
-    return any(name in plain or (len(plain) >= _SHORTEST_NAME and plain in name) for name in functions)
+    # A scope of the user's may say what it is about, as log_likelihood does: of TensorFlow's, the name is most of it.
+    own = (name for name in functions if 2 * len(name) >= len(plain))
+    return any(name in plain or (len(plain) >= _SHORTEST_NAME and plain in name) for name in own)
 
 
 def _plain(scope: str) -> str:

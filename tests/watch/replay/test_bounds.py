@@ -96,7 +96,8 @@ def test_a_batch_that_is_drawn_within_the_step_is_not_drawn_again(draw, kind, tm
     assert draw().numpy().tolist() == [-1.0, -2.0]
 
 
-def test_of_many_steps_in_a_call_none_is_guessed(tmp_path):
+@pytest.mark.parametrize("given_as", [tf.identity, tf.data.Dataset.from_tensor_slices], ids=["rows", "dataset"])
+def test_of_many_steps_in_a_call_none_is_guessed(tmp_path, given_as):
     weight, optimizer, watch = tf.Variable(1.0, name="line/weight"), keras.optimizers.SGD(0.0), Watch(tmp_path)
 
     @watch.step
@@ -106,9 +107,9 @@ def test_of_many_steps_in_a_call_none_is_guessed(tmp_path):
                 loss = tf.reduce_sum(tf.math.log(weight * row))
             watch.apply_gradients(optimizer, [(tape.gradient(loss, weight), weight)], loss=loss)
 
-    steps(tf.stack([GOOD, GOOD]))
+    steps(given_as(tf.stack([GOOD, GOOD])))
     with pytest.raises(NonFiniteError) as caught:
-        steps(tf.stack([GOOD, BAD, -GOOD]))
+        steps(given_as(tf.stack([GOOD, BAD, -GOOD])))
     assert caught.value.alert.step == 3
     note = f"{CANNOT}it takes many steps in one call, and which batch was that of the bad one is not known."
     assert_told_by_records(caught.value, note)

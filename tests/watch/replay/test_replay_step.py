@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import keras
 import numpy as np
 import pytest
@@ -28,6 +30,13 @@ def test_a_bad_step_is_named_with_its_line_and_a_healthy_one_is_finite(tmp_path)
     verdict = program.watch.replay_step(GOOD)
     assert (verdict.status, verdict.text) == ("finite", "Every operation of the step was finite.")
     assert (verdict.first, verdict.chain, verdict.notes) == (None, (), ())
+
+
+def test_on_the_stack_of_an_origin_are_no_frames_of_the_watch(tmp_path):
+    (origin, *_) = log_step(tmp_path).watch.replay_step(BAD).chain
+    own = Path(tb_nanwatch.__file__).parent
+    assert [frame for frame in origin.stack if Path(frame.file).resolve().is_relative_to(own)] == []
+    assert (origin.source.line, origin.source.function) in [(frame.line, frame.function) for frame in origin.stack]
 
 
 def test_an_update_that_would_spoil_a_variable_is_told_though_it_is_not_made(tmp_path):

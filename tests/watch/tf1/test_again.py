@@ -97,11 +97,12 @@ def test_the_critic_that_explodes_is_told_by_the_step_that_the_bare_run_shows(us
     assert verdict.first.evidence == "replay"
 
 
-def test_an_operation_of_the_forward_pass_is_named_with_its_layer(scalar):
-    with tf.name_scope("layer"):
+@pytest.mark.parametrize("layer", ["layer", "log_likelihood"])
+def test_an_operation_of_the_forward_pass_is_named_with_its_layer(scalar, layer):
+    with tf.name_scope(layer):
         hidden = tf.math.log(scalar.w * scalar.x)  # origin: log
     verdict = scalar.verdict_after(tf.reduce_sum(hidden * scalar.w), [[1, 2, 3], [1, 0, 3]])
-    assert place(verdict) == (1, "forward", "layer", "Log", line("log"))
+    assert place(verdict) == (1, "forward", layer, "Log", line("log"))
     assert verdict.first.samples == (1,)
 
 
