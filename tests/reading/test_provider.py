@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import pytest
 from tensorboard import errors
 from tensorboard.backend.event_processing.data_provider import MultiplexerDataProvider
@@ -137,3 +138,23 @@ def test_experiments_do_not_share_what_was_read(log):
     other = Experiment(RequestContext(), "other")
     log.reader.verdict(log.reader.index(other), "relu")
     assert len(log.provider.asked) == 2
+
+
+def test_many_runs_are_read_in_few_calls(log):
+    for number in range(40):
+        log.writer(f"run-{number:02}").header().spans(steps_of(0, 4))
+    log.reload()
+    verdicts = log.reader.verdicts(log.reader.index(EXPERIMENT)).runs
+    assert [verdict.run for verdict in verdicts] == [f"run-{number:02}" for number in range(40)]
+    assert {verdict.steps_seen for verdict in verdicts} == {5}
+    assert log.provider.calls == 4
+
+
+def test_what_a_tag_holds_is_a_part_of_the_log_and_no_copy(log):
+    log.writer().header().spans(steps_of(0, 9)).spans(steps_of(10, 19), generation=1)
+    log.reload()
+    index = log.reader.index(EXPERIMENT)
+    whole = log.reader.log(index, "relu").sessions[0].series.column("grad_norm", "max")
+    contents = log.reader._reads.newest(("", "relu")).contents
+    parts = [entry.record for tag, content in contents.items() if tag.part == "spans" for entry in content.written]
+    assert [np.shares_memory(part.column("grad_norm", "max"), whole) for part in parts] == [True, True]
