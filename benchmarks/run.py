@@ -11,6 +11,8 @@ from rich.console import Console
 # A script has its own folder on the path, and not the one above.
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
+from benchmarks.log_cost import log_cost
+from benchmarks.log_report import FULL, QUICK, log_markdown, log_table
 from benchmarks.replay_cost import replay_costs
 from benchmarks.report import circumstances, comparisons, markdown, sentences, table
 from benchmarks.step_cost import FIT, measure
@@ -33,10 +35,14 @@ def main() -> None:
     console.print(table(costs))
     with console.status("Timing replays"):
         replays = replay_costs()
+    with console.status("Writing and reading a long log"):
+        run, short_runs = QUICK if arguments.quick else FULL
+        log = log_cost(run, short_runs=short_runs, requests=30 if arguments.quick else 100)
+    console.print(log_table(log))
     for fact in [*comparisons(costs), *sentences(replays), *circumstances()]:
         console.print(fact, highlight=False)
     if arguments.write:
-        RESULTS.write_text(markdown(costs, replays), encoding="utf-8")
+        RESULTS.write_text(f"{markdown(costs, replays)}\n{log_markdown(log)}", encoding="utf-8")
         console.print(f"Wrote {RESULTS}")
 
 

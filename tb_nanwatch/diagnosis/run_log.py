@@ -73,7 +73,7 @@ def steps_held(series: Series) -> IntArray:
     """
     width = series.last_step - series.first_step + 1
     held = np.zeros_like(width)
-    widths = {key.stat: column.shape[1] for key, column in series.columns.items() if key.keeps == "count"}
+    widths = {key.stat: series.columns[key].shape[1] for key in series.columns if key.keeps == "count"}
     for stat in (stat for stat in widths if widths[stat] == min(widths.values())):
         measured = series.column(stat, "count").astype(np.int64) + series.column(stat, "nonfinite").astype(np.int64)
         held = np.maximum(held, measured.max(axis=1, initial=0))

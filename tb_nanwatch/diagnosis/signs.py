@@ -138,6 +138,10 @@ def _floats(series: Series, stat: str, keeps: str) -> _Floats:
 
 def _onset(norms: _Floats, *, staying: int) -> int | None:
     lowest_after = np.minimum.accumulate(norms[::-1])[::-1]
+    lowest_before = np.minimum.accumulate(np.concatenate([[np.inf], norms[:-1]]))
+    # A median is no less than the least: most runs never come near, and are spared the sorting.
+    if not np.any(lowest_after >= np.maximum(EXPLODING_RATIO * lowest_before, _QUIET_BELOW)):
+        return None
     rows = range(_SPANS_BEFORE, len(norms) - staying + 1)
     for row, median in enumerate(_running_medians(norms)):
         threshold = max(EXPLODING_RATIO * median, _QUIET_BELOW)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Final
+from weakref import WeakKeyDictionary
 
 from tb_nanwatch.diagnosis.accumulation import find_sum
 from tb_nanwatch.diagnosis.causes import Evidence, likely_causes
@@ -13,6 +15,8 @@ from tb_nanwatch.diagnosis.sentences import origin_sentence
 from tb_nanwatch.diagnosis.signs import Explosion, find_explosion, find_frozen
 from tb_nanwatch.schema import records
 from tb_nanwatch.schema.records import Link, Status, Verdict
+
+_DECIDING: Final = WeakKeyDictionary[RunLog, SessionLog | None]()
 
 
 def diagnose(log: RunLog) -> Verdict:
@@ -44,6 +48,13 @@ def diagnose(log: RunLog) -> Verdict:
 
 def deciding_session(log: RunLog) -> SessionLog | None:
     """Return the session that the verdict is about: that of the first bad step, else the last one."""
+    # Every answer about a run begins with this, and of a long log it takes longer than the rest of the answer.
+    if log not in _DECIDING:
+        _DECIDING[log] = _deciding_session(log)
+    return _DECIDING[log]
+
+
+def _deciding_session(log: RunLog) -> SessionLog | None:
     first = first_of_run(log)
     if first is not None:
         return first.session

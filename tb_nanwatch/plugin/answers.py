@@ -8,14 +8,18 @@ from typing import Final
 from tb_nanwatch.diagnosis import RunLog, SessionLog
 from tb_nanwatch.diagnosis.run_log import layer_columns
 from tb_nanwatch.diagnosis.verdict import deciding_session
+from tb_nanwatch.plugin.layers import Layers
 from tb_nanwatch.plugin.requests import HeatmapRequest, SeriesRequest, not_found
-from tb_nanwatch.reading.thinning import curve, grouped, integers, kinds, numbers, only, thinned, within
+from tb_nanwatch.reading.thinning import curve, integers, kinds, numbers, only, thinned, within
 from tb_nanwatch.schema.protocol import Curve, HeatmapAnswer, HeatmapRow, SeriesAnswer
 from tb_nanwatch.schema.records import ColumnKey, Header, Series
 from tb_nanwatch.schema.stats import of_scope
 
-_MOST_CELLS: Final = 400_000
-"""Of a heatmap: thousands of rows get fewer columns, so that the answer stays a few megabytes."""
+_MOST_CELLS: Final = 30_000
+"""Of a heatmap: many rows get fewer columns, so that the answer stays below 300 kB."""
+_FEWEST_COLUMNS: Final = 24
+_MOST_CELLS_WITH_ALL_DIGITS: Final = 10_000
+"""Of more, four digits are still more than a colour can tell; a column alone, which is read, has all six."""
 
 
 def session_of(log: RunLog, number: int | None) -> SessionLog:
@@ -32,12 +36,11 @@ def session_of(log: RunLog, number: int | None) -> SessionLog:
     return session
 
 
-def series_answer(log: RunLog, request: SeriesRequest) -> SeriesAnswer:
+def series_answer(log: RunLog, request: SeriesRequest, layers: Layers) -> SeriesAnswer:
     """Return the timeline of one session."""
     session = session_of(log, request.session)
-    spans = within(session.series, first=request.first, last=request.last)
-    step_stats = [stat.key for stat in of_scope("step") if (stat.key, "kinds") in spans.columns]
-    steps = thinned(only(spans, step_stats), request.points)
+    step_stats = [stat.key for stat in of_scope("step") if (stat.key, "kinds") in session.series.columns]
+    steps = _shown(only(session.series, step_stats), request, request.points)
     return SeriesAnswer(
         run=log.run,
         session=session.header.session,
@@ -46,24 +49,29 @@ def series_answer(log: RunLog, request: SeriesRequest) -> SeriesAnswer:
         last_step=integers(steps.last_step),
         curves=(
             *(curve(steps, stat, name=stat) for stat in step_stats),
-            *_ratio(session.header, spans, request.points),
+            *_ratio(session, request, layers),
         ),
-        tensors=_tensors(session.header, spans, request.points),
+        tensors=_tensors(session, request),
     )
 
 
-def heatmap_answer(log: RunLog, request: HeatmapRequest) -> HeatmapAnswer:
+def heatmap_answer(log: RunLog, request: HeatmapRequest, layers: Layers) -> HeatmapAnswer:
     """Return one statistic of one session; where it was not recorded there are no rows."""
     session = session_of(log, request.session)
-    spans = within(session.series, first=request.first, last=request.last)
-    is_recorded = (request.stat, request.keeps) in spans.columns
+    is_recorded = (request.stat, request.keeps) in session.series.columns
     rows = _rows(session.header, by=request.by) if is_recorded else []
-    columns = min(request.columns, max(1, _MOST_CELLS // max(1, len(rows))))
+    columns = min(request.columns, max(_FEWEST_COLUMNS, _MOST_CELLS // max(1, len(rows))))
     # A mean is merged by how many steps it stands for.
-    told = only(spans, [request.stat], keeps=(request.keeps, "kinds", "count"))
-    combined = told if request.by == "variable" else grouped(told, request.stat, [group for _, group in rows])
-    shown = thinned(combined, columns)
-    key = ColumnKey(request.stat, request.keeps)
+    keeps = (request.keeps, "kinds", "count") if request.keeps == "mean" else (request.keeps, "kinds")
+    if request.by == "variable":
+        told = only(session.series, [request.stat], keeps=keeps)
+    else:
+        told = layers.of(session.series, request.stat, keeps=keeps, groups=[group for _, group in rows])
+    shown = _shown(told, request, columns)
+    key, digits = (
+        ColumnKey(request.stat, request.keeps),
+        4 if len(rows) * len(shown) > _MOST_CELLS_WITH_ALL_DIGITS else 6,
+    )
     return HeatmapAnswer(
         run=log.run,
         session=session.header.session,
@@ -73,7 +81,7 @@ def heatmap_answer(log: RunLog, request: HeatmapRequest) -> HeatmapAnswer:
         rows=tuple(row for row, _ in rows),
         first_step=integers(shown.first_step),
         last_step=integers(shown.last_step),
-        values=tuple(numbers(shown, key, column) for column in range(len(rows))),
+        values=tuple(numbers(shown, key, column, digits=digits) for column in range(len(rows))),
         kinds=tuple(kinds(shown, request.stat, column) for column in range(len(rows))),
     )
 
@@ -82,18 +90,24 @@ def _sessions(log: RunLog) -> tuple[int, ...]:
     return tuple(session.header.session for session in log.sessions)
 
 
-def _ratio(header: Header, spans: Series, points: int) -> tuple[Curve, ...]:
-    if ("clip_ratio", "min") not in spans.columns or not header.variables:
-        return ()
-    every = grouped(spans, "clip_ratio", [range(len(header.variables))])
-    return (curve(thinned(every, points), "clip_ratio", name="clip_ratio"),)
+def _shown(series: Series, request: SeriesRequest | HeatmapRequest, spans: int) -> Series:
+    return thinned(within(series, first=request.first, last=request.last), spans)
 
 
-def _tensors(header: Header, spans: Series, points: int) -> tuple[Curve, ...]:
-    if ("tensor_norm", "min") not in spans.columns:
+def _ratio(session: SessionLog, request: SeriesRequest, layers: Layers) -> tuple[Curve, ...]:
+    variables = len(session.header.variables)
+    if ("clip_ratio", "min") not in session.series.columns or not variables:
         return ()
-    shown = thinned(only(spans, ["tensor_norm"]), points)
-    return tuple(curve(shown, "tensor_norm", name=name, column=column) for column, name in enumerate(header.tensors))
+    every = layers.of(session.series, "clip_ratio", keeps=("min", "mean", "kinds", "count"), groups=[range(variables)])
+    return (curve(_shown(every, request, request.points), "clip_ratio", name="clip_ratio"),)
+
+
+def _tensors(session: SessionLog, request: SeriesRequest) -> tuple[Curve, ...]:
+    if ("tensor_norm", "min") not in session.series.columns:
+        return ()
+    shown = _shown(only(session.series, ["tensor_norm"]), request, request.points)
+    names = session.header.tensors
+    return tuple(curve(shown, "tensor_norm", name=name, column=column) for column, name in enumerate(names))
 
 
 def _rows(header: Header, *, by: str) -> list[tuple[HeatmapRow, Sequence[int]]]:

@@ -23,4 +23,6 @@ class NanWatchLoader(TBLoader):
             return None
         from tb_nanwatch.plugin.plugin import NanWatchPlugin  # noqa: PLC0415 - only a started server needs it
 
-        return NanWatchPlugin(context)
+        plugin = NanWatchPlugin(context)
+        plugin.read_ahead()
+        return plugin

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
+from threading import Thread
 from typing import Any, Final, NamedTuple
 
 from tensorboard import plugin_util
@@ -13,9 +14,13 @@ from tensorboard.errors import PublicError
 from tensorboard.plugins.base_plugin import FrontendMetadata, TBContext, TBPlugin
 from werkzeug import wrappers
 
-from tb_nanwatch.diagnosis import RunLog
 from tb_nanwatch.plugin import alerts, answers, requests
-from tb_nanwatch.reading.provider import Experiment, ProviderError, RunIndex, RunReader
+from tb_nanwatch.plugin.ahead import read_ahead
+from tb_nanwatch.plugin.layers import Layers
+from tb_nanwatch.plugin.listing import Listing
+from tb_nanwatch.reading.memory import give_large_blocks_back
+from tb_nanwatch.reading.provider import RunReader
+from tb_nanwatch.reading.source import Experiment, ProviderError, RunIndex
 from tb_nanwatch.schema.codec import dumps
 from tb_nanwatch.schema.wire import PLUGIN_NAME
 
@@ -39,12 +44,13 @@ class RunRoute(NamedTuple):
     """A route that answers about one run."""
 
     request: type[requests.SeriesRequest | requests.HeatmapRequest | requests.AlertRequest]
-    answer: Callable[[RunLog, Any], object]
+    answer: Callable[..., object]
+    has_layers: bool = False
 
 
 RUN_ROUTES: Final[Mapping[str, RunRoute]] = {
-    "/series": RunRoute(requests.SeriesRequest, answers.series_answer),
-    "/heatmap": RunRoute(requests.HeatmapRequest, answers.heatmap_answer),
+    "/series": RunRoute(requests.SeriesRequest, answers.series_answer, has_layers=True),
+    "/heatmap": RunRoute(requests.HeatmapRequest, answers.heatmap_answer, has_layers=True),
     "/alert": RunRoute(requests.AlertRequest, alerts.alert_answer),
     "/batch": RunRoute(requests.AlertRequest, alerts.batch_answer),
 }
@@ -58,6 +64,13 @@ class NanWatchPlugin(TBPlugin):
     def __init__(self, context: TBContext) -> None:
         super().__init__(context)
         self._reader = RunReader(context.data_provider)
+        self._listing = Listing(self._reader.index)
+        self._layers = Layers()
+
+    def read_ahead(self) -> Thread:
+        """Read what there is before anybody asks for it; see :func:`~tb_nanwatch.plugin.ahead.read_ahead`."""
+        give_large_blocks_back()
+        return read_ahead(self._reader)
 
     def get_plugin_apps(self) -> dict[str, WsgiApp]:
         """Return the routes."""
@@ -83,13 +96,14 @@ class NanWatchPlugin(TBPlugin):
         asked = requests.parse(route.request, request.args)
         index = self._index(request)
         _require_run(index, asked.run)
-        return _json(request, route.answer(self._reader.log(index, asked.run), asked))
+        log, layers = self._reader.log(index, asked.run), [self._layers] if route.has_layers else []
+        return _json(request, route.answer(log, asked, *layers))
 
     def _index(self, request: wrappers.Request) -> RunIndex:
         environ = request.environ
         experiment = Experiment(plugin_util.context(environ), plugin_util.experiment_id(environ))
         try:
-            return self._reader.index(experiment)
+            return self._listing.index(experiment)
         except ProviderError as error:
             raise UnavailableError(f"Unavailable: {error}; ask again.") from error
 

@@ -21,13 +21,15 @@ from tb_nanwatch.reading.derived import with_derived
 from tb_nanwatch.reading.messages import TagContent, Written
 from tb_nanwatch.reading.tags import Tag
 from tb_nanwatch.reading.workers import as_one
-from tb_nanwatch.schema.records import Alert, Array, ColumnKey, Header, IntArray, Series
+from tb_nanwatch.schema.defaults import is_shared
+from tb_nanwatch.schema.pieces import PiecedColumns, concatenate_columns
+from tb_nanwatch.schema.records import Alert, Array, ColumnKey, Header, Series
 from tb_nanwatch.schema.stats import BOOKKEEPING, BY_KEY
-from tb_nanwatch.schema.wire import default_column
 
 _MOST_PROBLEMS: Final = 20
 _STEPS_BELOW: Final = 2**50
 """JSON's numbers and the arithmetic of thinning hold steps below this exactly; more than any training has."""
+_ENDS: Final = (("first_step", 0), ("last_step", -1))
 _R = TypeVar("_R")
 
 
@@ -141,16 +143,27 @@ def _check_steps(*steps: int) -> None:
 
 
 def _without_overlap(chunks: Iterable[Series]) -> list[Series]:
-    """Return the chunks in order of steps; of two that overlap, the one that was written later."""
+    """Return the chunks in order of steps; of two that overlap, the one that was written later and what it leaves."""
     starts: list[int] = []
     kept: list[Series] = []
     for chunk in reversed([chunk for chunk in chunks if len(chunk)]):
-        first, last = int(chunk.first_step[0]), int(chunk.last_step[-1])
-        at = bisect.bisect(starts, last)
-        if at == 0 or int(kept[at - 1].last_step[-1]) < first:
-            starts.insert(at, first)
-            kept.insert(at, chunk)
+        for part in _outside(chunk, kept):
+            at = bisect.bisect(starts, int(part.first_step[0]))
+            starts.insert(at, int(part.first_step[0]))
+            kept.insert(at, part)
     return kept
+
+
+def _outside(chunk: Series, kept: Sequence[Series]) -> list[Series]:
+    """Return what of a chunk overlaps none of the others, in pieces that have none of the others between them."""
+    begins, ends = (np.array([getattr(one, end)[at] for one in kept], np.int64) for end, at in _ENDS)
+    # How many of the others end before a span, and how many begin before it ends.
+    before, begun = np.searchsorted(ends, chunk.first_step), np.searchsorted(begins, chunk.last_step, side="right")
+    free = np.flatnonzero(before == begun)
+    if len(free) == len(chunk) and before[0] == before[-1]:
+        return [chunk]
+    cuts = np.flatnonzero((np.diff(free) > 1) | (np.diff(before[free]) > 0)) + 1
+    return [chunk.rows(slice(int(rows[0]), int(rows[-1]) + 1)) for rows in np.split(free, cuts) if len(rows)]
 
 
 def _remembered(chunks: Sequence[Series], alerts: Iterable[Alert]) -> Iterable[Series]:
@@ -166,24 +179,10 @@ def _remembered(chunks: Sequence[Series], alerts: Iterable[Alert]) -> Iterable[S
 def _concatenated(parts: Sequence[Series]) -> Series:
     first = np.concatenate([np.zeros(0, np.int64), *(part.first_step for part in parts)])
     last = np.concatenate([np.zeros(0, np.int64), *(part.last_step for part in parts)])
-    columns = {
-        key: _concatenated_column(key, [part.columns[key] for part in parts], first_step=first, last_step=last)
-        for key in (parts[0].columns if parts else ())
-    }
-    return Series(first, last, columns)
-
-
-def _concatenated_column(
-    key: ColumnKey, pieces: Sequence[Array], *, first_step: IntArray, last_step: IntArray
-) -> Array:
-    # In most logs the bookkeeping holds nothing but defaults, one value a span without storage for each
-    # variable. So it stays: for a thousand variables it would be as large again as all that was measured.
-    if key.keeps in BOOKKEEPING and all(piece.strides[1] == 0 for piece in pieces):
-        width = pieces[0].shape[1]
-        default = default_column(key, first_step=first_step, last_step=last_step, width=width)
-        if np.array_equal(np.concatenate([piece[:, :1] for piece in pieces]), default[:, :1]):
-            return default
-    return np.concatenate(pieces)
+    pieces = {key: [part.columns[key] for part in parts] for key in (parts[0].columns if parts else ())}
+    kept = {key for key in pieces if key.keeps in BOOKKEEPING and len({*map(is_shared, pieces[key])}) > 1}
+    whole = {key: concatenate_columns(pieces[key]) for key in pieces if key not in kept}
+    return Series(first, last, PiecedColumns(whole, {key: pieces[key] for key in kept}) if kept else whole)
 
 
 def _spoken(chunk: Series) -> str:

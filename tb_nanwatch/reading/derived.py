@@ -7,9 +7,9 @@ from typing import Final
 
 import numpy as np
 
+from tb_nanwatch.schema.defaults import default_column
 from tb_nanwatch.schema.records import Array, ColumnKey, Header, Series
 from tb_nanwatch.schema.stats import BOOKKEEPING, BY_KEY
-from tb_nanwatch.schema.wire import default_column
 
 _UNCLIPPED: Final[Mapping[str, str]] = {"clipped_norm": "grad_norm", "clipped_global_norm": "global_norm"}
 
@@ -44,5 +44,5 @@ def _ratio_of_one(series: Series, count: Array) -> dict[ColumnKey, Array]:
     return {
         **{ColumnKey("clip_ratio", keeps): one for keeps in BY_KEY["clip_ratio"].merges},
         ColumnKey("clip_ratio", "count"): count,
-        **{key: default_column(key, **steps, width=count.shape[1]) for key in keys},
+        **{key: default_column(key.keeps, **steps, width=count.shape[1]) for key in keys},
     }

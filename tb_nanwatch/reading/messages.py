@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -18,7 +18,6 @@ Record = Header | Series | Alert
 
 _DECODERS: Final[dict[Part, Callable[[bytes], Record]]] = {
     "header": wire.decode_header,
-    "spans": wire.decode_series,
     "alerts": wire.decode_alert,
 }
 
@@ -44,7 +43,7 @@ class TagContent:
     """What a tag holds.
 
     Attributes:
-        written: its records, the oldest first.
+        written: its records, the oldest first; spans that go together as one, written when the last of them was.
         problems: what could not be read, a sentence each.
         is_too_new: a newer major version wrote it, so that nothing of its session may be taken at its word.
         size: in bytes.
@@ -66,31 +65,40 @@ def decode_tag(tag: Tag, data: Iterable[Datum]) -> TagContent:
     Returns:
         What decodes; what does not is among the problems.
     """
-    written: list[Written] = []
-    problems: list[str] = []
-    size, is_too_new = 0, False
-    for datum in sorted(data, key=lambda datum: datum.wall_time):
-        record = _decoded(tag, datum)
-        if isinstance(record, ValueError):
-            problems.append(f"{tag.name}: {str(record).removesuffix('.')}.")
-            is_too_new |= isinstance(record, SchemaError)
-        else:
-            written.append(Written(datum.wall_time, record))
-            size += len(datum.tensor.item())
-    return TagContent(tuple(written), tuple(dict.fromkeys(problems)), is_too_new, size)
+    found = [(datum.wall_time, _message(datum)) for datum in sorted(data, key=lambda datum: datum.wall_time)]
+    messages = [(wall_time, message) for wall_time, message in found if isinstance(message, bytes)]
+    records = list(_spans(messages) if tag.part == "spans" else _records(tag.part, messages))
+    written = [Written(wall_time, record) for wall_time, record in records if not isinstance(record, ValueError)]
+    wrong = [message for _, message in [*found, *records] if isinstance(message, ValueError)]
+    problems = dict.fromkeys(f"{tag.name}: {str(error).removesuffix('.')}." for error in wrong)
+    is_too_new = any(isinstance(error, SchemaError) for error in wrong)
+    return TagContent(tuple(written), tuple(problems), is_too_new, sum(len(data) for _, data in messages))
 
 
-def _decoded(tag: Tag, datum: Datum) -> Record | ValueError:
+def _spans(messages: Sequence[tuple[float, bytes]]) -> Iterator[tuple[float, Series | ValueError]]:
+    read = 0
+    for many, record in wire.decode_chunks([data for _, data in messages]):
+        read += many
+        yield messages[read - 1][0], record
+
+
+def _records(part: Part, messages: Sequence[tuple[float, bytes]]) -> Iterator[tuple[float, Record | ValueError]]:
+    for wall_time, data in messages:
+        yield wall_time, _decoded(part, data)
+
+
+def _decoded(part: Part, data: bytes) -> Record | ValueError:
     try:
-        return _DECODERS[tag.part](_message(datum))
+        return _DECODERS[part](data)
     # A RecordError is one; NumPy raises others over columns that do not go together.
     except ValueError as error:
         return error
 
 
-def _message(datum: Datum) -> bytes:
-    message = datum.tensor.item() if datum.tensor.size == 1 else None
+def _message(datum: Datum) -> bytes | ValueError:
+    message: object = datum.tensor.item() if datum.tensor.size == 1 else None
     if isinstance(message, bytes):
         return message
     found = f"{datum.tensor.dtype} of shape {datum.tensor.shape}"
-    raise RecordError(f"a stored message must be one string of bytes; found {found}")
+    error: ValueError = RecordError(f"a stored message must be one string of bytes; found {found}")
+    return error

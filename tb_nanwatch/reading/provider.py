@@ -1,75 +1,54 @@
 """Reads watched runs through TensorBoard's own data provider, whatever stands behind it.
 
-Each tag is read by itself, since the data server refuses a reply above 256 MiB, and is kept until it changes:
-    a finished generation of spans never does, so a long run is read once.
+What was read of a tag is kept until the tag changes: a finished generation of spans never does, so a long run is read
+once. It is kept as a part of the run's log, so that nothing stands in memory twice.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final, TypeVar
+from threading import Lock
+from typing import Final
 
-from tensorboard import errors
-from tensorboard.data.provider import DataProvider, RunTagFilter
+from tensorboard.data.provider import DataProvider
 
 from tb_nanwatch.diagnosis import RunLog, diagnose
 from tb_nanwatch.reading.assembly import assemble
 from tb_nanwatch.reading.cache import StampedCache
-from tb_nanwatch.reading.messages import Datum, TagContent, decode_tag
-from tb_nanwatch.reading.tags import Tag, parse_tag, parts_of_runs
+from tb_nanwatch.reading.memory import give_freed_memory_back
+from tb_nanwatch.reading.messages import TagContent, decode_tag
+from tb_nanwatch.reading.sharing import bytes_of, header_of, shared_with
+from tb_nanwatch.reading.sizes import HEADER_BYTES, bytes_of_tag
+from tb_nanwatch.reading.source import Experiment, RunIndex, Stamp, TagSource, Wanted
+from tb_nanwatch.reading.tags import Tag, parts_of_runs
 from tb_nanwatch.schema.records import Verdict, Verdicts
-from tb_nanwatch.schema.wire import PLUGIN_NAME
 
-_EVERY_EVENT: Final = 2**31 - 1
-"""More events than any tag has: the interface has no word for all of them, and none may be left out."""
-_TAG_BYTES: Final = 256 * 2**20
-_LOG_BYTES: Final = 256 * 2**20
+_LOG_BYTES: Final = 96 * 2**20
 _VERDICTS: Final = 10_000
+_RUNS_AT_ONCE: Final = 32
 
-_Stamp = tuple[object, object]
-_T = TypeVar("_T")
-
-
-class ProviderError(Exception):
-    """A data provider did not answer."""
-
-
-@dataclass(frozen=True)
-class Experiment:
-    """Whose runs are asked for.
-
-    Attributes:
-        context: TensorBoard's ``RequestContext`` of the request.
-        id: the experiment's; empty for the logdir that TensorBoard was started with.
-    """
-
-    context: Any  # TensorBoard has no types.
-    id: str
+_Contents = dict[Tag, TagContent | None]
 
 
 @dataclass(frozen=True, eq=False)
-class RunIndex:
-    """What there is to read, as it stood at one moment.
+class _Read:
+    """What was read of a run.
 
     Attributes:
-        experiment: whose runs these are.
-        names: what each run is called, and its names in TensorBoard, one for each process that trained it.
-        stamps: by name in TensorBoard, the last step and time of each tag: equal for as long as the tag is.
+        stamps: of the tags, as they were then.
+        contents: what each of them holds, where the data provider gave it; its spans are those of the log.
+        log: of the run.
     """
 
-    experiment: Experiment
-    names: Mapping[str, tuple[str, ...]]
-    stamps: Mapping[str, Mapping[Tag, _Stamp]]
+    stamps: Mapping[Tag, Stamp]
+    contents: Mapping[Tag, TagContent | None]
+    log: RunLog
 
-    def tags(self, run: str) -> Mapping[Tag, _Stamp]:
-        """Return the tags of a run, and the stamp of each."""
-        parts = enumerate(self.names[run])
-        return {
-            replace(tag, worker=worker): stamp
-            for worker, name in parts
-            for tag, stamp in self.stamps.get(name, {}).items()
-        }
+    @property
+    def is_whole(self) -> bool:
+        """Whether the data provider gave every tag: what it failed to give this time it may give the next."""
+        return None not in self.contents.values()
 
 
 class RunReader:
@@ -82,11 +61,12 @@ class RunReader:
             provider: TensorBoard's.
             known_problems: by name in TensorBoard, what is known besides to be wrong with a run's files.
         """
-        self._provider = provider
+        self._source = TagSource(provider)
         self._known_problems = known_problems or {}
-        self._contents = StampedCache[TagContent](_TAG_BYTES, lambda content: content.size + 1)
-        self._logs = StampedCache[RunLog](_LOG_BYTES, _bytes_of)
+        self._reads = StampedCache[_Read](_LOG_BYTES, lambda read: 1 + bytes_of(read.log))
         self._verdicts = StampedCache[Verdict](_VERDICTS, lambda _: 1)
+        # Who waits for another's reading finds it done.
+        self._reading = Lock()
 
     def index(self, experiment: Experiment) -> RunIndex:
         """List the runs of an experiment.
@@ -95,71 +75,86 @@ class RunReader:
             ProviderError: if the data provider does not answer.
             tensorboard.errors.PublicError: if it answers that it has no such experiment, or the like.
         """
-        listed = _ask(
-            lambda: self._provider.list_tensors(
-                experiment.context, experiment_id=experiment.id, plugin_name=PLUGIN_NAME
-            )
-        )
-        stamps = {run: _stamps(tags) for run, tags in listed.items()}
+        stamps = self._source.stamps(experiment)
         watched = {run for run, tags in stamps.items() if tags}
         return RunIndex(experiment, parts_of_runs(watched | set(self._known_problems)), stamps)
 
     def log(self, index: RunIndex, run: str) -> RunLog:
         """Return what was read of a run of the index; what could not be read is named in its problems."""
-        return self._log(index, run)[0]
+        kept = self._kept(index, run)
+        if kept is None:
+            with self._reading:
+                kept = self._kept(index, run) or self._read(index, [run], is_asked_for=True)[0]
+        return kept.log
 
     def verdict(self, index: RunIndex, run: str) -> Verdict:
         """Return the verdict on a run of the index."""
-        key, stamp = (index.experiment.id, run), frozenset(index.tags(run).items())
-        verdict = self._verdicts.get(key, stamp)
-        if verdict is None:
-            log, is_whole = self._log(index, run)
-            verdict = diagnose(log)
-            # What the provider failed to give this time it may give the next.
-            if is_whole:
-                self._verdicts.put(key, stamp, value=verdict)
-        return verdict
+        return self.verdicts(index, run).runs[0]
 
     def verdicts(self, index: RunIndex, run: str | None = None) -> Verdicts:
         """Return the verdict on every run of the index in order of their names, or on one of them alone."""
         runs = sorted(index.names) if run is None else [run]
-        return Verdicts(tuple(self.verdict(index, name) for name in runs))
+        found = {name: self._verdicts.get(*_key(index, name)) for name in runs}
+        missing = [name for name in runs if found[name] is None]
+        # Those with the most to read first, while there is room to keep what was read.
+        missing.sort(key=lambda name: len(index.tags(name)), reverse=True)
+        for at in range(0, len(missing), _RUNS_AT_ONCE):
+            with self._reading:
+                found |= self._diagnosed(index, missing[at : at + _RUNS_AT_ONCE])
+        return Verdicts(tuple(verdict for verdict in found.values() if verdict is not None))
 
-    def _log(self, index: RunIndex, run: str) -> tuple[RunLog, bool]:
-        key, stamp = (index.experiment.id, run), frozenset(index.tags(run).items())
-        kept = self._logs.get(key, stamp)
-        if kept is not None:
-            return kept, True
-        contents = {tag: self._content(index, run, tag) for tag in index.tags(run)}
+    def _diagnosed(self, index: RunIndex, runs: Iterable[str]) -> dict[str, Verdict]:
+        kept = {run: self._verdicts.get(*_key(index, run)) for run in runs}
+        found = {run: verdict for run, verdict in kept.items() if verdict is not None}
+        missing = [run for run in kept if run not in found]
+        for run, read in zip(missing, self._read(index, missing), strict=True):
+            found[run] = diagnose(read.log)
+            if read.is_whole:
+                self._verdicts.put(*_key(index, run), value=found[run])
+        return found
+
+    def _kept(self, index: RunIndex, run: str) -> _Read | None:
+        return self._reads.get(*_key(index, run))
+
+    def _read(self, index: RunIndex, runs: Sequence[str], *, is_asked_for: bool = False) -> list[_Read]:
+        contents = {run: self._unchanged(index, run) for run in runs}
+        headers = [(run, tag) for run in runs for tag in index.tags(run) if tag.part == "header"]
+        self._fill(index, contents, [self._wanted(index, run, tag, size=HEADER_BYTES) for run, tag in headers])
+        rest = [
+            self._wanted(index, run, tag, size=bytes_of_tag(tag, header_of(tag, contents[run]), last_step=stamp[0]))
+            for run in runs
+            for tag, stamp in index.tags(run).items()
+        ]
+        self._fill(index, contents, rest)
+        reads = [self._assembled(index, run, contents.pop(run), is_asked_for=is_asked_for) for run in runs]
+        give_freed_memory_back()
+        return reads
+
+    def _unchanged(self, index: RunIndex, run: str) -> _Contents:
+        """Return what is known of the run's tags from an earlier reading, and has not changed since."""
+        last = self._reads.newest((index.experiment.id, run))
+        if last is None:
+            return {}
+        tags = index.tags(run)
+        return {tag: content for tag, content in last.contents.items() if tags.get(tag) == last.stamps[tag]}
+
+    def _fill(self, index: RunIndex, contents: Mapping[str, _Contents], wanted: Iterable[Wanted]) -> None:
+        missing = [one for one in wanted if contents[one.run].get(one.tag) is None]
+        for one, data in self._source.read(index.experiment, missing):
+            contents[one.run][one.tag] = None if data is None else decode_tag(one.tag, data)
+
+    def _wanted(self, index: RunIndex, run: str, tag: Tag, *, size: int) -> Wanted:
+        return Wanted(run, index.names[run][tag.worker], tag, size)
+
+    def _assembled(self, index: RunIndex, run: str, contents: _Contents, *, is_asked_for: bool) -> _Read:
         given = {tag: content for tag, content in contents.items() if content is not None}
-        log = _with_problems(assemble(run, given), self._problems(index, run, set(contents) - set(given)))
-        if len(given) == len(contents):
-            self._logs.put(key, stamp, value=log)
-        return log, len(given) == len(contents)
-
-    def _content(self, index: RunIndex, run: str, tag: Tag) -> TagContent | None:
-        key, stamp = (index.experiment.id, run, tag), index.tags(run)[tag]
-        content = self._contents.get(key, stamp)
-        if content is None:
-            try:
-                content = decode_tag(tag, self._data(index, run, tag))
-            except (ProviderError, errors.PublicError):
-                return None
-            self._contents.put(key, stamp, value=content)
-        return content
-
-    def _data(self, index: RunIndex, run: str, tag: Tag) -> list[Datum]:
-        experiment, name = index.experiment, index.names[run][tag.worker]
-        read = _ask(
-            lambda: self._provider.read_tensors(
-                experiment.context,
-                experiment_id=experiment.id,
-                plugin_name=PLUGIN_NAME,
-                downsample=_EVERY_EVENT,
-                run_tag_filter=RunTagFilter(runs=[name], tags=[tag.name]),
-            )
-        )
-        return [Datum(datum.wall_time, datum.numpy) for datum in read.get(name, {}).get(tag.name, ())]
+        log = assemble(run, given)
+        problems = self._problems(index, run, set(contents) - set(given))
+        log = replace(log, problems=(*problems, *log.problems)) if problems else log
+        read = _Read(index.tags(run), {**contents, **shared_with(log, given)}, log)
+        if read.is_whole:
+            self._reads.put(*_key(index, run), value=read, makes_room=is_asked_for)
+        return read
 
     def _problems(self, index: RunIndex, run: str, missing: set[Tag]) -> tuple[str, ...]:
         silent = tuple(f"{tag.name}: the data provider did not give it." for tag in sorted(missing))
@@ -167,29 +162,5 @@ class RunReader:
         return (*known, *silent)
 
 
-def _ask(question: Callable[[], _T]) -> _T:
-    try:
-        return question()
-    except errors.PublicError:
-        raise
-    except Exception as error:  # a data provider may be anybody's, and raise anything
-        raise ProviderError(f"the data provider did not answer ({type(error).__name__})") from error
-
-
-def _stamps(tags: Mapping[str, Any]) -> dict[Tag, _Stamp]:
-    known = ((parse_tag(name), series) for name, series in tags.items())
-    return {tag: (series.max_step, series.max_wall_time) for tag, series in known if tag is not None}
-
-
-def _with_problems(log: RunLog, problems: tuple[str, ...]) -> RunLog:
-    return replace(log, problems=(*problems, *log.problems)) if problems else log
-
-
-def _bytes_of(log: RunLog) -> int:
-    series = [session.series for session in log.sessions]
-    series += [alert.window for session in log.sessions for alert in session.alerts]
-    # A column of defaults is one value a span, however many variables it stands for.
-    columns = [
-        column[:, :1] if column.strides[1] == 0 else column for part in series for column in part.columns.values()
-    ]
-    return 1 + sum(column.nbytes for column in columns)
+def _key(index: RunIndex, run: str) -> tuple[tuple[str, str], frozenset[tuple[Tag, Stamp]]]:
+    return (index.experiment.id, run), frozenset(index.tags(run).items())

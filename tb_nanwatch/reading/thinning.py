@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Sequence
-from typing import cast
+from collections.abc import Container
 
 import numpy as np
 
-from tb_nanwatch.numerics.norms import combined_norm
 from tb_nanwatch.numerics.spans import thin_to
 from tb_nanwatch.schema.codec import finite_or_none
 from tb_nanwatch.schema.protocol import Curve, Numbers
@@ -29,31 +27,8 @@ def thinned(series: Series, spans: int) -> Series:
 
 def only(series: Series, stats: Container[str], *, keeps: Container[str] | None = None) -> Series:
     """Return the series with some statistics alone, and of these what is asked for: the rest need not be merged."""
-    columns = {
-        key: column
-        for key, column in series.columns.items()
-        if key.stat in stats and (keeps is None or key.keeps in keeps)
-    }
-    return Series(series.first_step, series.last_step, columns)
-
-
-def grouped(series: Series, stat: str, groups: Sequence[Sequence[int]]) -> Series:
-    """Combine columns of one statistic, as the catalogue says: norms into their norm, ratios into the least.
-
-    It is done before spans are merged any further, where it is exact for spans of one step. For longer ones
-    the peak of a layer is taken from the peaks of its variables, which may have been in different steps: it
-    is then an upper bound.
-
-    Args:
-        series: has the statistic.
-        stat: its key.
-        groups: the columns that each new column stands for.
-
-    Returns:
-        A series with that statistic alone, as wide as there are groups.
-    """
-    columns = {key: _regrouped(key, column, groups) for key, column in series.columns.items() if key.stat == stat}
-    return Series(series.first_step, series.last_step, columns)
+    keys = [key for key in series.columns if key.stat in stats and (keeps is None or key.keeps in keeps)]
+    return Series(series.first_step, series.last_step, {key: series.columns[key] for key in keys})
 
 
 def curve(series: Series, stat: str, *, name: str, column: int = 0) -> Curve:
@@ -68,9 +43,9 @@ def curve(series: Series, stat: str, *, name: str, column: int = 0) -> Curve:
     )
 
 
-def numbers(series: Series, key: ColumnKey, column: int) -> Numbers:
+def numbers(series: Series, key: ColumnKey, column: int, *, digits: int = 6) -> Numbers:
     """Return one column as numbers, ``None`` where it has no finite value."""
-    return finite_or_none(series.columns[key][:, column])
+    return finite_or_none(series.columns[key][:, column], digits=digits)
 
 
 def kinds(series: Series, stat: str, column: int) -> tuple[int, ...]:
@@ -80,24 +55,4 @@ def kinds(series: Series, stat: str, column: int) -> tuple[int, ...]:
 
 def integers(array: Array | IntArray) -> tuple[int, ...]:
     """Return an array ``[n]`` as Python's own integers."""
-    return tuple(int(number) for number in array)
-
-
-def _regrouped(key: ColumnKey, column: Array, groups: Sequence[Sequence[int]]) -> Array:
-    combined = [_combined(key, column[:, list(group)]) for group in groups]
-    return np.stack(combined, axis=1) if combined else column[:, :0]
-
-
-def _combined(key: ColumnKey, columns: Array) -> Array:
-    match key.keeps:
-        case "kinds":
-            return cast("Array", np.bitwise_or.reduce(columns, axis=1))
-        case "count" | "nonfinite":
-            return cast("Array", np.max(columns, axis=1))
-        case "first_nonfinite":
-            # As unsigned, -1 is larger than every step, so the minimum is the first there is.
-            return cast("Array", columns.astype(np.uint64).min(axis=1).astype(np.int64))
-        case _ if BY_KEY[key.stat].combine == "root_sum_square":
-            return combined_norm(columns)
-        case _:
-            return cast("Array", np.fmin.reduce(columns, axis=1))
+    return tuple(array.tolist())

@@ -11,12 +11,15 @@ import dataclasses
 import json
 import math
 from collections.abc import Mapping
-from typing import cast
+from typing import Final, cast
 
 import numpy as np
 import numpy.typing as npt
 
 from tb_nanwatch.errors import RecordError
+from tb_nanwatch.schema.records import DoubleArray
+
+_EXACT_TENS: Final = 22
 
 Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
 
@@ -48,9 +51,29 @@ def to_json(record: object) -> Json:
 
 
 def dumps(record: object, *, indent: int | None = None) -> str:
-    """Spell a record as strict JSON text."""
+    """Spell a record as strict JSON text.
+
+    Raises:
+        RecordError: as :func:`to_json` does.
+    """
     separators = None if indent else (",", ":")
-    return json.dumps(to_json(record), allow_nan=False, indent=indent, separators=separators, ensure_ascii=False)
+    try:
+        # Long lists of numbers are left to the encoder, which is written in C.
+        return json.dumps(
+            record, default=_fields, allow_nan=False, indent=indent, separators=separators, ensure_ascii=False
+        )
+    except ValueError as error:
+        if isinstance(error, RecordError):
+            raise
+        raise RecordError(f"a number in JSON must be finite; {error}: pass None and say why beside it") from error
+
+
+def _fields(record: object) -> dict[str, object]:
+    if dataclasses.is_dataclass(record) and not isinstance(record, type):
+        return {field.name: getattr(record, field.name) for field in dataclasses.fields(record)}
+    if isinstance(record, Mapping):
+        return {str(key): value for key, value in record.items()}
+    raise RecordError(f"a record must be built of dataclasses, lists and plain values; got {type(record).__name__}")
 
 
 def finite_or_none(values: npt.ArrayLike, *, digits: int = 6) -> tuple[float | None, ...]:
@@ -68,4 +91,19 @@ def finite_or_none(values: npt.ArrayLike, *, digits: int = 6) -> tuple[float | N
         (0.123457, None, None)
     """
     array = np.asarray(values, np.float64)
-    return tuple(float(f"{x:.{digits}g}") if math.isfinite(x) else None for x in cast("list[float]", array.tolist()))
+    finite = np.isfinite(array)
+    shortened = cast("list[float]", _shortened(np.where(finite, array, 0.0), digits).tolist())
+    if finite.all():
+        return tuple(shortened)
+    return tuple(x if is_finite else None for x, is_finite in zip(shortened, finite.tolist(), strict=True))
+
+
+def _shortened(array: DoubleArray, digits: int) -> DoubleArray:
+    """Round to significant digits. A power of ten up to 22 is exact, so that the result is the shortest there is."""
+    magnitude = np.abs(array)
+    places = digits - 1 - np.floor(np.log10(magnitude, where=magnitude > 0, out=np.zeros_like(array)))
+    up, down = 10.0 ** np.clip(places, 0, _EXACT_TENS), 10.0 ** np.clip(-places, 0, _EXACT_TENS)
+    short: DoubleArray = np.round(array * up / down) / up * down
+    for place in np.flatnonzero(np.abs(places) > _EXACT_TENS):
+        short[place] = float(f"{array[place]:.{digits}g}")
+    return short

@@ -90,16 +90,18 @@ class SpanChunk(_message.Message):
     def __init__(self, first_step: _Optional[_Iterable[int]] = ..., last_step: _Optional[_Iterable[int]] = ..., columns: _Optional[_Iterable[_Union[Column, _Mapping]]] = ..., generation: _Optional[int] = ...) -> None: ...
 
 class Column(_message.Message):
-    __slots__ = ("stat", "keeps", "width", "values")
+    __slots__ = ("stat", "keeps", "width", "values", "places")
     STAT_FIELD_NUMBER: _ClassVar[int]
     KEEPS_FIELD_NUMBER: _ClassVar[int]
     WIDTH_FIELD_NUMBER: _ClassVar[int]
     VALUES_FIELD_NUMBER: _ClassVar[int]
+    PLACES_FIELD_NUMBER: _ClassVar[int]
     stat: str
     keeps: str
     width: int
     values: bytes
-    def __init__(self, stat: _Optional[str] = ..., keeps: _Optional[str] = ..., width: _Optional[int] = ..., values: _Optional[bytes] = ...) -> None: ...
+    places: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, stat: _Optional[str] = ..., keeps: _Optional[str] = ..., width: _Optional[int] = ..., values: _Optional[bytes] = ..., places: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class Finding(_message.Message):
     __slots__ = ("role", "name", "size", "nan", "pos_inf", "neg_inf", "samples")

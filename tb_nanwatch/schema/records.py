@@ -114,7 +114,8 @@ class Series:
     def __post_init__(self) -> None:
         """Refuse columns of unequal length, and spans that overlap or run backwards."""
         n = len(self.first_step)
-        if len(self.last_step) != n or any(column.ndim != 2 or len(column) != n for column in self.columns.values()):
+        arrays = unique_arrays(self.columns)
+        if len(self.last_step) != n or any(column.ndim != 2 or len(column) != n for column in arrays):
             raise RecordError(f"every column of a series must have one row for each of its {n} spans")
         if np.any(self.last_step < self.first_step) or np.any(self.first_step[1:] <= self.last_step[:-1]):
             raise RecordError("spans of a series must be in order of steps and must not overlap")
@@ -129,8 +130,18 @@ class Series:
 
     def rows(self, selection: slice | IntArray) -> Series:
         """Return the spans that ``selection`` picks."""
-        columns = {key: column[selection] for key, column in self.columns.items()}
+        if hasattr(self.columns, "rows"):  # some are in pieces
+            return Series(self.first_step[selection], self.last_step[selection], self.columns.rows(selection))
+        # Where several keys have one array, as in single steps, their rows are one array too.
+        picked = {id(column): column[selection] for column in unique_arrays(self.columns)}
+        columns = {key: picked[id(column)] for key, column in self.columns.items()}
         return Series(self.first_step[selection], self.last_step[selection], columns)
+
+
+def unique_arrays(columns: Mapping[ColumnKey, Array]) -> list[Array]:
+    """Return every array once that stands behind some column; of one that is in pieces, none."""
+    there: Mapping[ColumnKey, Array] = getattr(columns, "whole", columns)
+    return list({id(column): column for column in there.values()}.values())
 
 
 @dataclass(frozen=True)

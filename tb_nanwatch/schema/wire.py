@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator, Sequence
 from typing import Final, TypeVar, cast
 
-import numpy as np
-import numpy.typing as npt
 from google.protobuf.message import DecodeError, Message
 
 from tb_nanwatch.errors import RecordError, SchemaError
+from tb_nanwatch.schema import chunks
 from tb_nanwatch.schema import nanwatch_pb2 as pb
 from tb_nanwatch.schema.records import (
     Action,
     Alert,
-    Array,
     ClipKind,
-    ColumnKey,
     Counts,
     Finding,
     Header,
-    IntArray,
     Policy,
     Role,
     Series,
@@ -30,16 +27,9 @@ from tb_nanwatch.schema.replay_wire import replay_message, replay_record, writab
 
 PLUGIN_NAME: Final = "nanwatch"
 SCHEMA_MAJOR: Final = 1
-SCHEMA_MINOR: Final = 2
+SCHEMA_MINOR: Final = 3
 
 _M = TypeVar("_M", bound=Message)
-_DTYPES: Final = {
-    "count": np.dtype("<i8"),
-    "nonfinite": np.dtype("<i8"),
-    "first_nonfinite": np.dtype("<i8"),
-    "kinds": np.dtype("u1"),
-}
-_MEASURED: Final = np.dtype("<f4")
 _ROLES: Final[dict[int, Role]] = {
     1: "input",
     2: "weight",
@@ -50,32 +40,6 @@ _ROLES: Final[dict[int, Role]] = {
     7: "state",
 }
 _ROLE_NUMBERS: Final = {role: number for number, role in _ROLES.items()}
-
-
-def column_dtype(keeps: str) -> np.dtype[np.generic]:
-    """Return how a column is stored: float32 for what is measured, integers for the bookkeeping."""
-    return cast("np.dtype[np.generic]", _DTYPES.get(keeps, _MEASURED))
-
-
-def default_column(key: ColumnKey, *, first_step: IntArray, last_step: IntArray, width: int) -> Array:
-    """Return what a column holds in a log that left it out: every step measured, none non-finite.
-
-    Args:
-        key: a bookkeeping column.
-        first_step: int64 ``[n]``.
-        last_step: int64 ``[n]``.
-        width: number of columns.
-
-    Returns:
-        ``[n, width]``, read-only and without storage of its own.
-    """
-    column = {
-        "count": last_step - first_step + 1,
-        "nonfinite": np.zeros_like(first_step),
-        "first_nonfinite": np.full_like(first_step, -1),
-        "kinds": np.zeros(len(first_step), np.uint8),
-    }[key.keeps]
-    return np.broadcast_to(column[:, None], (len(first_step), width))
 
 
 def encode_header(header: Header) -> bytes:
@@ -140,12 +104,36 @@ def decode_header(data: bytes) -> Header:
 
 def encode_series(series: Series, *, generation: int = 0) -> bytes:
     """Spell spans as a chunk. Columns that hold nothing but their default are left out."""
-    return _series_message(series, generation).SerializeToString(deterministic=True)
+    return chunks.chunk_message(series, generation).SerializeToString(deterministic=True)
 
 
 def decode_series(data: bytes) -> Series:
     """Read a chunk of spans; raises RecordError if the bytes are none."""
-    return _series_record(_parse(pb.SpanChunk, data))
+    return chunks.series_of([_parse(pb.SpanChunk, data)])
+
+
+def decode_chunks(data: Sequence[bytes]) -> Iterator[tuple[int, Series | ValueError]]:
+    """Read the chunks of one tag in the order they were written, those that go together as one.
+
+    Yields:
+        How many of them follow as one series, and that series; of one that is none, what is wrong with it.
+    """
+    parsed: list[pb.SpanChunk] = []
+    for message in map(_attempted, data):
+        if isinstance(message, pb.SpanChunk):
+            parsed.append(message)
+        else:
+            yield from chunks.joined(parsed)
+            parsed = []
+            yield 1, message
+    yield from chunks.joined(parsed)
+
+
+def _attempted(data: bytes) -> pb.SpanChunk | ValueError:
+    try:
+        return _parse(pb.SpanChunk, data)
+    except ValueError as error:
+        return error
 
 
 def encode_alert(alert: Alert) -> bytes:
@@ -156,7 +144,7 @@ def encode_alert(alert: Alert) -> bytes:
         first_step=alert.first_step,
         action=alert.action,
         findings=[_finding_message(finding) for finding in alert.findings],
-        window=_series_message(alert.window, 0),
+        window=chunks.chunk_message(alert.window, 0),
         replay=replay_message(alert.replay) if alert.replay else None,
         batch=writable(alert.batch or ""),
         notes=[writable(note) for note in alert.notes],
@@ -177,7 +165,7 @@ def decode_alert(data: bytes) -> Alert:
         action=cast("Action", message.action),
         # A role that a newer minor version added is passed over: the rest of the alert still stands.
         findings=tuple(_finding_record(finding) for finding in message.findings if finding.role in _ROLES),
-        window=_series_record(message.window),
+        window=chunks.series_of([message.window]),
         replay=replay_record(message.replay) if message.HasField("replay") else None,
         batch=message.batch or None,
         notes=tuple(message.notes),
@@ -222,63 +210,3 @@ def _finding_message(finding: Finding) -> pb.Finding:
 def _finding_record(message: pb.Finding) -> Finding:
     counts = Counts(size=message.size, nan=message.nan, pos_inf=message.pos_inf, neg_inf=message.neg_inf)
     return Finding(_ROLES[message.role], message.name, counts if message.size else None, tuple(message.samples))
-
-
-def _series_message(series: Series, generation: int) -> pb.SpanChunk:
-    columns = [
-        pb.Column(stat=key.stat, keeps=key.keeps, width=column.shape[1], values=_packed(key, column))
-        for key, column in series.columns.items()
-        if not _is_default(key, column, series)
-    ]
-    return pb.SpanChunk(
-        first_step=series.first_step.tolist(),
-        last_step=series.last_step.tolist(),
-        columns=columns,
-        generation=generation,
-    )
-
-
-def _is_default(key: ColumnKey, column: Array, series: Series) -> bool:
-    match key.keeps:
-        case "count":
-            return bool((column == (series.last_step - series.first_step + 1)[:, None]).all())
-        case "first_nonfinite":
-            return bool((column == -1).all())
-        case "nonfinite" | "kinds":
-            return not column.any()
-        case _:
-            return False
-
-
-def _packed(key: ColumnKey, column: Array) -> bytes:
-    dtype = column_dtype(key.keeps)
-    if dtype == _MEASURED and column.dtype != np.float32:
-        # A finite float64 beyond float32 saturates: Inf in a log always means a value that was Inf.
-        limit = float(np.finfo(np.float32).max)
-        wide = cast("npt.NDArray[np.float64]", column)
-        column = np.where(np.isfinite(wide), np.clip(wide, -limit, limit), wide)
-    return np.ascontiguousarray(column, dtype).tobytes()
-
-
-def _series_record(message: pb.SpanChunk) -> Series:
-    first, last = np.array(message.first_step, np.int64), np.array(message.last_step, np.int64)
-    if len(first) != len(last):
-        raise RecordError(f"a chunk must have a first and a last step for each span; got {len(first)} and {len(last)}")
-    columns: dict[ColumnKey, Array] = {}
-    for column in message.columns:
-        key, dtype = ColumnKey(column.stat, column.keeps), column_dtype(column.keeps)
-        if len(column.values) != len(first) * column.width * dtype.itemsize:
-            expected = f"{len(first)} x {column.width} values of {dtype}"
-            raise RecordError(f"column {key} must hold {expected}; got {len(column.values)} bytes")
-        columns[key] = np.frombuffer(column.values, dtype).reshape(len(first), column.width)
-    _restore_defaults(columns, first_step=first, last_step=last)
-    return Series(first, last, columns)
-
-
-def _restore_defaults(columns: dict[ColumnKey, Array], *, first_step: IntArray, last_step: IntArray) -> None:
-    widths = {key.stat: column.shape[1] for key, column in columns.items()}
-    for stat, width in widths.items():
-        for keeps in _DTYPES:
-            key = ColumnKey(stat, keeps)
-            if key not in columns:
-                columns[key] = default_column(key, first_step=first_step, last_step=last_step, width=width)

@@ -15,8 +15,11 @@ that has none of these has no such cells.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import accumulate
 from typing import Final, Literal, NamedTuple, cast
 
 import numpy as np
@@ -52,6 +55,7 @@ _STAT_OF: Final[dict[str, str]] = {
 }
 
 Rows = npt.NDArray[np.float32]
+Norms = npt.NDArray[np.floating]
 
 
 class Cell(NamedTuple):
@@ -111,8 +115,8 @@ class Layout:
         norms, kinds = self._norms(rows), self._kinds(rows)
         for place, table in counts.items():
             kinds[place] = _bits(table)
-        values = {role: norms[:, at] for role, at in self._places().items()}
-        bits = {role: kinds[:, at] for role, at in self._places().items()}
+        values = {role: norms[:, at] for role, at in self._places.items()}
+        bits = {role: kinds[:, at] for role, at in self._places.items()}
         stats, stat_kinds = self._statistics(values, bits)
         if self.scale or self.skips:
             stats["skipped"] = self._skipped(rows)[:, None]
@@ -151,25 +155,24 @@ class Layout:
         total = (Cell("microbatches", ""), Cell("bad microbatch", ""), Cell("mark", ""))
         return (*(Cell("microbatch", name) for name in names), *total)
 
-    def _places(self) -> dict[str, list[int]]:
-        places: dict[str, list[int]] = {}
-        for place, cell in enumerate(self.cells):
-            places.setdefault(cell.role, []).append(place)
-        return places
+    @cached_property
+    def _places(self) -> dict[str, slice]:
+        # The cells of a role stand side by side.
+        counted = Counter(cell.role for cell in self.cells)
+        ends = accumulate(counted.values())
+        return {role: slice(end - counted[role], end) for role, end in zip(counted, ends, strict=True)}
 
     def _skipped(self, rows: Rows) -> DoubleArray:
         by_policy = ~np.isfinite(rows).all(axis=1) if self.skips else np.zeros(len(rows), bool)
         by_scale = (rows[:, self.places_of("scale")] < 0).any(axis=1)
         return np.where(by_policy | by_scale, 1.0, 0.0)
 
-    def _norms(self, rows: Rows) -> DoubleArray:
-        wide = rows.astype(np.float64)
-        norms: DoubleArray = np.sqrt(2.0 * np.maximum(wide, 0.0))
-        norms[wide < ABSENT] = -wide[wide < ABSENT]
-        norms[wide == ABSENT] = np.nan
-        as_they_are = self.places_of("loss", "microbatches")
-        norms[:, as_they_are] = wide[:, as_they_are]
-        norms[:, self.places_of("scale")] = np.abs(wide[:, self.places_of("scale")])
+    def _norms(self, rows: Rows) -> Rows:
+        norms = _roots(rows)
+        for role in ("loss", "microbatches", "scale"):
+            if role in self._places:
+                cells = rows[:, self._places[role]]
+                norms[:, self._places[role]] = np.abs(cells) if role == "scale" else cells
         return norms
 
     def _kinds(self, rows: Rows) -> KindArray:
@@ -180,10 +183,10 @@ class Layout:
         return kinds
 
     def _statistics(
-        self, values: dict[str, DoubleArray], bits: dict[str, KindArray]
-    ) -> tuple[dict[str, DoubleArray], dict[str, KindArray]]:
+        self, values: dict[str, Rows], bits: dict[str, KindArray]
+    ) -> tuple[dict[str, Norms], dict[str, KindArray]]:
         own = {_STAT_OF[role]: role for role in values if role in _STAT_OF}
-        stats = {stat: values[role] for stat, role in own.items()}
+        stats: dict[str, Norms] = {stat: values[role] for stat, role in own.items()}
         kinds = {stat: bits[role] for stat, role in own.items()}
         stats["global_norm"], kinds["global_norm"] = _together(values["gradient"], bits["gradient"])
         if self.clip != "none":
@@ -202,8 +205,22 @@ def _findings(cells: Sequence[Cell], counts: IntArray) -> tuple[Finding, ...]:
     )
 
 
-def _together(norms: DoubleArray, kinds: KindArray) -> tuple[DoubleArray, KindArray]:
-    whole = np.where(kinds != 0, np.nan, norms)
+def _roots(rows: Rows) -> Rows:
+    """Return the norms that half the sums of squares are of, and NaN where there is none."""
+    with np.errstate(over="ignore"):
+        norms: Rows = np.sqrt(2.0 * np.maximum(rows, np.float32(0)))
+    beyond = np.isinf(norms)
+    if beyond.any():
+        # Twice a number is out of float32's range where its root is not.
+        norms[beyond] = np.sqrt(2.0 * rows[beyond].astype(np.float64))
+    told = rows < 0
+    if told.any():
+        norms[told] = np.where(rows[told] < ABSENT, -rows[told], np.where(rows[told] == ABSENT, np.nan, 0))
+    return norms
+
+
+def _together(norms: Rows, kinds: KindArray) -> tuple[DoubleArray, KindArray]:
+    whole = np.where(kinds != 0, np.nan, norms) if kinds.any() else norms
     return combined_norm(whole)[:, None], np.bitwise_or.reduce(kinds, axis=1, keepdims=True)
 
 

@@ -29,7 +29,8 @@ class Thinner:
         self._generation = 0
         self._spans = 0
         self._room = 0
-        self._waiting: Series | None = None
+        self._begun: Series | None = None
+        self._missing = 1
 
     def add(self, steps: Series) -> Iterator[tuple[int, Series]]:
         """Take more single steps and yield (generation, spans) for what is complete.
@@ -39,29 +40,41 @@ class Thinner:
         """
         if not self._spans:
             self._spans = self._room = _spans_that_fit(steps)
-        self._waiting = steps if self._waiting is None else concatenate([self._waiting, steps])
-        while self._waiting and len(self._waiting) >= self._length:
-            yield self._generation, self._take(self._waiting)
+        while len(steps):
+            if self._begun is None and len(steps) >= self._length:
+                used = min(len(steps) // self._length, self._room) * self._length
+                yield self._complete(merge_spans(steps.rows(slice(used)), np.arange(0, used, self._length)))
+            else:
+                used = min(len(steps), self._missing)
+                yield from self._continue(steps.rows(slice(used)))
+            steps = steps.rows(slice(used, None))
 
     def rest(self) -> Iterator[tuple[int, Series]]:
         """Yield what is left as one span, shorter than its generation's: when the session ends or something broke."""
-        if self._waiting is not None:
-            yield self._generation, merge_spans(self._waiting, [0])
-            self._waiting = None
+        if self._begun is not None:
+            yield self._generation, self._begun
+            self._begun, self._missing = None, self._length
 
     @property
     def _length(self) -> int:
         return 1 << self._generation
 
-    def _take(self, waiting: Series) -> Series:
-        spans = min(len(waiting) // self._length, self._room)
-        used = spans * self._length
-        taken = merge_spans(waiting.rows(slice(used)), np.arange(0, used, self._length))
-        self._waiting = waiting.rows(slice(used, None)) if used < len(waiting) else None
-        self._room -= spans
+    def _continue(self, steps: Series) -> Iterator[tuple[int, Series]]:
+        # Of a long span no more is kept than what its steps so far come to: merging is associative.
+        merged = merge_spans(steps, [0])
+        self._begun = merged if self._begun is None else merge_spans(concatenate([self._begun, merged]), [0])
+        self._missing -= len(steps)
+        if not self._missing:
+            yield self._complete(self._begun)
+            self._begun = None
+
+    def _complete(self, spans: Series) -> tuple[int, Series]:
+        generation = self._generation
+        self._room -= len(spans)
         if self._room == 0:
             self._generation, self._room = self._generation + 1, self._spans
-        return taken
+        self._missing = self._length
+        return generation, spans
 
 
 def _spans_that_fit(series: Series) -> int:

@@ -1,19 +1,21 @@
 """The writer: messages into TensorFlow event files.
 
 Watching must not end training, so whatever goes wrong with the disk becomes one warning, after which nothing more is
-written.
+written. TensorFlow's own summary writer would say nothing of a full disk, and lose what comes after it.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import re
+import socket
+import time
 import warnings
 from collections.abc import Callable
 from typing import Final, TypeVar
 
 import tensorflow as tf
-from tensorflow.python.eager import context
 
 from tb_nanwatch.schema import wire
 from tb_nanwatch.schema.records import Alert, Header, Series
@@ -21,6 +23,12 @@ from tb_nanwatch.watch.boundary import attempt
 
 _T = TypeVar("_T")
 SUBDIRECTORY: Final = "nanwatch"
+FLUSH_EVERY_S: Final = 5.0
+_VERSION: Final = "brain.Event:2"
+_METADATA: Final = tf.compat.v1.SummaryMetadata(
+    plugin_data=tf.compat.v1.SummaryMetadata.PluginData(plugin_name=wire.PLUGIN_NAME),
+    data_class="DATA_CLASS_TENSOR",
+)
 _SESSION_OF_FILE: Final = re.compile(r"\.session-(\d+)\.v2$")
 
 
@@ -38,7 +46,8 @@ class Writer:
             logdir: the run's directory; messages go into a sub-directory of it.
         """
         self._directory = os.path.join(logdir, SUBDIRECTORY)
-        self._file: tf.summary.SummaryWriter | None = None
+        self._file: tf.io.TFRecordWriter | None = None
+        self._flushed_at_s = -math.inf
         self._failed = False
         self._session: int | None = None
         self._alerts = 0
@@ -77,6 +86,7 @@ class Writer:
         """Hand everything written so far to the file system."""
         if self._file is not None:
             self._attempt(self._file.flush)
+            self._flushed_at_s = time.monotonic()
 
     def close(self) -> None:
         """Flush and close the file."""
@@ -88,25 +98,25 @@ class Writer:
         self._attempt(lambda: self._put(f"{wire.PLUGIN_NAME}/{self._session}/{tag}", data, step))
 
     def _put(self, tag: str, data: bytes, step: int) -> None:
-        if self._file is None:
-            self._file = tf.summary.create_file_writer(self._directory, filename_suffix=f".session-{self._session}.v2")
-        metadata = tf.compat.v1.SummaryMetadata(
-            plugin_data=tf.compat.v1.SummaryMetadata.PluginData(plugin_name=wire.PLUGIN_NAME),
-            data_class="DATA_CLASS_TENSOR",
+        file = self._open() if self._file is None else self._file
+        value = tf.compat.v1.Summary.Value(tag=tag, metadata=_METADATA, tensor=tf.make_tensor_proto(data))
+        event = tf.compat.v1.Event(wall_time=time.time(), step=step, summary=tf.compat.v1.Summary(value=[value]))
+        file.write(event.SerializeToString())
+        # Somebody may be looking on; but what is flushed to a distant file system is sent there.
+        if time.monotonic() >= self._flushed_at_s + FLUSH_EVERY_S:
+            self.flush()
+
+    def _open(self) -> tf.io.TFRecordWriter:
+        tf.io.gfile.makedirs(self._directory)
+        name = (
+            f"events.out.tfevents.{time.time():010.0f}.{socket.gethostname()}.{os.getpid()}.session-{self._session}.v2"
         )
-        with self._file.as_default(), tf.summary.record_if(True):
-            tf.summary.write(tag, tf.constant(data), step=step, metadata=metadata)
+        self._file, self._flushed_at_s = tf.io.TFRecordWriter(os.path.join(self._directory, name)), -math.inf
+        self._file.write(tf.compat.v1.Event(wall_time=time.time(), file_version=_VERSION).SerializeToString())
+        return self._file
 
     def _attempt(self, action: Callable[[], _T]) -> _T | None:
-        if self._failed:
-            return None
-
-        def in_eager_mode() -> _T | None:
-            # The graph of a session, too, is left for this.
-            with tf.init_scope(), context.eager_mode():
-                return action()
-
-        return attempt(in_eager_mode, failed=self._give_up)
+        return None if self._failed else attempt(action, failed=self._give_up)
 
     def _give_up(self, reason: str) -> None:
         self._failed = True

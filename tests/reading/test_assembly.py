@@ -67,13 +67,19 @@ def test_of_chunks_that_overlap_the_later_written_stands():
     early = steps_of(0, 5, loss=1.0)
     late = steps_of(3, 8, loss=2.0)
     log = log_of(with_header(spans_0=spans(early, late)))
-    assert steps_in(log) == [3, 4, 5, 6, 7, 8]
-    assert log.sessions[0].series.column("loss", "max")[:, 0].tolist() == [2.0] * 6
+    assert steps_in(log) == list(range(9))
+    assert log.sessions[0].series.column("loss", "max")[:, 0].tolist() == [1.0] * 3 + [2.0] * 6
 
 
 def test_the_later_written_is_told_by_its_time_and_not_by_its_tag():
     log = log_of(with_header(spans_2=spans(steps_of(0, 5, loss=1.0)), spans_10=spans(steps_of(3, 8, loss=2.0))))
-    assert log.sessions[0].series.column("loss", "max")[:, 0].tolist() == [2.0] * 6
+    assert log.sessions[0].series.column("loss", "max")[:, 0].tolist() == [1.0] * 3 + [2.0] * 6
+
+
+def test_a_later_chunk_may_stand_in_the_middle_of_an_earlier_one():
+    log = log_of(with_header(spans_0=spans(steps_of(0, 8, loss=1.0), steps_of(3, 5, loss=2.0))))
+    assert steps_in(log) == list(range(9))
+    assert log.sessions[0].series.column("loss", "max")[:, 0].tolist() == [1.0] * 3 + [2.0] * 3 + [1.0] * 3
 
 
 @given(st.lists(st.tuples(st.integers(0, 30), st.integers(0, 5)), max_size=12))

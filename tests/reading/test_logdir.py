@@ -178,9 +178,9 @@ def test_a_program_that_only_reads_does_without_tensorflow(tmp_path):
     assert read_in_a_program(tmp_path) == ["100", "False"]
 
 
-def test_a_large_log_is_read_with_tensorflow_which_is_sooner_done(tmp_path):
-    pytest.importorskip("tensorflow")
-    writer = RunWriter(tmp_path / "nanwatch").header().spans(steps_of(0, 9))
-    with writer.path.open("ab") as file:
-        file.write(framed(b"")[:-4] + bytes(24_000_000))
-    assert read_in_a_program(tmp_path) == ["10", "True"]
+def test_a_damaged_record_is_found_out_without_tensorflow(tmp_path):
+    path = write_run(tmp_path)
+    data = bytearray(path.read_bytes())
+    data[-20] ^= 1
+    path.write_bytes(data)
+    assert read_in_a_program(tmp_path) == ["90", "False"]

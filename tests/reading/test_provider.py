@@ -5,13 +5,15 @@ from __future__ import annotations
 import math
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import pytest
 from tensorboard import errors
 from tensorboard.backend.event_processing.data_provider import MultiplexerDataProvider
 from tensorboard.backend.event_processing.plugin_event_multiplexer import EventMultiplexer
 from tensorboard.context import RequestContext
 
-from tb_nanwatch.reading.provider import Experiment, ProviderError, RunReader
+from tb_nanwatch.reading.provider import RunReader
+from tb_nanwatch.reading.source import Experiment, ProviderError
 from tests.event_files import RunWriter, only_at, steps_of
 
 EXPERIMENT = Experiment(RequestContext(), "")
@@ -23,6 +25,7 @@ class CountingProvider(MultiplexerDataProvider):
     def __init__(self, multiplexer):
         super().__init__(multiplexer, "logdir")
         self.asked = []
+        self.calls = 0
         self.failing = {}
 
     def list_tensors(self, *args, **kwargs):
@@ -31,10 +34,11 @@ class CountingProvider(MultiplexerDataProvider):
         return super().list_tensors(*args, **kwargs)
 
     def read_tensors(self, *args, run_tag_filter=None, **kwargs):
-        (run,), (tag,) = run_tag_filter.runs, run_tag_filter.tags
-        self.asked.append((run, tag))
-        if tag in self.failing:
-            raise self.failing[tag]
+        self.asked += [(run, tag) for run in run_tag_filter.runs for tag in run_tag_filter.tags]
+        self.calls += 1
+        for tag in run_tag_filter.tags:
+            if tag in self.failing:
+                raise self.failing[tag]
         return super().read_tensors(*args, run_tag_filter=run_tag_filter, **kwargs)
 
 
@@ -134,3 +138,23 @@ def test_experiments_do_not_share_what_was_read(log):
     other = Experiment(RequestContext(), "other")
     log.reader.verdict(log.reader.index(other), "relu")
     assert len(log.provider.asked) == 2
+
+
+def test_many_runs_are_read_in_few_calls(log):
+    for number in range(40):
+        log.writer(f"run-{number:02}").header().spans(steps_of(0, 4))
+    log.reload()
+    verdicts = log.reader.verdicts(log.reader.index(EXPERIMENT)).runs
+    assert [verdict.run for verdict in verdicts] == [f"run-{number:02}" for number in range(40)]
+    assert {verdict.steps_seen for verdict in verdicts} == {5}
+    assert log.provider.calls == 4
+
+
+def test_what_a_tag_holds_is_a_part_of_the_log_and_no_copy(log):
+    log.writer().header().spans(steps_of(0, 9)).spans(steps_of(10, 19), generation=1)
+    log.reload()
+    index = log.reader.index(EXPERIMENT)
+    whole = log.reader.log(index, "relu").sessions[0].series.column("grad_norm", "max")
+    contents = log.reader._reads.newest(("", "relu")).contents
+    parts = [entry.record for tag, content in contents.items() if tag.part == "spans" for entry in content.written]
+    assert [np.shares_memory(part.column("grad_norm", "max"), whole) for part in parts] == [True, True]

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tb_nanwatch.numerics.spans import merge_spans
-from tb_nanwatch.reading.thinning import curve, grouped, only, thinned, within
+from tb_nanwatch.reading.grouping import grouped
+from tb_nanwatch.reading.thinning import curve, only, thinned, within
 from tests.event_files import HEADER, only_at, series_at, steps_of
 
 

@@ -115,7 +115,7 @@ def test_a_newer_major_is_refused_with_both_numbers():
 
 def test_a_newer_minor_is_read_as_far_as_it_is_known():
     unknown_field = b"\xfa\x01\x01x"
-    with pytest.warns(UserWarning, match=r"schema 1\.7, newer than 1\.2"):
+    with pytest.warns(UserWarning, match=r"schema 1\.7, newer than 1\.3"):
         header = wire.decode_header(versioned(1, 7).SerializeToString() + unknown_field)
     assert header.session == 3
 
@@ -135,3 +135,39 @@ def test_the_generated_module_is_what_protoc_writes(tmp_path):
     subprocess.run(command, cwd=ROOT, check=True)
     for name in ("nanwatch_pb2.py", "nanwatch_pb2.pyi"):
         assert (tmp_path / "tb_nanwatch/schema" / name).read_text() == (ROOT / "tb_nanwatch/schema" / name).read_text()
+
+
+def test_a_variable_that_is_never_measured_costs_its_own_bookkeeping_alone():
+    values = np.ones((64, 100))
+    values[:, 7] = np.nan
+    series = single_steps(np.arange(64), {"grad_norm": values}, {"grad_norm": np.zeros((64, 100), np.uint8)})
+    data = wire.encode_series(series)
+    assert len(data) - len(wire.encode_series(healthy(64))) < 64 * 8 + 40
+    assert_same_series(wire.decode_series(data), series)
+
+
+@given(st.lists(span_series() | st.binary(max_size=20), max_size=6))
+def test_chunks_read_together_are_the_chunks_read_one_by_one(chunks):
+    data = [chunk if isinstance(chunk, bytes) else wire.encode_series(chunk) for chunk in chunks]
+    together = list(wire.decode_chunks(data))
+    assert sum(many for many, _ in together) == len(data)
+    steps = [step for _, series in together if isinstance(series, Series) for step in series.first_step.tolist()]
+    alone = []
+    for one in data:
+        with suppress(RecordError):
+            alone += wire.decode_series(one).first_step.tolist()
+    assert steps == alone
+
+
+def test_chunks_that_go_on_become_one_series():
+    series = healthy(64)
+    data = [wire.encode_series(series.rows(slice(at, at + 16))) for at in (0, 16, 32, 48)]
+    ((many, joined),) = wire.decode_chunks(data)
+    assert many == 4
+    assert_same_series(joined, series)
+
+
+def test_places_beyond_the_width_are_refused():
+    column = pb.Column(stat="loss", keeps="count", width=1, values=bytes(8), places=[1])
+    with pytest.raises(RecordError, match="places must be of a bookkeeping column, below its width"):
+        wire.decode_series(pb.SpanChunk(first_step=[0], last_step=[0], columns=[column]).SerializeToString())

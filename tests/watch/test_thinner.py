@@ -70,3 +70,25 @@ def test_a_generation_of_many_variables_stays_below_what_a_server_hands_out(vari
     first = sum(len(series) for generation, series in chunks if generation == 0)
     assert first == min(spans, 600)
     assert first * variables * 12 <= max(BYTES_A_GENERATION, 64 * variables * 12)
+
+
+@given(st.lists(st.integers(1, 700), min_size=1, max_size=25), st.data())
+def test_wherever_it_is_interrupted_no_step_is_lost_or_counted_twice(sizes, data):
+    thinner, at, out = Thinner(), 0, []
+    for size in sizes:
+        out += thinner.add(steps(at, at + size))
+        at += size
+        if data.draw(st.booleans()):
+            out += thinner.rest()
+    spans = concatenate([series for _, series in [*out, *thinner.rest()]])
+    whole, alone = merge_spans(spans, [0]), merge_spans(steps(0, at), [0])
+    np.testing.assert_array_equal(spans.first_step[1:], spans.last_step[:-1] + 1)
+    for keeps in ("min", "max", "count", "nonfinite", "first_nonfinite", "kinds"):
+        np.testing.assert_array_equal(whole.column("grad_norm", keeps), alone.column("grad_norm", keeps))
+
+
+def test_a_log_grows_with_the_logarithm_of_the_run():
+    def spans_of(drains: int) -> int:
+        return sum(len(series) for _, series in thinned([4096] * drains))
+
+    assert 2 * 2048 < spans_of(64) - spans_of(8) <= 3 * 2048

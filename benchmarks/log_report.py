@@ -1,0 +1,51 @@
+"""The figures of logs as a table, on the terminal and in Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich import box
+from rich.table import Table
+
+from benchmarks.log_cost import LogCost, RouteCost
+from benchmarks.long_runs import LongRun
+
+FULL = LongRun(10_000_000, bad_step=8_750_000), 200
+QUICK = LongRun(100_000, bad_step=87_500), 40
+CAPTION = (
+    "A run of the stated length that clips, beside short ones in one directory, written through the session that"
+    " training uses. Host: processor time of reading, merging and writing, per step. Command: the whole process, the"
+    " least of three. Routes: milliseconds at the median (99th percentile), of answers over changing ranges, packed as"
+    " a browser asks for them. Memory: of all of TensorBoard's processes with the plugin, less those without."
+)
+
+
+def log_table(cost: LogCost) -> Table:
+    """Lay the figures out for a terminal."""
+    laid = Table(box=box.SIMPLE, caption=CAPTION, pad_edge=False, padding=(0, 1, 0, 0), show_header=False)
+    for row in log_rows(cost):
+        laid.add_row(*row)
+    return laid
+
+
+def log_markdown(cost: LogCost) -> str:
+    """Write the figures down as a section of a page."""
+    rows: Sequence[Sequence[str]] = [["Figure", "Value"], ["---", "---"], *log_rows(cost)]
+    return "\n".join(["# Cost of a log", "", CAPTION, "", *("| " + " | ".join(row) + " |" for row in rows), ""])
+
+
+def log_rows(cost: LogCost) -> list[list[str]]:
+    """Return what was measured, each with its figure."""
+    run, written = cost.run, cost.written
+    return [
+        ["Run", f"{run.steps:,} steps of {run.variables:,} variables, and {cost.short_runs} short ones"],
+        ["Log of the run", f"{written.bytes / 1e6:.0f} MB"],
+        ["Host, per step", f"{1e6 * written.host_s / written.steps:.1f} µs"],
+        ["nanwatch LOGDIR", f"{cost.command_s:.1f} s"],
+        *([f"Route: {route.name}", _answers(route)] for route in cost.routes),
+        ["Memory of TensorBoard", f"{cost.memory_bytes / 1e6:+.0f} MB"],
+    ]
+
+
+def _answers(route: RouteCost) -> str:
+    return f"{1e3 * route.median_s:.0f} ({1e3 * route.p99_s:.0f}) ms, {route.bytes / 1e3:.0f} kB"

@@ -1,0 +1,129 @@
+"""Long runs, written as training writes them: rows in a recorder's ring, read by a session, thinned, into event files.
+
+Only the numbers in the rows are made up. They wander and scatter as those of a training do, so that nothing compresses
+or merges better than in earnest.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from tb_nanwatch.schema.records import Variable
+from tb_nanwatch.watch.layout import ABSENT, Layout
+from tb_nanwatch.watch.recorder import Recorder
+from tb_nanwatch.watch.session import Session
+from tb_nanwatch.watch.writer import Writer
+
+WINDOW = 256
+BLOCKS = 16
+Rows = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class LongRun:
+    """What is to be written.
+
+    Attributes:
+        steps: how many.
+        variables: two to a layer.
+        bad_step: where a gradient is NaN; ``None`` for a run that stays finite.
+        absent: of the variables, how many have no gradient.
+    """
+
+    steps: int
+    variables: int = 100
+    bad_step: int | None = None
+    absent: int = 0
+
+    @property
+    def layout(self) -> Layout:
+        """The rows of a run that clips, whose log holds the most."""
+        names = (f"block_{number // 2}/{'kernel' if number % 2 == 0 else 'bias'}" for number in range(self.variables))
+        variables = tuple(Variable(name, name.partition("/")[0], (64, 64), "float32") for name in names)
+        return Layout(variables, (), loss=True, clip="scale")
+
+
+@dataclass(frozen=True)
+class Written:
+    """What writing a run took.
+
+    Attributes:
+        bytes: of its files.
+        host_s: processor seconds that the host read, merged and wrote for, less those of the first drain.
+        steps: that these seconds are of.
+    """
+
+    bytes: int
+    host_s: float
+    steps: int
+
+
+class Tape(Recorder):
+    """A recorder whose ring is filled from the host, as many rows at a time as it holds."""
+
+    def fill(self, rows: Rows, counts: Callable[[int], npt.NDArray[np.int64]]) -> None:
+        """Write rows as steps do.
+
+        Args:
+            rows: float32 ``[window, cells]``.
+            counts: of a row by its place, for an incident.
+        """
+        number = self.rows_written()
+        self._ring.assign(rows)
+        self._count.assign(number + len(rows))
+        bad = np.flatnonzero(~np.isfinite(rows).all(axis=1))
+        if len(bad) and self.incident() is None:
+            self._counts.assign(counts(int(bad[0])))
+            self._incident.assign(number + int(bad[0]))
+
+
+def write_run(directory: Path, run: LongRun, *, seed: int = 0) -> Written:
+    """Write a run into a directory, and say what that took.
+
+    Args:
+        directory: of the run; it must be new.
+        run: its steps are taken in whole windows.
+        seed: of the numbers.
+    """
+    layout, draw = run.layout, np.random.default_rng(seed)
+    tape = Tape(window=WINDOW, cells=len(layout.cells))
+    session = Session(layout, policy="record", writer=Writer(str(directory)), recorder=tape, counted=True)
+    blocks = [_rows(run, draw) for _ in range(BLOCKS)]
+    host_s, drains = 0.0, max(1, run.steps // WINDOW)
+    for drain in range(drains):
+        block = blocks[drain % BLOCKS]
+        rows = np.where(block == ABSENT, block, block * np.float32(1 + 0.5 * np.sin(drain / 500)))
+        if run.bad_step is not None and run.bad_step // WINDOW == drain:
+            rows[run.bad_step % WINDOW, 2:4] = np.nan
+        tape.fill(rows, lambda place, rows=rows: _counts(rows[place]))  # type: ignore[misc]
+        began = time.thread_time()
+        session.collect(action="recorded")
+        # The first brings TensorFlow's kernels with it.
+        host_s += time.thread_time() - began if drain else 0.0
+    session.close()
+    files = (directory / "nanwatch").iterdir()
+    return Written(sum(file.stat().st_size for file in files), host_s, (drains - 1) * WINDOW)
+
+
+def _rows(run: LongRun, draw: np.random.Generator) -> Rows:
+    """Draw half sums of squares: gradients, what a clip by their norm leaves of them, weights; and the loss."""
+    width = run.variables
+    gradients = np.exp(draw.normal(-4.0, 1.0, (WINDOW, width)) + draw.normal(0.0, 0.3, (WINDOW, 1)))
+    norm = np.sqrt(2 * gradients.sum(axis=1, keepdims=True))
+    clipped = gradients * np.minimum(1.0, np.median(norm) / norm) ** 2
+    weights = np.exp(draw.normal(2.0, 0.01, (WINDOW, width)))
+    gradients[:, : run.absent] = clipped[:, : run.absent] = ABSENT
+    loss = draw.normal(1.0, 0.1, (WINDOW, 1)) ** 2
+    return np.concatenate([gradients, clipped, weights, loss], axis=1).astype(np.float32)
+
+
+def _counts(row: Rows) -> npt.NDArray[np.int64]:
+    nan = np.isnan(row).astype(np.int64)
+    zero = np.zeros_like(nan)
+    return np.stack([np.full_like(nan, 4096), nan * 4096, zero, zero], axis=1)

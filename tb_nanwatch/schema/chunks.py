@@ -1,0 +1,174 @@
+"""Spans as messages: columns packed row after row, and what is default left out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import chain
+from typing import Final, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from tb_nanwatch.errors import RecordError
+from tb_nanwatch.schema import nanwatch_pb2 as pb
+from tb_nanwatch.schema.defaults import default_column, shared_part
+from tb_nanwatch.schema.records import Array, ColumnKey, IntArray, Series
+
+_BOOKKEEPING: Final = {
+    "count": np.dtype("<i8"),
+    "nonfinite": np.dtype("<i8"),
+    "first_nonfinite": np.dtype("<i8"),
+    "kinds": np.dtype("u1"),
+}
+_MEASURED: Final = np.dtype("<f4")
+_Shape = tuple[tuple[str, str, int, tuple[int, ...]], ...]
+
+
+def column_dtype(keeps: str) -> np.dtype[np.generic]:
+    """Return how a column is stored: float32 for what is measured, integers for the bookkeeping."""
+    return cast("np.dtype[np.generic]", _BOOKKEEPING.get(keeps, _MEASURED))
+
+
+def chunk_message(series: Series, generation: int) -> pb.SpanChunk:
+    """Spell spans as a message. Of a bookkeeping column only what is not default is written."""
+    places: dict[tuple[str, int], Sequence[int]] = {}
+    columns = []
+    for key, column in series.columns.items():
+        same = key.keeps, id(column)
+        if same not in places:
+            places[same] = _places_to_write(key, column, series)
+        if len(places[same]):
+            columns.append(_column_message(key, column, places[same]))
+    return pb.SpanChunk(
+        first_step=series.first_step.tolist(),
+        last_step=series.last_step.tolist(),
+        columns=columns,
+        generation=generation,
+    )
+
+
+def series_of(messages: Sequence[pb.SpanChunk]) -> Series:
+    """Read messages that go together as one series.
+
+    Raises:
+        RecordError: if the sizes of their parts do not agree, or their steps are out of order.
+    """
+    _check_columns(messages[0])
+    bytes_a_span = [_stored_width(column) * column_dtype(column.keeps).itemsize for column in messages[0].columns]
+    for message in messages:
+        _check_sizes(message, bytes_a_span)
+    first = np.fromiter(chain.from_iterable(message.first_step for message in messages), np.int64)
+    last = np.fromiter(chain.from_iterable(message.last_step for message in messages), np.int64)
+    columns: dict[ColumnKey, Array] = {}
+    for number, column in enumerate(messages[0].columns):
+        key = ColumnKey(column.stat, column.keeps)
+        packed = b"".join([message.columns[number].values for message in messages])
+        values = np.frombuffer(packed, column_dtype(key.keeps)).reshape(len(first), _stored_width(column))
+        columns[key] = values if not column.places else _spread(column, values, first_step=first, last_step=last)
+    _restore_defaults(columns, first_step=first, last_step=last)
+    return Series(first, last, columns)
+
+
+def joined(messages: Sequence[pb.SpanChunk]) -> Iterator[tuple[int, Series | ValueError]]:
+    """Join neighbours that have the same columns and go on where the one before ends.
+
+    Yields:
+        How many messages, and the series that they are; of one that is none, what is wrong with it.
+    """
+    for group in _groups(messages):
+        series = _attempted(group)
+        if isinstance(series, Series):
+            yield len(group), series
+        else:
+            yield from ((1, _attempted([message])) for message in group)
+
+
+def _attempted(messages: Sequence[pb.SpanChunk]) -> Series | ValueError:
+    try:
+        return series_of(messages)
+    # A RecordError is one; NumPy raises others over columns that do not go together.
+    except ValueError as error:
+        return error
+
+
+def _groups(messages: Sequence[pb.SpanChunk]) -> Iterator[list[pb.SpanChunk]]:
+    group: list[pb.SpanChunk] = []
+    shape, end = _Shape(), -1
+    for message in messages:
+        its_shape = _shape(message)
+        if group and (its_shape != shape or not message.first_step or message.first_step[0] <= end):
+            yield group
+            group = []
+        group.append(message)
+        shape, end = its_shape, message.last_step[-1] if message.last_step else -1
+    if group:
+        yield group
+
+
+def _shape(message: pb.SpanChunk) -> _Shape:
+    return tuple((column.stat, column.keeps, column.width, tuple(column.places)) for column in message.columns)
+
+
+def _check_columns(message: pb.SpanChunk) -> None:
+    for column in message.columns:
+        if column.places and (column.keeps not in _BOOKKEEPING or max(column.places) >= column.width):
+            key = ColumnKey(column.stat, column.keeps)
+            raise RecordError(f"places must be of a bookkeeping column, below its width; got {key} of {column.width}")
+
+
+def _check_sizes(message: pb.SpanChunk, bytes_a_span: Sequence[int]) -> None:
+    spans, ends = len(message.first_step), len(message.last_step)
+    if spans != ends:
+        raise RecordError(f"a chunk must have a first and a last step for each span; got {spans} and {ends}")
+    for column, size in zip(message.columns, bytes_a_span, strict=True):
+        values = column.values
+        if len(values) != spans * size:
+            key, dtype = ColumnKey(column.stat, column.keeps), column_dtype(column.keeps)
+            expected = f"{spans} x {_stored_width(column)} values of {dtype}"
+            raise RecordError(f"column {key} must hold {expected}; got {len(values)} bytes")
+
+
+def _stored_width(column: pb.Column) -> int:
+    return len(column.places) or column.width
+
+
+def _places_to_write(key: ColumnKey, column: Array, series: Series) -> Sequence[int]:
+    if key.keeps not in _BOOKKEEPING:
+        return range(column.shape[1])
+    looked_at = shared_part(column)
+    default = default_column(key.keeps, first_step=series.first_step, last_step=series.last_step, width=1)
+    places: list[int] = np.flatnonzero((looked_at != default).any(axis=0)).tolist()
+    return range(column.shape[1]) if places and looked_at is not column else places
+
+
+def _column_message(key: ColumnKey, column: Array, places: Sequence[int]) -> pb.Column:
+    is_whole = len(places) == column.shape[1]
+    packed = _packed(key, column if is_whole else column[:, places])
+    return pb.Column(
+        stat=key.stat, keeps=key.keeps, width=column.shape[1], values=packed, places=() if is_whole else places
+    )
+
+
+def _packed(key: ColumnKey, column: Array) -> bytes:
+    dtype = column_dtype(key.keeps)
+    if dtype == _MEASURED and column.dtype != np.float32:
+        # A finite float64 beyond float32 saturates: Inf in a log always means a value that was Inf.
+        limit = float(np.finfo(np.float32).max)
+        wide = cast("npt.NDArray[np.float64]", column)
+        column = np.where(np.isfinite(wide), np.clip(wide, -limit, limit), wide)
+    return np.ascontiguousarray(column, dtype).tobytes()
+
+
+def _spread(column: pb.Column, values: Array, *, first_step: IntArray, last_step: IntArray) -> Array:
+    whole = default_column(column.keeps, first_step=first_step, last_step=last_step, width=column.width).copy()
+    whole[:, list(column.places)] = values
+    return whole
+
+
+def _restore_defaults(columns: dict[ColumnKey, Array], *, first_step: IntArray, last_step: IntArray) -> None:
+    widths = {key.stat: column.shape[1] for key, column in columns.items()}
+    for stat, width in widths.items():
+        for keeps in _BOOKKEEPING:
+            key = ColumnKey(stat, keeps)
+            if key not in columns:
+                columns[key] = default_column(keeps, first_step=first_step, last_step=last_step, width=width)
