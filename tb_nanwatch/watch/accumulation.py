@@ -56,7 +56,7 @@ class Accumulation:
         self._numbers = _growing(tf.zeros([columns], tf.int64), "microbatches")
         self._counts = _growing(tf.zeros([1 + columns, 4], tf.int64), "microbatch_counts")
         self._place = device_variable(tf.constant([0, NONE_BAD, NONE_BAD], tf.int64), "microbatch_place")
-        self._is_over = device_variable(tf.constant(False), "accumulation_is_over")
+        self._is_over = device_variable(tf.constant(True), "accumulation_is_over")
         own = (self._squares, self._numbers, self._counts, self._place, self._is_over)
         self.handles = frozenset(id(variable.handle) for variable in own)
 
@@ -74,7 +74,7 @@ class Accumulation:
         *,
         loss: tf.Tensor | None,
         kept: Sequence[Kept] = (),
-    ) -> None:
+    ) -> tf.Tensor:
         """Measure one micro-batch or a part of it, in the step that is being traced or run.
 
         Args:
@@ -82,6 +82,9 @@ class Accumulation:
             columns: of these variables, in the same order.
             loss: scalar or one for each sample; ``None`` if not given.
             kept: what its forward pass changed, to be put back if it is bad.
+
+        Returns:
+            Whether it is the first since the last update, a bool scalar.
         """
         fresh, own = self._is_over.read_value(), tf.constant(columns, tf.int64)
         numbers = _unless(fresh, self._numbers.read_value())
@@ -102,6 +105,7 @@ class Accumulation:
         self._numbers.assign(tf.tensor_scatter_nd_update(numbers, own[:, None], counted), read_value=False)
         self._place.assign(tf.stack([call + 1, bad, bad_call]), read_value=False)
         self._is_over.assign(False, read_value=False)
+        return fresh
 
     def cells(self, columns: int) -> tf.Tensor:
         """Return the cells of the step, float32 ``[columns + 3]``; the next micro-batch begins anew.
@@ -128,6 +132,10 @@ class Accumulation:
         """Return the exact counts of the first bad micro-batch: a row for each gradient, and the loss's."""
         counts: IntArray = np.roll(self._counts.numpy(), -1, axis=0)
         return counts
+
+    def pending(self) -> int:
+        """Return the number of the first bad micro-batch whose update has not come; ``NONE_BAD`` if all are finite."""
+        return NONE_BAD if bool(self._is_over.numpy()) else int(self._place.numpy()[1])
 
     def bad_call(self) -> int:
         """Return how many parts were measured, since the update before, until the first bad one; negative for none."""

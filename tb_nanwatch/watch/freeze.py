@@ -22,18 +22,20 @@ class Kept:
     """A variable's value from before the step.
 
     Attributes:
-        placeholder: that stands for the variable in the graph that assigns it.
-        value: read before that.
+        value: read before the step assigned it.
         handle: of the variable.
     """
 
-    placeholder: tf.Tensor
     value: tf.Tensor
     handle: Any
 
     def put_back(self) -> tf.Operation:
-        """Return the operation that assigns it again."""
-        return tf.raw_ops.AssignVariableOp(resource=self.placeholder, value=self.value)
+        """Return the operation that assigns it again.
+
+        It names the variable by its handle, as the step's own operations do: were it by what stands for the handle in
+        an outer graph, TensorFlow would not see that both are of one variable, and leave their order open.
+        """
+        return tf.raw_ops.AssignVariableOp(resource=self.handle, value=self.value)
 
 
 def keep_state(graph: Graph, *, only: Collection[int] | None = None, besides: Collection[int] = ()) -> list[Kept]:
@@ -148,4 +150,4 @@ def _read_first(graph: Graph, placeholder: Any, handle: Any) -> Kept:
         value = tf.raw_ops.ReadVariableOp(resource=placeholder, dtype=dtype_of(handle))
     # Automatic control dependencies would order this read behind the assignments that it has to come before.
     graph.experimental_acd_manager.run_independently(value.op)
-    return Kept(placeholder, value, handle)
+    return Kept(value, handle)

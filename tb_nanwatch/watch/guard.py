@@ -14,7 +14,7 @@ from typing import Any, Literal
 import tensorflow as tf
 from tensorflow.core.framework import attr_value_pb2
 
-from tb_nanwatch.watch.freeze import Kept, hold_back
+from tb_nanwatch.watch.freeze import Kept, hold_back, put_back_if
 from tb_nanwatch.watch.observation import Observation
 from tb_nanwatch.watch.recorder import Entry, Recorder
 from tb_nanwatch.watch.replicas import SharedObservation
@@ -35,6 +35,8 @@ class Guard:
         kept: what the forward pass changed, to be put back when the update is withheld.
         after: whether the optimizer before this one in the step may update; ``None`` if this is the first.
         is_more: whether it is not the first.
+        is_whole: whether all that the step is made of was in this run of it, a bool scalar; ``None`` where it is. If
+            micro-batches of other runs count as well, a step that is skipped keeps what this run changed.
         keep_batch: keeps the batch of a bad step for the host, given whether no earlier one waits.
     """
 
@@ -43,6 +45,7 @@ class Guard:
     kept: Sequence[Kept]
     after: tf.Tensor | None = None
     is_more: bool = False
+    is_whole: tf.Tensor | None = None
     keep_batch: Callable[[tf.Tensor], tf.Tensor | None] | None = None
 
     def observe(self, observation: Seen, step: tf.Tensor | None) -> tf.Tensor:
@@ -115,6 +118,9 @@ class Guard:
             return tf.constant(False)
 
     def _put_back(self) -> tf.Tensor:
+        if self.is_whole is not None and self.kind == "skip":
+            put_back_if(self.is_whole, self.kept)
+            return tf.constant(False)
         with tf.control_dependencies([kept.put_back() for kept in self.kept]):
             return tf.constant(False)
 

@@ -18,9 +18,9 @@ from tb_nanwatch.schema.records import Action, Alert, Policy, Replay, Verdict
 from tb_nanwatch.watch.accumulation import NONE_BAD
 from tb_nanwatch.watch.archive import SavedBatch, save_batch
 from tb_nanwatch.watch.batch import Call
-from tb_nanwatch.watch.graph import is_in_loop
 from tb_nanwatch.watch.guard import MESSAGE
 from tb_nanwatch.watch.incident import gradient_sizes_before, message_of, samples_of, verdict_by_hand, verdict_of_alert
+from tb_nanwatch.watch.microbatch_calls import MicrobatchCalls
 from tb_nanwatch.watch.plan import Plan
 from tb_nanwatch.watch.replay import Evidence, ReplayLimits, replay
 from tb_nanwatch.watch.session import Accumulated, Session
@@ -29,8 +29,6 @@ from tb_nanwatch.watch.writer import Writer
 _T = TypeVar("_T")
 _running: ContextVar[Loop | None] = ContextVar("nanwatch_running", default=None)
 _ACTIONS: Final[dict[Policy, Action]] = {"raise": "raised", "skip": "skipped", "record": "recorded"}
-MOST_MICROBATCHES: Final = 256
-"""Whose arguments are kept until the update of their step."""
 MOST_BATCHES: Final = 16
 """That one watch saves: a run that is only recorded may meet bad steps without end."""
 
@@ -92,12 +90,8 @@ class Loop:
         self._last_call: Call | None = None
         self._batches_left = MOST_BATCHES
         self._has_replayed = False
-        self._current: Call | None = None
         self._find_call: Callable[[], Call | None] | None = None
-        self._updating: set[object] = set()
-        self._accumulating: dict[object, int] = {}
-        self._measured = 0
-        self._microbatches: list[tuple[Call, int]] = []
+        self._microbatches = MicrobatchCalls()
         # In a graph of TensorFlow 1 these are its session's.
         self.run_again: Callable[..., Replay] = replay
         self.last_values: Callable[[], Sequence[Any]] = lambda: plan.variables
@@ -140,8 +134,8 @@ class Loop:
         self._find_call = find_call
         self._depth += 1
         self._runs += 1
-        self._last_call = self._current = call
-        self._measured = 0
+        self._last_call = call
+        self._microbatches.begin(call)
         outer = _running.set(self)
         try:
             result = step()
@@ -155,36 +149,27 @@ class Loop:
         self.after_step(call)
         for follower in self._followers:
             follower.after_step(call)
-        self._keep_microbatch(call)
+        self._microbatches.end(call, self._rows_written)
         return result
 
     def note_accumulation(self) -> None:
         """Learn, as a step is traced or run eagerly, that it measures one more micro-batch or part of one."""
-        if self._depth and self._current is not None:
-            # How often a loop of TensorFlow's goes round is not known.
-            self._measured += not is_in_loop()
-            self._accumulating[self._current.function] = self._measured
+        if self._depth:
+            self._microbatches.note_measure()
 
     def note_update(self) -> None:
         """Learn, as a step is traced or run eagerly, that it updates."""
-        if self._depth and self._current is not None:
-            self._updating.add(self._current.function)
+        if self._depth:
+            self._microbatches.note_update()
 
-    def _keep_microbatch(self, call: Call | None) -> None:
-        # The weights stay as they are until the update, so a micro-batch can be run again until then.
-        if call is None or call.function in self._updating:
-            self._microbatches.clear()
-        elif call.function in self._accumulating and len(self._microbatches) < MOST_MICROBATCHES:
-            self._microbatches.append((call, self._accumulating[call.function]))
+    def _rows_written(self) -> int:
+        return 0 if self._plan.recorder is None else self._plan.recorder.rows_written()
 
-    def _call_of_bad_microbatch(self) -> Call | None:
+    def _call_of_bad_microbatch(self, call: Call) -> Call | None:
+        if self.bad_microbatch is not None:
+            return self.bad_microbatch
         which = NONE_BAD if self._plan.accumulation is None else self._plan.accumulation.bad_call()
-        measured = 0
-        for call, more in self._microbatches:
-            measured += more
-            if which < measured or len(self._microbatches) == 1:
-                return call
-        return None
+        return call if which == NONE_BAD else self._microbatches.bad(which, call)
 
     def replay_step(self, call: Call) -> Verdict:
         """See :meth:`~tb_nanwatch.watch.watch.Watch.replay_step`."""
@@ -196,7 +181,7 @@ class Loop:
 
     def step_begins(self, graph: Any, *, can_begin_again: Callable[[], bool]) -> None:
         """See :class:`~tb_nanwatch.watch.step.StepListener`."""
-        self._measured = 0
+        self._microbatches.begin_trace()
         self._plan.begin_trace(graph, can_begin_again)
 
     def step_traced(self, graph: Any) -> None:
@@ -245,8 +230,12 @@ class Loop:
         if session is not None:
             alert = session.collect(action=self._action)
             if alert is None:
-                alert = session.check_variables(self.last_values(), action=self._action)
-                alert = self._look_again(session, alert, self._last_call) if alert and self._last_call else alert
+                alert, call = self._pending(session), self._last_call
+                if alert is None:
+                    alert = session.check_variables(self.last_values(), action=self._action)
+                elif call is not None:
+                    call = self._call_of_bad_microbatch(call)
+                alert = self._look_again(session, alert, call) if alert and call else alert
             session.close()
         self._writer.close()
         if session is None:
@@ -258,6 +247,12 @@ class Loop:
                 raise
             warnings.warn(str(error), stacklevel=2)
 
+    def _pending(self, session: Session) -> Alert | None:
+        """Tell of a micro-batch that was bad and whose update did not come."""
+        accumulation = self.accumulation or self._plan.accumulation
+        number = NONE_BAD if accumulation is None else accumulation.pending()
+        return None if number == NONE_BAD else session.tell_of_microbatch(number, action=self._action)
+
     def _collect(self, call: Call | None) -> None:
         session = self._session_now()
         if session is None:
@@ -265,21 +260,18 @@ class Loop:
         if call is None and self._find_call is not None and self._plan.recorder is not None:
             call = self._find_call() if self._has_news(self._plan.recorder.incident()) else None
         call = None if call is None else self._plan.call_of_bad(call)
+        bad = None if call is None else self._call_of_bad_microbatch(call)
         before = session.steps_seen
-        inputs = tuple(found for found in call.findings() if found.name not in self._tolerated) if call else ()
+        inputs = tuple(found for found in bad.findings() if found.name not in self._tolerated) if bad else ()
         alert = session.collect(action=self._action, inputs=inputs)
         self._schedule(steps=session.steps_seen - before)
+        call = bad if alert is not None and alert.microbatch is not None else call
         if alert is not None and call is not None:
             alert = self._look_again(session, alert, call)
         self._act_upon(session, alert)
 
     def _look_again(self, session: Session, alert: Alert, call: Call) -> Alert:
         """Save the batch of a bad step, run the step again, and add to its alert what that brought."""
-        if alert.microbatch is not None and (self._microbatches or self.bad_microbatch is not None):
-            bad = self.bad_microbatch or self._call_of_bad_microbatch()
-            if bad is None:
-                return alert
-            call = bad
         spoilt = frozenset(finding.name for finding in alert.findings if finding.role == "weight")
         # The batch at hand is not that of the step whose update spoilt a variable.
         saved = self._saved(call, alert, samples_of(alert)) if not spoilt else SavedBatch(None)

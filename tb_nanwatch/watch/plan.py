@@ -123,8 +123,8 @@ class Plan:
         allowed = guard.observe(observation, inputs.step)
         result = guard.apply(allowed, update)
         # Where micro-batches came in calls of their own, what empties the sums comes after the update, and has to stay.
-        is_whole = not self.layout.accumulates or (graph is not None and self._traces.accumulates_in(graph))
-        if graph is not None and (is_whole or guard.kind == "stop"):
+        is_whole = not self.layout.accumulates or (graph is not None and self._traces.has_all_microbatches(graph))
+        if graph is not None and (is_whole is not False or guard.kind == "stop"):
             self._traces.guard(graph, allowed, guard, since=since)
         self._traces.note(graph, inputs.variables, run=run, allowed=allowed)
         return result
@@ -148,13 +148,14 @@ class Plan:
         kept: list[Kept] = []
         if not tf.executing_eagerly():
             graph = tf.compat.v1.get_default_graph()
-            self._traces.note_accumulation(graph)
             kept = [] if self._policy == "record" else keep_state(graph, besides=self.accumulation.handles)
         columns = {id(variable): column for column, variable in enumerate(self.variables)}
         watched = [(gradient, columns[id(one)]) for gradient, one in inputs.pairs if id(one) in columns]
         if watched:
             gradients, places = zip(*watched, strict=True)
-            self.accumulation.add(gradients, places, loss=inputs.loss, kept=kept)
+            is_first = self.accumulation.add(gradients, places, loss=inputs.loss, kept=kept)
+            if not tf.executing_eagerly():
+                self._traces.note_accumulation(tf.compat.v1.get_default_graph(), is_first)
 
     def begin_eager(self) -> None:
         """Know that all updates belong together that come before this is called again."""
@@ -353,7 +354,9 @@ class Plan:
         kept = [] if graph is None else self._kept(graph, recorder, is_put_back=kind != "none")
         before = self._traces.allowed_before(graph) if is_second else None
         keep_batch = None if graph is None else lambda is_quiet: self.stash.keep(graph, is_quiet)
-        return Guard(kind, recorder, kept, before, is_second, keep_batch)
+        is_whole = False if graph is None else self._traces.has_all_microbatches(graph)
+        is_known = isinstance(is_whole, bool)
+        return Guard(kind, recorder, kept, before, is_second, None if is_known else is_whole, keep_batch)
 
     def _guard_kind(self, graph: Graph | None, *, in_step: bool) -> GuardKind:
         if self._policy == "record":

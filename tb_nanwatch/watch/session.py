@@ -22,8 +22,8 @@ from tb_nanwatch.watch.thinner import Thinner
 from tb_nanwatch.watch.writer import Writer
 
 Rows = npt.NDArray[np.float32]
-MOST_SKIP_ALERTS: Final = 16
-"""That one session writes of steps that were skipped: there may be one in every hundred, for ever."""
+MOST_ALERTS: Final = 16
+"""That one session writes of steps that did not end training: there may be one in every hundred, for ever."""
 _COLLAPSED: Final = (
     "The gradients were not finite from there on, and every update was left out while the loss scale was halved; at"
     " step {step:,} it was 1, so the scale was not the reason."
@@ -36,6 +36,9 @@ class Accumulated(Protocol):
 
     def counts(self) -> IntArray:
         """Return the exact counts of the first bad micro-batch: a row for each gradient, and the loss's."""
+
+    def pending(self) -> int:
+        """Return the number of the first bad micro-batch whose update has not come; ``NONE_BAD`` if all are finite."""
 
 
 class Session:
@@ -83,7 +86,7 @@ class Session:
         self.ended_well = True
         self.skips_in_a_row = 0
         self.last_alert: Alert | None = None
-        self._skip_alerts_left = MOST_SKIP_ALERTS
+        self._alerts_left = MOST_ALERTS
         self._begin()
 
     def collect(self, *, action: Action, inputs: Sequence[Finding] = ()) -> Alert | None:
@@ -155,6 +158,22 @@ class Session:
         self.ended_well = False
         window = self._window(self.steps_seen - 1, None)
         return self._alert(window, action, tuple(findings), step=self._last_step + 1)
+
+    def tell_of_microbatch(self, number: int, *, action: Action) -> Alert | None:
+        """Write the alert of a bad micro-batch whose update did not come.
+
+        Args:
+            number: of the micro-batch.
+            action: what the policy makes of it.
+
+        Returns:
+            The alert, of the step that would have come next; ``None`` where no step was written yet.
+        """
+        if self.header is None or self._accumulation is None:
+            return None
+        findings = self._layout.findings_of_microbatch(self._accumulation.counts())
+        window = self._window(self.steps_seen - 1, None)
+        return self._alert(window, action, findings, step=self._last_step + 1, microbatch=number)
 
     def close(self) -> None:
         """Write what is left."""
@@ -271,9 +290,8 @@ class Session:
             worker=whose[1],
         )
         self.last_alert = alert
-        if action == "skipped":
-            self._skip_alerts_left -= 1
-        if self._skip_alerts_left >= 0:
+        self._alerts_left -= action != "raised"
+        if self._alerts_left >= 0:
             self._write_rest()
             self._writer.write_alert(alert)
         return alert

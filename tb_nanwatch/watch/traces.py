@@ -58,7 +58,7 @@ class Traces:
         self._guards: list[_Guarded] = []
         self._updates: weakref.WeakKeyDictionary[Any, _Update] = weakref.WeakKeyDictionary()
         self._eager: _Update | None = None
-        self._accumulating: weakref.WeakSet[Any] = weakref.WeakSet()
+        self._accumulating: weakref.WeakKeyDictionary[Any, list[tf.Tensor]] = weakref.WeakKeyDictionary()
         self._lenient: weakref.WeakSet[Any] = weakref.WeakSet()
         self._is_eager_step_known = False
 
@@ -128,18 +128,35 @@ class Traces:
         others = frozenset[int]() if before is None else before.variables
         self._updates[self.step_of(graph)] = _Update(run, others | _ids(variables), allowed, graph)
 
-    def note_accumulation(self, graph: Graph) -> None:
-        """Remember that a step measures micro-batches."""
-        self._accumulating.add(self.step_of(graph))
+    def note_accumulation(self, graph: Graph, is_first: tf.Tensor) -> None:
+        """Remember that a step measures micro-batches.
 
-    def accumulates_in(self, graph: Graph) -> bool:
-        """Return whether the step of a graph measures micro-batches itself."""
-        return self.step_of(graph) in self._accumulating
+        Args:
+            graph: that one is measured in.
+            is_first: whether none was measured since the last update, a bool scalar of the graph.
+        """
+        self._accumulating.setdefault(self.step_of(graph), []).append(is_first)
+
+    def has_all_microbatches(self, graph: Graph) -> bool | tf.Tensor:
+        """Return whether the micro-batches of an update are all of the step that the update is in.
+
+        Args:
+            graph: that the update is in.
+
+        Returns:
+            Of a step that measures some, a bool scalar; whether it is so can be known only as the step runs.
+        """
+        noted = self._accumulating.get(self.step_of(graph))
+        if not noted:
+            return False
+        first = noted[0]
+        return first if any(first.graph is one for one in with_enclosing(graph)) else True
 
     def forget_updates(self) -> None:
         """Know of no ``apply_gradients`` any more: the step begins again."""
         self._updates.clear()
         self._guards.clear()
+        self._accumulating.clear()
         self._eager = None
 
     def size_of(self, graph: Graph | None) -> int:
@@ -158,6 +175,8 @@ class Traces:
         step = self.step_of(graph)
         if step in self._steps and guard.kind != "none":
             inner = allowed if step is graph else None
+            if inner is not None and guard.is_whole is not None and guard.kind == "skip":
+                inner |= ~guard.is_whole
             self._guards.append(_Guarded(inner, guard.kind, guard.kept, since, len(step.get_operations())))
 
     def finish(self, graph: Graph) -> None:

@@ -292,3 +292,104 @@ def test_of_calls_with_several_micro_batches_the_bad_one_is_replayed(tmp_path):
         update()
     assert caught.value.alert.microbatch == 3
     assert caught.value.verdict.first.op.type == "Log"
+
+
+class Line:
+    """A weight whose gradient is added up in a variable, and applied every second time, in one way or another."""
+
+    def __init__(self, logdir, **options):
+        self.weight = tf.Variable([1.0, 2.0], name="line/weight")
+        self.total = tf.Variable([0.0, 0.0], trainable=False, name="total")
+        self.count = tf.Variable(0, trainable=False, name="count")
+        self.watch = Watch(logdir, [self.weight], **options)
+        self.optimizer = keras.optimizers.SGD(0.1)
+        self.counted, self.flagged = self.watch.step(self.by_count), self.watch.step(self.by_flag)
+        self.measured, self.updated = self.watch.step(self.measure), self.watch.step(self.apply)
+
+    def measure(self, x):
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_sum(tf.math.log(self.weight * x))  # the line
+        gradient = tape.gradient(loss, self.weight)
+        self.watch.accumulate([(gradient, self.weight)], loss=loss)
+        return gradient
+
+    def apply(self, total):
+        self.watch.apply_gradients(self.optimizer, [(total / 2, self.weight)])
+
+    def by_count(self, x):
+        self.total.assign_add(self.measure(x))
+        self.count.assign_add(1)
+        if tf.equal(self.count % 2, 0):
+            self.apply(self.total)
+            self.total.assign(tf.zeros_like(self.total))
+
+    def by_flag(self, x, last):
+        self.total.assign_add(self.measure(x))
+        if last:
+            self.apply(self.total)
+            self.total.assign(tf.zeros_like(self.total))
+
+    def returned(self, x, last):
+        self.total.assign_add(self.measured(x))
+        if last:
+            total = self.total.numpy()
+            self.total.assign([0.0, 0.0])
+            self.updated(tf.constant(total))
+
+    def train(self, way, *, bad):
+        """Train four steps of two micro-batches; ``bad`` is a step and a micro-batch."""
+        for step in range(4):
+            for number in range(2):
+                x = tf.constant([1.0, 0.0 if (step, number) == bad else 1.0])
+                if way == "counted":
+                    self.counted(x)
+                else:
+                    (self.flagged if way == "flagged" else self.returned)(x, number == 1)
+        self.watch.close()
+
+
+WAYS_TO_UPDATE = pytest.mark.parametrize("way", ["counted", "flagged", "returned"])
+
+
+@WAYS_TO_UPDATE
+@pytest.mark.parametrize("bad", [(2, 0), (2, 1), (0, 0)], ids=str)
+def test_the_bad_micro_batch_is_named_wherever_the_update_stands(tmp_path, way, bad):
+    line = Line(tmp_path)
+    with pytest.raises(NonFiniteError) as caught:
+        line.train(way, bad=bad)
+    first = caught.value.verdict.first
+    assert (first.step, first.microbatch, first.phase, first.op.type) == (*bad, "loss", "Log")
+    assert first.source.text == "loss = tf.reduce_sum(tf.math.log(self.weight * x))  # the line"
+
+
+@WAYS_TO_UPDATE
+@pytest.mark.parametrize("number", [0, 1])
+def test_a_skipped_micro_batch_is_over_with_its_step(tmp_path, read, way, number):
+    line = Line(tmp_path, policy="skip")
+    line.train(way, bad=(2, number))
+    assert read(tmp_path).column("skipped").ravel().tolist() == [0.0, 0.0, 1.0, 0.0]
+    assert read(tmp_path).column("microbatches").ravel().tolist() == [2.0] * 4
+    bare = np.array([1.0, 2.0])
+    for _ in range(3):
+        bare -= 0.1 / bare
+    np.testing.assert_allclose(line.weight.numpy(), bare, rtol=1e-5)
+
+
+@WAYS_TO_UPDATE
+def test_the_batch_of_an_update_that_is_only_recorded_is_not_held_for_the_micro_batch_s(tmp_path, read, way):
+    Line(tmp_path, policy="record").train(way, bad=(2, 1))
+    first = read(tmp_path).verdict.first
+    assert (first.step, first.microbatch, first.phase) == (2, 1, "loss")
+
+
+@pytest.mark.parametrize("policy", ["raise", "skip", "record"])
+def test_a_bad_micro_batch_whose_update_does_not_come_is_told_at_the_end(tmp_path, read, policy):
+    line = Line(tmp_path, policy=policy)
+    for x in ([1.0, 1.0], [1.0, 1.0], [1.0, 0.0]):
+        line.counted(tf.constant(x))
+    if policy == "raise":
+        with pytest.raises(NonFiniteError, match="output of Log"):
+            line.watch.close()
+    line.watch.close()
+    first = read(tmp_path).verdict.first
+    assert (first.step, first.microbatch, first.phase) == (1, 0, "loss")

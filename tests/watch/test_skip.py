@@ -67,7 +67,7 @@ def slow_reads(monkeypatch):
             with tf.control_dependencies([late]):
                 value = tf.raw_ops.ReadVariableOp(resource=placeholder, dtype=freeze.dtype_of(handle))
         graph.experimental_acd_manager.run_independently(value.op)
-        return freeze.Kept(placeholder, value, handle)
+        return freeze.Kept(value, handle)
 
     monkeypatch.setattr(freeze, "_read_first", read_late)
 

@@ -151,7 +151,8 @@ def _cut_down(graph: Graph, targets: Sequence[Any]) -> tuple[Graph, list[Tensor]
     cut.inputs = [copies[tensor] for tensor in sources]
     cut.outputs = [copies[target] for target in targets if isinstance(target, tf.Tensor)]
     besides = [target for target in targets if not isinstance(target, tf.Tensor)]
-    cut.control_outputs = [copies[op] for op in (*besides, *debuggers)]
+    # A call that several of the targets come from is one.
+    cut.control_outputs = list({copies[op]: None for op in (*besides, *debuggers)})
     return cut, sources
 
 

@@ -86,6 +86,10 @@ class HostAccumulation:
         """Know that the update ran: the next micro-batch begins anew."""
         self._is_over = True
 
+    def pending(self) -> int:
+        """Return the number of the first bad micro-batch whose update has not come; ``NONE_BAD`` if all are finite."""
+        return NONE_BAD if self._is_over else self._bad
+
     def counts(self) -> IntArray:
         """Return the exact counts of the first bad micro-batch: a row for each gradient, and the loss's."""
         return self._counts

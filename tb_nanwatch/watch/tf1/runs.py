@@ -150,6 +150,7 @@ class SessionRuns:
             self._take_update(told["update"], call, puts_back=puts_back)
         elif self.built.microbatches is not None:
             self.built.microbatches.take(session, told["microbatch"], call, puts_back=puts_back)
+            self._loop.bad_microbatch = self.built.microbatches.accumulation.bad_call
 
     def _take_update(self, told: Any, call: FedCall, *, puts_back: bool) -> None:
         built, microbatches = self.built, self.built.microbatches

@@ -160,7 +160,8 @@ def test_a_micro_batch_without_a_loss_is_known_by_its_gradients(tmp_path):
         with pytest.raises(NonFiniteError) as caught:
             watch.session_run(session, train)
         first = caught.value.verdict.first
-        assert (first.step, first.microbatch, first.phase) == (0, 0, "backward")
+        assert (first.step, first.microbatch, first.phase, first.kind) == (0, 0, "input", "pos_inf")
+        assert "gradient" in {finding.role for finding in caught.value.alert.findings}
         # What is over is over: the next update has no micro-batches, and is none of theirs.
         watch.session_run(session, train)
     watch.close()
