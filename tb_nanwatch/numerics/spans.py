@@ -18,6 +18,7 @@ from tb_nanwatch.schema.records import Array, ColumnKey, DoubleArray, IntArray, 
 from tb_nanwatch.schema.stats import BOOKKEEPING, BY_KEY
 
 _MERGES: Final = {"min": np.fmin, "max": np.fmax, "kinds": np.bitwise_or}
+_LARGEST: Final = float(np.finfo(np.float32).max)
 _Number = TypeVar("_Number", bound=np.generic)
 
 
@@ -39,7 +40,9 @@ def single_steps(steps: IntArray, values: Mapping[str, npt.NDArray[np.floating]]
         finite = np.isfinite(value)
         is_whole = bool(finite.all()) and not kinds[stat].any()
         kept = value if is_whole else np.where(finite & (kinds[stat] == 0), value, np.nan)
-        columns |= dict.fromkeys((ColumnKey(stat, merge) for merge in BY_KEY[stat].merges), kept.astype(np.float32))
+        # A norm may be too large for what it is written as, though all that it is of is finite.
+        narrow = np.clip(kept, -_LARGEST, _LARGEST).astype(np.float32)
+        columns |= dict.fromkeys((ColumnKey(stat, merge) for merge in BY_KEY[stat].merges), narrow)
         events = nothing[value.shape[1]] if is_whole else _events(steps, finite, kinds[stat])
         columns |= {ColumnKey(stat, keeps): column for keeps, column in events.items()}
     return Series(steps, steps, columns)

@@ -49,8 +49,9 @@ class StepInputs(NamedTuple):
         step: Any,
         scale: tf.Tensor | None = None,
         in_session: bool = False,
+        caller: str = "apply_gradients",
     ) -> StepInputs:
-        """Check what the user gave.
+        """Check what the user gave to ``caller``.
 
         Raises:
             SetupError: if it cannot be a step's.
@@ -58,15 +59,14 @@ class StepInputs(NamedTuple):
         odd = next((pair for pair in pairs if not _is_pair(pair)), None)
         if odd is not None:
             raise SetupError(
-                "apply_gradients must be given pairs of gradient and variable, as zip(gradients, variables) makes them;"
-                f" got a {type(odd).__name__}"
+                f"{caller} must be given pairs of gradient and variable, as zip(gradients, variables) makes them;"
+                f" got among them a {type(odd).__name__}"
             )
         if raw is not None and len(raw) != len(pairs):
             raise SetupError(f"raw must have one gradient for each pair; got {len(raw)} for {len(pairs)} pairs")
         if all(gradient is None for gradient, _ in pairs):
-            raise SetupError(
-                "apply_gradients must be given at least one gradient; got none: does the loss use the variables?"
-            )
+            why = "does the loss use the variables?" if pairs else "was the zip of them used up before?"
+            raise SetupError(f"{caller} must be given at least one gradient; got none: {why}")
         if not in_session and not tf.compat.v1.executing_eagerly_outside_functions():
             raise SetupError("a graph of TensorFlow 1 can be watched by apply_gradients alone; use that")
         clips = raw is not None and any(before is not after for before, (after, _) in zip(raw, pairs, strict=True))

@@ -8,7 +8,8 @@ import time
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import partial
 from typing import Any, Final, TypeVar
 
 import tensorflow as tf
@@ -18,9 +19,11 @@ from tb_nanwatch.schema.records import Action, Alert, Policy, Replay, Verdict
 from tb_nanwatch.watch.accumulation import NONE_BAD
 from tb_nanwatch.watch.archive import SavedBatch, save_batch
 from tb_nanwatch.watch.batch import Call
+from tb_nanwatch.watch.boundary import attempt
 from tb_nanwatch.watch.guard import MESSAGE
 from tb_nanwatch.watch.incident import gradient_sizes_before, message_of, samples_of, verdict_by_hand, verdict_of_alert
 from tb_nanwatch.watch.microbatch_calls import MicrobatchCalls
+from tb_nanwatch.watch.options import LoopOptions
 from tb_nanwatch.watch.plan import Plan
 from tb_nanwatch.watch.replay import Evidence, ReplayLimits, replay
 from tb_nanwatch.watch.session import Accumulated, Session
@@ -31,38 +34,6 @@ _running: ContextVar[Loop | None] = ContextVar("nanwatch_running", default=None)
 _ACTIONS: Final[dict[Policy, Action]] = {"raise": "raised", "skip": "skipped", "record": "recorded"}
 MOST_BATCHES: Final = 16
 """That one watch saves: a run that is only recorded may meet bad steps without end."""
-
-
-@dataclass(frozen=True)
-class LoopOptions:
-    """What the user chose.
-
-    Attributes:
-        policy: what to do about a bad step.
-        window: steps between two reads of the device.
-        flush_interval_s: seconds between two reads when steps are slow.
-        logdir: the run's directory.
-        replay: whether a bad step is run again.
-        save_batch: whether its arguments are saved.
-        keep_dump: whether TensorFlow's debugger writes down the replay.
-        max_skips: how many bad steps in a row the policy ``"skip"`` puts up with.
-        on_nonfinite: told of each alert.
-    """
-
-    policy: Policy
-    window: int
-    flush_interval_s: float
-    logdir: str
-    replay: bool = True
-    save_batch: bool = True
-    keep_dump: bool = False
-    max_skips: int = 10
-    on_nonfinite: Callable[[Verdict], object] | None = None
-
-    @property
-    def run(self) -> str:
-        """The run's name: the last part of its directory."""
-        return os.path.basename(os.path.abspath(self.logdir))
 
 
 class Loop:
@@ -318,14 +289,21 @@ class Loop:
         if alert is None:
             return
         verdict = verdict_of_alert(session.header, alert, steps_seen=session.steps_seen, run=self._options.run)
-        if is_new and self._options.on_nonfinite is not None:
-            self._options.on_nonfinite(verdict)
-        gave_up = session.skips_in_a_row >= self._options.max_skips
-        if self._options.policy == "record" or (self._options.policy == "skip" and not gave_up):
-            return
-        # TensorFlow's own account of the failed assertion tells nothing that the verdict does not.
         message = message_of(verdict, alert, self._options.logdir, skips=session.skips_in_a_row)
-        raise NonFiniteError(message, verdict=verdict, alert=alert) from None
+        gave_up = session.skips_in_a_row >= self._options.max_skips
+        is_error = self._options.policy == "raise" or (self._options.policy == "skip" and gave_up)
+        error = NonFiniteError(message, verdict=verdict, alert=alert) if is_error else None
+        tell = self._options.on_nonfinite if is_new else None
+        if tell is not None and error is None:
+            tell(verdict)
+        elif tell is not None:
+            # An error of the user's own must not hide what it was to be told of.
+            attempt(
+                partial(tell, verdict), failed=lambda why: warnings.warn(f"on_nonfinite failed: {why}", stacklevel=2)
+            )
+        if error is not None:
+            # TensorFlow's own account of the failed assertion tells nothing that the verdict does not.
+            raise error from None
 
     def _has_news(self, incident: int | None) -> bool:
         return incident is not None and (self._session is None or not self._session.is_known(incident))
@@ -358,3 +336,7 @@ class Loop:
                 worker=worker,
             )
         return self._session
+
+
+def _warn_of_callback(reason: str) -> None:
+    warnings.warn(f"on_nonfinite failed: {reason}", stacklevel=2)

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import TracebackType
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar
 
 import tensorflow as tf
 from tensorflow.python.autograph.core import ag_ctx
@@ -17,8 +17,9 @@ from tb_nanwatch.schema.records import Policy, Replay, Verdict
 from tb_nanwatch.watch.batch import Call
 from tb_nanwatch.watch.distributed import can_meet, is_last_here, own_inputs, replica_context, replica_here, together
 from tb_nanwatch.watch.inputs import StepInputs, loss_scale_of
-from tb_nanwatch.watch.loop import Loop, LoopOptions
+from tb_nanwatch.watch.loop import Loop
 from tb_nanwatch.watch.measure import Seldom
+from tb_nanwatch.watch.options import LoopOptions, checked_variables, directory_of
 from tb_nanwatch.watch.plan import Plan
 from tb_nanwatch.watch.replay import Evidence, current_trial, replay
 from tb_nanwatch.watch.replay.one_replica import replay_of_replica
@@ -97,19 +98,9 @@ class Watch:
         Raises:
             SetupError: if an argument has no meaning.
         """
-        if policy not in get_args(Policy):
-            raise SetupError(f"policy must be one of {', '.join(map(repr, get_args(Policy)))}; got {policy!r}")
-        if max_skips < 1:
-            raise SetupError(f"max_skips must be positive; got {max_skips}")
-        if window < 1 or flush_interval_s <= 0:
-            raise SetupError(f"window and flush_interval_s must be positive; got {window} and {flush_interval_s}")
-        if not hasattr(variables or (), "__iter__"):
-            kind = type(variables).__name__
-            raise SetupError(f"variables must be a list of variables, such as model.trainable_variables; got a {kind}")
-        directory = os.path.join(os.fspath(logdir), run_name or "").rstrip(os.sep)
+        directory = directory_of(logdir, run_name)
         self._step = step
         self._steps: list[StepFunction] = []
-        self._plan = Plan(variables or (), window=window, policy=policy)
         options = LoopOptions(
             policy=policy,
             window=window,
@@ -121,6 +112,7 @@ class Watch:
             max_skips=max_skips,
             on_nonfinite=on_nonfinite,
         )
+        self._plan = Plan(checked_variables(variables), window=window, policy=policy)
         self._loop = Loop(options, self._plan, Writer(directory))
         self.session_runs = SessionRuns(self._loop, self._plan)
 
@@ -283,7 +275,9 @@ class Watch:
             SetupError: if there is no gradient at all; in a graph of TensorFlow 1, if it comes twice or too late.
         """
         in_session = is_session_graph()
-        inputs = StepInputs.checked(list(grads_and_vars), raw=None, loss=loss, step=None, in_session=in_session)
+        inputs = StepInputs.checked(
+            list(grads_and_vars), raw=None, loss=loss, step=None, in_session=in_session, caller="accumulate"
+        )
         if in_session:
             self.session_runs.accumulate(inputs)
             return list(inputs.pairs)

@@ -128,5 +128,5 @@ def test_who_asked_is_told_the_verdict_whatever_the_policy(tmp_path):
 
 
 def test_no_skips_at_all_are_no_policy(tmp_path):
-    with pytest.raises(SetupError, match="max_skips must be positive; got 0"):
+    with pytest.raises(SetupError, match="max_skips must be a positive whole number; got 0"):
         Watch(tmp_path, policy="skip", max_skips=0)

@@ -703,8 +703,6 @@ class TestTrouble:
     def test_misuse_is_refused_at_once(self, tmp_path, regression):
         with pytest.raises(SetupError, match=r"policy must be one of 'raise', 'skip', 'record'; got 'explode'"):
             Watch(tmp_path, policy="explode")
-        with pytest.raises(SetupError, match=r"window and flush_interval_s must be positive; got 0 and 10\.0"):
-            Watch(tmp_path, window=0)
         watch, (loss, raw) = Watch(tmp_path), regression.gradients(regression.x, regression.y)
         pairs = list(zip(raw, regression.variables, strict=True))
         with pytest.raises(SetupError, match="raw must have one gradient for each pair; got 1 for 4 pairs"):
@@ -716,6 +714,41 @@ class TestTrouble:
         watch.apply_gradients(regression.optimizer, pairs, loss=loss)
         with pytest.raises(SetupError, match="loss must be given to every apply_gradients of a watch, or to none"):
             watch.apply_gradients(regression.optimizer, pairs)
+
+    @pytest.mark.parametrize(
+        ("options", "told"),
+        [
+            ({"window": 0}, "window must be a positive whole number; got 0"),
+            ({"window": 2.5}, "window must be a positive whole number; got 2.5"),
+            ({"flush_interval_s": 0.0}, "flush_interval_s must be positive; got 0.0"),
+            ({"on_nonfinite": 3}, "on_nonfinite must be a function that takes a verdict; got 3"),
+            ({"variables": [1, 2]}, "variables must be a list of variables.*; among them is a int"),
+            ({"variables": tf.Variable([1.0, 2.0])}, "variables must be a list of variables.*; got a ResourceVariable"),
+            ({"logdir": None}, "logdir must be a path, such as 'runs/critic'; got None"),
+        ],
+    )
+    def test_an_option_that_has_no_meaning_is_refused_where_it_is_given(self, tmp_path, options, told):
+        with pytest.raises(SetupError, match=told):
+            Watch(**{"logdir": tmp_path, **options})
+
+    def test_a_zip_that_was_used_up_is_told_as_such(self, tmp_path, regression):
+        watch, (loss, raw) = Watch(tmp_path), regression.gradients(regression.x, regression.y)
+        pairs = zip(raw, regression.variables, strict=True)
+        list(pairs)
+        with pytest.raises(SetupError, match="accumulate must be given at least one gradient; got none: was the zip"):
+            watch.accumulate(pairs, loss=loss)
+
+    def test_what_a_callback_raises_does_not_hide_the_verdict(self, tmp_path, regression):
+        def fail(verdict):
+            raise KeyError(verdict.status)
+
+        watch = Watch(tmp_path, on_nonfinite=fail, replay=False)
+        step = trainer("function", watch, regression)
+        with (
+            pytest.warns(UserWarning, match="on_nonfinite failed: 'nonfinite'"),
+            pytest.raises(NonFiniteError, match="Step 0"),
+        ):
+            step(regression.x, regression.y * float("inf"))
 
     def test_a_model_in_place_of_its_variables_is_refused_with_what_to_pass(self, tmp_path, regression):
         with pytest.raises(SetupError, match=r"such as model\.trainable_variables; got a Sequential"):

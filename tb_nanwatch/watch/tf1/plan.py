@@ -14,10 +14,10 @@ from tb_nanwatch.schema.records import ClipKind
 from tb_nanwatch.watch.graph import scale_factors
 from tb_nanwatch.watch.inputs import StepInputs
 from tb_nanwatch.watch.layout import Layout
-from tb_nanwatch.watch.loop import LoopOptions
 from tb_nanwatch.watch.measure import dense_values
 from tb_nanwatch.watch.naming import describe
 from tb_nanwatch.watch.observation import Observation
+from tb_nanwatch.watch.options import LoopOptions
 from tb_nanwatch.watch.plan import Plan
 from tb_nanwatch.watch.state import is_statistic
 from tb_nanwatch.watch.tf1.graph import Graph, Op, ancestors, backward_order, is_at_top, source_of

@@ -1,0 +1,90 @@
+"""What the user chose for a watch, checked where it is given."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, get_args
+
+from tb_nanwatch.errors import SetupError
+from tb_nanwatch.schema.records import Policy, Verdict
+
+
+@dataclass(frozen=True)
+class LoopOptions:
+    """What the user chose.
+
+    Attributes:
+        policy: what to do about a bad step.
+        window: steps between two reads of the device.
+        flush_interval_s: seconds between two reads when steps are slow.
+        logdir: the run's directory.
+        replay: whether a bad step is run again.
+        save_batch: whether its arguments are saved.
+        keep_dump: whether TensorFlow's debugger writes down the replay.
+        max_skips: how many bad steps in a row the policy ``"skip"`` puts up with.
+        on_nonfinite: told of each alert.
+    """
+
+    policy: Policy
+    window: int
+    flush_interval_s: float
+    logdir: str
+    replay: bool = True
+    save_batch: bool = True
+    keep_dump: bool = False
+    max_skips: int = 10
+    on_nonfinite: Callable[[Verdict], object] | None = None
+
+    @property
+    def run(self) -> str:
+        """The run's name: the last part of its directory."""
+        return os.path.basename(os.path.abspath(self.logdir))
+
+    def __post_init__(self) -> None:
+        """Check all of it.
+
+        Raises:
+            SetupError: if a value has no meaning.
+        """
+        if self.policy not in get_args(Policy):
+            raise SetupError(f"policy must be one of {', '.join(map(repr, get_args(Policy)))}; got {self.policy!r}")
+        whole: dict[str, Any] = {"window": self.window, "max_skips": self.max_skips}
+        for name, value in whole.items():
+            if not isinstance(value, int) or value < 1:
+                raise SetupError(f"{name} must be a positive whole number; got {value!r}")
+        if not self.flush_interval_s > 0:
+            raise SetupError(f"flush_interval_s must be positive; got {self.flush_interval_s!r}")
+        if self.on_nonfinite is not None and not callable(self.on_nonfinite):
+            raise SetupError(f"on_nonfinite must be a function that takes a verdict; got {self.on_nonfinite!r}")
+
+
+def directory_of(logdir: Any, run_name: str | None) -> str:
+    """Return a run's directory.
+
+    Raises:
+        SetupError: if ``logdir`` is no path.
+    """
+    try:
+        return os.path.join(os.fspath(logdir), run_name or "").rstrip(os.sep)
+    except TypeError:
+        raise SetupError(f"logdir must be a path, such as 'runs/critic'; got {logdir!r}") from None
+
+
+def checked_variables(variables: Any) -> Iterable[Any]:
+    """Return the variables that the user named, none for ``None``.
+
+    Raises:
+        SetupError: if they are not a list of variables.
+    """
+    must = "variables must be a list of variables, such as model.trainable_variables"
+    if variables is None:
+        return ()
+    if hasattr(variables, "assign") or not hasattr(variables, "__iter__"):
+        raise SetupError(f"{must}; got a {type(variables).__name__}")
+    named = list(variables)
+    odd = next((one for one in named if not hasattr(one, "assign")), None)
+    if odd is not None:
+        raise SetupError(f"{must}; among them is a {type(odd).__name__}")
+    return named
