@@ -84,7 +84,7 @@ unknown-demo:
 	@echo "DEMO must be one of $(DEMOS); got $(DEMO)" >&2; exit 1
 
 bench: $(DEMO_STAMP)
-	python benchmarks/run.py $(if $(QUICK),--quick)
+	python benchmarks/run.py $(if $(QUICK),--quick,--write)
 
 protocol: $(DEV_STAMP)
 	$(call PROTOC,.)
@@ -119,6 +119,7 @@ generated: $(DEV_STAMP)
 	done
 	python frontend/generate_protocol.py --check
 	python docs/generate.py --check
+	python -m benchmarks.readme --check
 
 unit: $(DEV_STAMP) chromium
 	pytest $(PYTEST_FLAGS)

@@ -11,6 +11,7 @@ from rich.console import Console
 # A script has its own folder on the path, and not the one above.
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
+from benchmarks import readme
 from benchmarks.log_cost import log_cost
 from benchmarks.log_report import FULL, QUICK, log_markdown, log_table
 from benchmarks.replay_cost import replay_costs
@@ -26,7 +27,7 @@ def main() -> None:
     """Measure each network in turn and print the table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition(":")[0])
     parser.add_argument("--quick", action="store_true", help="a shorter run, with wider quartiles")
-    parser.add_argument("--write", action="store_true", help="write benchmarks/RESULTS.md as well")
+    parser.add_argument("--write", action="store_true", help="write benchmarks/RESULTS.md and README's table as well")
     arguments = parser.parse_args()
     console, costs = Console(), []
     for network in NETWORKS:
@@ -43,7 +44,8 @@ def main() -> None:
         console.print(fact, highlight=False)
     if arguments.write:
         RESULTS.write_text(f"{markdown(costs, replays)}\n{log_markdown(log)}", encoding="utf-8")
-        console.print(f"Wrote {RESULTS}")
+        readme.main([])
+        console.print(f"Wrote {RESULTS} and its tables into README.md")
 
 
 if __name__ == "__main__":

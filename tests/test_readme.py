@@ -38,6 +38,7 @@ def test_the_python_blocks_run_one_after_the_other_and_leave_the_runs_they_name(
     verdicts = {verdict["run"]: verdict for verdict in json.loads(done.stdout)["runs"]}
     assert verdicts["digits"]["status"] == "finite"
     assert verdicts["digits"]["steps_seen"] == 15
+    assert (verdicts["accumulated"]["status"], verdicts["accumulated"]["steps_seen"]) == ("finite", 15)
     first = verdicts["recorded"]["first"]
     assert (first["step"], first["phase"], first["tensor"], first["kind"]) == (2, "forward", "root", "nan")
     assert (verdicts["suspect"]["first"]["op"]["type"], verdicts["suspect"]["first"]["samples"]) == ("Log", [1])

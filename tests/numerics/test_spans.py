@@ -92,6 +92,14 @@ def test_a_step_that_was_not_measured_is_neither_finite_nor_bad():
     assert steps.column("loss", "first_nonfinite")[:, 0].tolist() == [-1, -1, 7]
 
 
+@pytest.mark.filterwarnings("error")
+def test_a_norm_beyond_what_it_is_written_as_is_the_largest_there_is():
+    steps = np.arange(2)
+    norms = {"grad_norm": np.array([[1.0], [5e38]])}
+    series = single_steps(steps, norms, {"grad_norm": np.zeros((2, 1), np.uint8)})
+    assert series.column("grad_norm", "max").ravel().tolist() == [1.0, float(np.finfo(np.float32).max)]
+
+
 @pytest.mark.parametrize("stat", ["loss", "grad_norm"])
 def test_means_of_numbers_near_the_limit_do_not_overflow(stat):
     limit = float(np.finfo(np.float32).max)
