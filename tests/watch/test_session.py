@@ -162,3 +162,22 @@ class TestNumbering:
         with pytest.warns(UserWarning, match="it stood at 4") as caught:
             assert self.of(([4, 4, 4], [0, 0, 0]), ([4], [0])) == [[4, 5, 6], [7]]
         assert len(caught) == 1
+
+
+@pytest.mark.parametrize("policy", ["record", "skip"])
+def test_of_a_run_that_flickers_a_session_keeps_the_first_alerts_and_counts_every_step(tmp_path, read, policy):
+    variable, told = tf.Variable(1.0, name="layer/w"), []
+    watch = Watch(tmp_path, policy=policy, window=8, replay=False, on_nonfinite=told.append)
+
+    @watch.step
+    def step(value):
+        watch.tensor("value", value * tf.ones([]))
+        watch.apply_gradients(DESCENT, [(tf.ones([]), variable)])
+
+    for number in range(200):
+        step(tf.constant(BAD if number % 2 else 1.0))
+    watch.close()
+    alerts = read(tmp_path).session.alerts
+    assert (len(alerts), alerts[0].step) == (16, 1)
+    assert read(tmp_path).column("tensor_norm", "kinds").astype(bool).ravel().tolist() == [False, True] * 100
+    assert len(told) > 16
