@@ -97,7 +97,7 @@ class Guard:
 
     def _look_closer(self, observation: Seen, entry: Entry) -> tuple[tf.Tensor, tf.Tensor]:
         counts = observation.counts()
-        row = observation.settled_row(counts)
+        row = observation.settled_row()
         bad = ~tf.reduce_all(tf.math.is_finite(row))
         if observation.scale is not None:
             is_overflow = observation.is_overflow(counts)

@@ -92,22 +92,27 @@ def count(gradient: Measured) -> tf.Tensor:
     return counts
 
 
-def settled_cell(gradient: Measured, counts: tf.Tensor) -> tf.Tensor:
-    """Return the cell of a tensor whose exact counts are known: Inf or NaN only if an element is.
+def closely(gradient: Measured) -> tuple[tf.Tensor, tf.Tensor]:
+    """Return the exact counts of a tensor, and its cell now that they are known: Inf or NaN only if an element is.
 
-    Where all are finite and their squares overflow, it is minus the norm, taken with scaling.
+    Where all are finite and their squares overflow, the cell is minus the norm, taken with scaling. Both come from one
+    function, so that each tensor adds a single call to the graph.
 
     Args:
         gradient: as for :func:`half_sum_of_squares`.
-        counts: int64 ``[4]`` from :func:`count`.
+
+    Returns:
+        int64 ``[4]`` as of :func:`count`, and float32 scalar.
     """
     if isinstance(gradient, Seldom):
-        return tf.where(gradient.is_due, settled_cell(gradient.tensor, counts), tf.constant(ABSENT, tf.float32))
+        counts, cell = closely(gradient.tensor)
+        nothing, absent = tf.zeros([4], tf.int64), tf.constant(ABSENT, tf.float32)
+        return tf.where(gradient.is_due, counts, nothing), tf.where(gradient.is_due, cell, absent)
     values = dense_values(gradient)
     if values is None:
-        return tf.constant(ABSENT, tf.float32)
-    cell: tf.Tensor = _traced_once(_settle, values.dtype)(tf.reshape(values, [-1]), counts)
-    return cell
+        return tf.zeros([4], tf.int64), tf.constant(ABSENT, tf.float32)
+    both: tuple[tf.Tensor, tf.Tensor] = _traced_once(_closely, values.dtype)(tf.reshape(values, [-1]))
+    return both
 
 
 def settled_loss(loss: tf.Tensor) -> tf.Tensor:
@@ -136,7 +141,7 @@ def unscaled_cells(cells: tf.Tensor, scale: tf.Tensor) -> tf.Tensor:
     """Return the cells of gradients as they would be, had the loss not been scaled.
 
     Args:
-        cells: float32 ``[n]``, as :func:`half_sum_of_squares` and :func:`settled_cell` spell them.
+        cells: float32 ``[n]``, as :func:`half_sum_of_squares` and :func:`closely` spell them.
         scale: positive scalar.
     """
     factor = 1.0 / tf.cast(scale, tf.float32)
@@ -173,6 +178,11 @@ def _count(values: tf.Tensor) -> tf.Tensor:
     return tf.stack([tf.size(values, tf.int64), *(tf.math.count_nonzero(mask, dtype=tf.int64) for mask in masks)])
 
 
+def _closely(values: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    counts = _count(values)
+    return counts, _settle(values, counts)
+
+
 def _settle(values: tf.Tensor, counts: tf.Tensor) -> tf.Tensor:
     wide = values if values.dtype == tf.float64 else tf.cast(values, tf.float32)
     squares = tf.cast(tf.nn.l2_loss(wide), tf.float32)
@@ -182,11 +192,11 @@ def _settle(values: tf.Tensor, counts: tf.Tensor) -> tf.Tensor:
 
 
 @functools.cache
-def _traced_once(function: Callable[..., tf.Tensor], dtype: tf.DType) -> Callable[..., tf.Tensor]:
+def _traced_once(function: Callable[[tf.Tensor], Any], dtype: tf.DType) -> Callable[[tf.Tensor], Any]:
     """Return a function of a flat tensor as one operation: tracing it anew for each tensor of a step takes long."""
-    signature = [tf.TensorSpec([None], dtype), tf.TensorSpec([4], tf.int64)][: function.__code__.co_argcount]
+    traced = tf.function(function, autograph=False)
     with tf.init_scope():
-        concrete: Callable[..., tf.Tensor] = tf.function(function, autograph=False).get_concrete_function(*signature)
+        concrete: Callable[[tf.Tensor], Any] = traced.get_concrete_function(tf.TensorSpec([None], dtype))
         return concrete
 
 

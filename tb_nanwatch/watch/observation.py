@@ -62,7 +62,10 @@ class Observation:
 
     def counts(self) -> tf.Tensor:
         """Return the exact counts of every cell's tensor, int64 ``[cells, 4]``: size, NaN, +Inf, -Inf."""
-        return tf.stack([measure.count(tensor) for tensor in self._all()])
+        # What is no origin is counted as nothing.
+        besides = [tf.zeros([4], tf.int64)] * len([*self._microbatch_cells(), *self._scale_cells()])
+        loss = [] if self.loss is None else [measure.count(self.loss)]
+        return tf.stack([*(counts for counts, _ in self._closely), *besides, *loss])
 
     def is_overflow(self, counts: tf.Tensor) -> tf.Tensor:
         """Return whether nothing was bad but scaled gradients, as is to be expected of a loss scale now and then.
@@ -89,21 +92,22 @@ class Observation:
         absent = tf.range(tf.size(row)) < gradients
         return tf.where(absent, ABSENT, tf.where(scale, -row, row))
 
-    def settled_row(self, counts: tf.Tensor) -> tf.Tensor:
-        """Return the row once the counts are known: not finite only where a tensor is not."""
-        gradients = [*self.raw, *self._clipped_again()]
-        tensors = [*gradients, *self.weights, *self.tensors]
-        cells = [measure.settled_cell(tensor, counts[place]) for place, tensor in enumerate(tensors)]
+    def settled_row(self) -> tf.Tensor:
+        """Return the row with the counts known: not finite only where a tensor is not.
+
+        Call it in the branch that :meth:`counts` is called in, since both rest on the same look at each tensor.
+        """
+        cells = [cell for _, cell in self._closely]
         if self.scale is not None:
-            cells = [*tf.unstack(self._unscaled(tf.stack(cells[: len(gradients)]))), *cells[len(gradients) :]]
+            gradients = len(self.raw) + len(self.clipped or ())
+            cells = [*tf.unstack(self._unscaled(tf.stack(cells[:gradients]))), *cells[gradients:]]
         loss = [] if self.loss is None else [measure.settled_loss(self.loss)]
         return tf.stack([*cells, *self._microbatch_cells(), *self._scale_cells(), *loss])
 
-    def _all(self) -> list[Measured]:
-        loss = [] if self.loss is None else [self.loss]
-        # What is no origin is counted as nothing.
-        besides: list[Measured] = [None] * len([*self._microbatch_cells(), *self._scale_cells()])
-        return [*self.raw, *self._clipped_again(), *self.weights, *self.tensors, *besides, *loss]
+    @cached_property
+    def _closely(self) -> list[tuple[tf.Tensor, tf.Tensor]]:
+        tensors: list[Measured] = [*self.raw, *self._clipped_again(), *self.weights, *self.tensors]
+        return [measure.closely(tensor) for tensor in tensors]
 
     def _unscaled(self, cells: tf.Tensor) -> tf.Tensor:
         return cells if self.scale is None or self.is_unscaled else measure.unscaled_cells(cells, self.scale)

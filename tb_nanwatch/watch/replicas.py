@@ -109,11 +109,9 @@ class SharedObservation:
         """Return the exact counts of every cell's tensor, int64 ``[total * cells, 4]``."""
         return tf.reshape(self._of_all(lambda one, _: one.counts()), [-1, 4])
 
-    def settled_row(self, counts: tf.Tensor) -> tf.Tensor:
-        """Return the row once the counts are known."""
-        of_each = self._apart(counts)
-        first = self.replicas.first
-        return tf.reshape(self._of_all(lambda one, place: one.settled_row(of_each[first + place])), [-1])
+    def settled_row(self) -> tf.Tensor:
+        """Return the row with the counts known."""
+        return tf.reshape(self._of_all(lambda one, _: one.settled_row()), [-1])
 
     def is_overflow(self, counts: tf.Tensor) -> tf.Tensor:
         """Return whether nothing was bad with any replica but gradients that overflowed for their scale."""

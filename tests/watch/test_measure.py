@@ -11,11 +11,11 @@ from tb_nanwatch.numerics.norms import l2_norm
 from tb_nanwatch.watch.layout import ABSENT
 from tb_nanwatch.watch.measure import (
     clipped_cells,
+    closely,
     count,
     half_sum_of_squares,
     half_sums_of_squares,
     loss_cell,
-    settled_cell,
     settled_loss,
 )
 
@@ -39,7 +39,7 @@ def norm_in(cell: float) -> float:
 @pytest.mark.parametrize("name", TENSORS)
 def test_counts_and_norms_are_those_of_numpy(way, dtype, name):
     tensor = tf.cast(tf.constant(TENSORS[name], tf.float64), dtype)
-    measured = WAYS[way](lambda x: (half_sum_of_squares(x), count(x), settled_cell(x, count(x))))
+    measured = WAYS[way](lambda x: (half_sum_of_squares(x), count(x), closely(x)[1]))
     squares, counts, settled = (value.numpy() for value in measured(tensor))
     exact = count_nonfinite(tensor.numpy())
     assert counts.tolist() == [exact.size, exact.nan, exact.pos_inf, exact.neg_inf]
@@ -54,7 +54,7 @@ def test_counts_and_norms_are_those_of_numpy(way, dtype, name):
 @pytest.mark.parametrize(("dtype", "size"), [(tf.float32, 1e25), (tf.float64, 1e25), (tf.float64, 1e200)])
 def test_a_finite_tensor_whose_squares_overflow_keeps_its_norm(way, dtype, size):
     tensor = tf.constant([3 * size, 4 * size], dtype)
-    settled = WAYS[way](lambda x: settled_cell(x, count(x)))(tensor).numpy()
+    settled = WAYS[way](lambda x: closely(x)[1])(tensor).numpy()
     np.testing.assert_allclose(norm_in(settled), min(5 * size, float(np.finfo(np.float32).max)), rtol=1e-6)
 
 
@@ -65,7 +65,7 @@ def test_of_a_sparse_gradient_the_values_count():
 
 
 def test_no_gradient_is_absent():
-    assert half_sum_of_squares(None) == settled_cell(None, count(None)) == ABSENT
+    assert half_sum_of_squares(None) == closely(None)[1] == ABSENT
     assert count(None).numpy().tolist() == [0, 0, 0, 0]
 
 

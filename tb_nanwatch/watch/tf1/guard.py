@@ -120,7 +120,7 @@ class Guard:
 def _look_closer(observation: Observation, state: KeptState, number: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     counts = observation.counts()
     flat = tf.reshape(tf.cast(counts, tf.float64), [-1])
-    row = observation.settled_row(counts)
+    row = observation.settled_row()
     told = tf.concat([number, tf.cast(row, tf.float64), flat, state.beside_flat()], 0)
     return told, tf.reduce_all(tf.math.is_finite(row))
 
