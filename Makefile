@@ -83,7 +83,7 @@ endif
 unknown-demo:
 	@echo "DEMO must be one of $(DEMOS); got $(DEMO)" >&2; exit 1
 
-bench: $(DEMO_STAMP)
+bench: $(DEMO_STAMP) $(DEV_STAMP) chromium
 	python benchmarks/run.py $(if $(QUICK),--quick,--write)
 
 protocol: $(DEV_STAMP)

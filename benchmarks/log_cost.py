@@ -14,6 +14,7 @@ from statistics import quantiles
 from typing import Final, NamedTuple
 
 from benchmarks.long_runs import LongRun, Written, write_run
+from benchmarks.page_cost import PageCost, chromium, page_cost
 from benchmarks.serving import TensorBoard
 
 ROOT: Final = Path(__file__).parent.parent
@@ -47,6 +48,7 @@ class LogCost:
         short_runs: how many are beside it.
         written: what writing took.
         command_s: the least that the command took of several times.
+        page: what whoever opens it waits for.
         routes: of the plugin.
         memory_bytes: that TensorBoard takes more with the plugin than without.
     """
@@ -55,6 +57,7 @@ class LogCost:
     short_runs: int
     written: Written
     command_s: float
+    page: PageCost
     routes: tuple[RouteCost, ...]
     memory_bytes: int
 
@@ -78,8 +81,11 @@ def log_cost(run: LongRun, *, short_runs: int, requests: int = 100) -> LogCost:
             without = server.resident_bytes()
         with TensorBoard(logdir) as server:
             server.settle()
+            # Before the routes, whose answers would be ready for it.
+            with chromium() as browser:
+                page = page_cost(browser, server.url, run="long", tries=TRIES)
             routes = tuple(_route_cost(server, asked, requests=requests) for asked in _questions(run))
-            return LogCost(run, short_runs, written, command_s, routes, server.resident_bytes() - without)
+            return LogCost(run, short_runs, written, command_s, page, routes, server.resident_bytes() - without)
 
 
 def _command_s(logdir: Path) -> float:

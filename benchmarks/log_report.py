@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from statistics import median
 
 from rich import box
 from rich.table import Table
@@ -15,8 +16,10 @@ QUICK = LongRun(100_000, bad_step=87_500), 40
 CAPTION = (
     "A run of the stated length that clips, beside short ones in one directory, written through the session that"
     " training uses. Host: processor time of reading, merging and writing, per step. Command: the whole process, the"
-    " least of three. Routes: milliseconds at the median (99th percentile), of answers over changing ranges, packed as"
-    " a browser asks for them. Memory: of all of TensorBoard's processes with the plugin, less those without."
+    " least of three. Page: in Chromium, from when TensorBoard has loaded itself and begins with the page; the median"
+    " (slowest) of three browsers without a past, and the median from the address on. Routes: milliseconds at the"
+    " median (99th percentile), of answers over changing ranges, packed as a browser asks for them. Memory: of all of"
+    " TensorBoard's processes with the plugin, less those without."
 )
 
 
@@ -36,15 +39,22 @@ def log_markdown(cost: LogCost) -> str:
 
 def log_rows(cost: LogCost) -> list[list[str]]:
     """Return what was measured, each with its figure."""
-    run, written = cost.run, cost.written
+    run, written, page = cost.run, cost.written, cost.page
     return [
         ["Run", f"{run.steps:,} steps of {run.variables:,} variables, and {cost.short_runs} short ones"],
         ["Log of the run", f"{written.bytes / 1e6:.0f} MB"],
         ["Host, per step", f"{1e6 * written.host_s / written.steps:.1f} µs"],
         ["nanwatch LOGDIR", f"{cost.command_s:.1f} s"],
+        ["Page: TensorBoard's own", f"{median(page.own_s):.2f} ({max(page.own_s):.2f}) s"],
+        ["Page: verdict, after that", _waits(page.verdict_s, from_address_s=page.verdict_from_address_s)],
+        ["Page: heatmap, after that", _waits(page.heatmap_s, from_address_s=page.heatmap_from_address_s)],
         *([f"Route: {route.name}", _answers(route)] for route in cost.routes),
         ["Memory of TensorBoard", f"{cost.memory_bytes / 1e6:+.0f} MB"],
     ]
+
+
+def _waits(times_s: Sequence[float], *, from_address_s: float) -> str:
+    return f"{median(times_s):.2f} ({max(times_s):.2f}) s, {from_address_s:.2f} s from the address"
 
 
 def _answers(route: RouteCost) -> str:

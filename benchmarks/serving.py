@@ -42,7 +42,8 @@ class TensorBoard:
         stderr = self._process.stderr or iter(())
         self.url = next(found[0] for found in (re.search(r"http://\S+", line) for line in stderr) if found).rstrip("/")
         # A full pipe would stop the server.
-        threading.Thread(target=list, args=[stderr], daemon=True).start()
+        self._drain = threading.Thread(target=list, args=[stderr], daemon=True)
+        self._drain.start()
 
     def get(self, route: str, **parameters: object) -> bytes:
         """Ask a route of the plugin; the answer as it stands in the body."""
@@ -78,7 +79,14 @@ class TensorBoard:
     ) -> None:
         """End it, and its data server with it."""
         self._process.terminate()
-        self._process.wait(_TIMEOUT_S)
+        try:
+            self._process.wait(_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._drain.join(_TIMEOUT_S)
+        if self._process.stderr is not None:
+            self._process.stderr.close()
 
 
 def _family(process: int) -> list[int]:

@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 import time
@@ -17,8 +16,9 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Page
 
+from benchmarks import page_cost
 from tb_nanwatch.schema.records import Alert, Counts, Finding, Header, Variable
 from tests.critic_run import write_critic
 from tests.event_files import RunWriter, series_at, steps_of
@@ -59,7 +59,16 @@ def growing_run(logdir):
 
 
 @pytest.fixture(scope="session")
-def verdicts(logdir, growing_run):
+def breaking_runs(logdir):
+    """The writers of runs of 100 finite steps that a test may break, by the value of ``--load_fast``."""
+    return {
+        fast: RunWriter(logdir / f"still-finite-{fast}" / "nanwatch").header().spans(series_at(range(100)))
+        for fast in ("true", "false")
+    }
+
+
+@pytest.fixture(scope="session")
+def verdicts(logdir, growing_run, breaking_runs):
     """What the command line says of each run."""
     command = [sys.executable, "-m", "tb_nanwatch", str(logdir), "--json"]
     answer = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
@@ -112,7 +121,7 @@ def serving(logdir: Path, outputs: Path) -> Iterator[dict[str, str]]:
 
 
 @pytest.fixture(scope="session")
-def tensorboards(logdir, growing_run, tmp_path_factory):
+def tensorboards(logdir, growing_run, breaking_runs, tmp_path_factory):
     """The addresses of TensorBoard, by the value of ``--load_fast``."""
     with serving(logdir, tmp_path_factory.mktemp("tensorboard")) as addresses:
         yield addresses
@@ -120,13 +129,9 @@ def tensorboards(logdir, growing_run, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def chromium():
-    """The browser. Without a sandbox and a GPU, since a container has neither."""
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=shutil.which("chromium"), args=["--no-sandbox", "--disable-gpu"]
-        )
+    """The browser."""
+    with page_cost.chromium() as browser:
         yield browser
-        browser.close()
 
 
 class Complaints(list[str]):

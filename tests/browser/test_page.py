@@ -8,12 +8,15 @@ import urllib.parse
 import pytest
 from playwright.sync_api import FrameLocator, Page, expect
 
-from tests.event_files import series_at
+from tb_nanwatch.schema.records import Alert, Counts, Finding
+from tests.event_files import RunWriter, only_at, series_at, steps_of
 
 pytestmark = pytest.mark.browser
 
 HOSTILE_RUN = "<img src=x onerror=alert(1)>"
 expect.set_options(timeout=15_000)
+# The page asks for news every 5 s, of a TensorBoard that reads every second here; the rest is for answer and drawing.
+RELOAD_MS = 5_000 + 1_000 + 2_000
 
 
 def open_page(page: Page, address: str, **link: object) -> FrameLocator:
@@ -226,6 +229,37 @@ def test_a_run_that_goes_on_is_followed_and_the_selection_stays(page, tensorboar
     expect(frame.get_by_text("steps 0 to 99", exact=True)).to_be_visible()
     growing_run.spans(series_at(range(100, 200)))
     expect(frame.get_by_text("steps 0 to 199", exact=True)).to_be_visible()
+    expect(frame.get_by_test_id("selected-step")).to_have_text("30")
+    expect(frame.get_by_test_id("selected-layer")).to_have_text("l2")
+
+
+def turn_to_nan(writer: RunWriter) -> None:
+    """Write steps 100 to 149, the last of which has a NaN in a gradient of layer ``l1``, and its alert."""
+    window = steps_of(100, 149, grad_norm=only_at(149, float("nan"), first=100, last=149, width=4))
+    finding = Finding("gradient", "l1/V", Counts(12, 1, 0, 0))
+    writer.spans(window).alert(
+        Alert(step=149, session=0, first_step=100, action="recorded", findings=(finding,), window=window)
+    )
+
+
+@pytest.mark.parametrize("load_fast", ["true", "false"])
+def test_an_alert_of_a_run_in_view_is_shown_with_the_next_reload_and_zoom_and_selection_stay(
+    page, tensorboards, breaking_runs, load_fast
+):
+    frame = open_page(page, tensorboards[load_fast], run=f"still-finite-{load_fast}", step=30, layer="l2")
+    zoomed = frame.get_by_text("steps 24 to 36", exact=True)
+    with page.expect_response(re.compile("/heatmap.*first=24&last=36")):
+        frame.get_by_role("button", name="Zoom to selection").click()
+    zoomed.wait_for()
+    expect(frame.get_by_test_id("verdict-status")).to_contain_text("Finite")
+    # The charts are asked for again in the same zoom.
+    with page.expect_response(re.compile("/heatmap.*first=24&last=36"), timeout=RELOAD_MS):
+        turn_to_nan(breaking_runs[load_fast])
+        expect(frame.get_by_test_id("verdict-status")).to_contain_text("Non-finite", timeout=RELOAD_MS)
+    expect(frame.get_by_test_id("verdict")).to_contain_text("149")
+    expect(frame.get_by_test_id("findings")).to_contain_text("1 NaN of 12")
+    page.wait_for_timeout(500)
+    expect(zoomed).to_be_visible()
     expect(frame.get_by_test_id("selected-step")).to_have_text("30")
     expect(frame.get_by_test_id("selected-layer")).to_have_text("l2")
 
