@@ -18,7 +18,7 @@ def test_of_each_try_the_verdict_is_timed_and_then_the_heatmap(chromium, tensorb
     assert len(cost.own_s) == len(cost.verdict_s) == len(cost.heatmap_s) == 2
     for verdict_s, heatmap_s in zip(cost.verdict_s, cost.heatmap_s):
         assert 0 < verdict_s < heatmap_s
-    assert 0.1 * took_s < sum(cost.own_s) + sum(cost.heatmap_s) < took_s
+    assert sum(cost.own_s) + sum(cost.heatmap_s) < took_s
 
 
 def test_from_the_address_on_both_waits_of_a_try_count():
