@@ -35,8 +35,8 @@ class Guard:
         kept: what the forward pass changed, to be put back when the update is withheld.
         after: whether the optimizer before this one in the step may update; ``None`` if this is the first.
         is_more: whether it is not the first.
-        is_whole: whether all that the step is made of was in this run of it, a bool scalar; ``None`` where it is. If
-            micro-batches of other runs count as well, a step that is skipped keeps what this run changed.
+        is_whole: whether all that the step is made of was in this run of it, a bool scalar; ``None`` where it is, or
+            bad steps are not skipped. If micro-batches of other runs count as well, a skip keeps what this run changed.
         keep_batch: keeps the batch of a bad step for the host, given whether no earlier one waits.
     """
 
@@ -118,7 +118,7 @@ class Guard:
             return tf.constant(False)
 
     def _put_back(self) -> tf.Tensor:
-        if self.is_whole is not None and self.kind == "skip":
+        if self.is_whole is not None:
             put_back_if(self.is_whole, self.kept)
             return tf.constant(False)
         with tf.control_dependencies([kept.put_back() for kept in self.kept]):

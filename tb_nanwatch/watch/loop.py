@@ -298,9 +298,7 @@ class Loop:
             tell(verdict)
         elif tell is not None:
             # An error of the user's own must not hide what it was to be told of.
-            attempt(
-                partial(tell, verdict), failed=lambda why: warnings.warn(f"on_nonfinite failed: {why}", stacklevel=2)
-            )
+            attempt(partial(tell, verdict), failed=_warn_of_callback)
         if error is not None:
             # TensorFlow's own account of the failed assertion tells nothing that the verdict does not.
             raise error from None

@@ -354,9 +354,8 @@ class Plan:
         kept = [] if graph is None else self._kept(graph, recorder, is_put_back=kind != "none")
         before = self._traces.allowed_before(graph) if is_second else None
         keep_batch = None if graph is None else lambda is_quiet: self.stash.keep(graph, is_quiet)
-        is_whole = False if graph is None else self._traces.has_all_microbatches(graph)
-        is_known = isinstance(is_whole, bool)
-        return Guard(kind, recorder, kept, before, is_second, None if is_known else is_whole, keep_batch)
+        whole = self._traces.has_all_microbatches(graph) if graph is not None and kind == "skip" else True
+        return Guard(kind, recorder, kept, before, is_second, None if isinstance(whole, bool) else whole, keep_batch)
 
     def _guard_kind(self, graph: Graph | None, *, in_step: bool) -> GuardKind:
         if self._policy == "record":

@@ -175,7 +175,7 @@ class Traces:
         step = self.step_of(graph)
         if step in self._steps and guard.kind != "none":
             inner = allowed if step is graph else None
-            if inner is not None and guard.is_whole is not None and guard.kind == "skip":
+            if inner is not None and guard.is_whole is not None:
                 inner |= ~guard.is_whole
             self._guards.append(_Guarded(inner, guard.kind, guard.kept, since, len(step.get_operations())))
 
