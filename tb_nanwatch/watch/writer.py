@@ -29,6 +29,7 @@ _METADATA: Final = tf.compat.v1.SummaryMetadata(
     plugin_data=tf.compat.v1.SummaryMetadata.PluginData(plugin_name=wire.PLUGIN_NAME),
     data_class="DATA_CLASS_TENSOR",
 )
+_TIME_OF_FILE: Final = re.compile(r"tfevents\.(\d{10})\.")
 _SESSION_OF_FILE: Final = re.compile(r"\.session-(\d+)\.v2$")
 
 
@@ -62,7 +63,7 @@ class Writer:
         Each has a file of its own, whose name ends in the number, so that nothing need be read to count them.
         """
         self.close()
-        files = self._attempt(lambda: tf.io.gfile.glob(os.path.join(self._directory, "*tfevents*"))) or []
+        files = self._attempt(self._files) or []
         numbers = [int(found[1]) for name in files if (found := _SESSION_OF_FILE.search(name))]
         self._session = max([len(files) - 1, *numbers, -1 if self._session is None else self._session]) + 1
         return self._session
@@ -108,12 +109,22 @@ class Writer:
 
     def _open(self) -> tf.io.TFRecordWriter:
         tf.io.gfile.makedirs(self._directory)
-        name = (
-            f"events.out.tfevents.{time.time():010.0f}.{socket.gethostname()}.{os.getpid()}.session-{self._session}.v2"
-        )
-        self._file, self._flushed_at_s = tf.io.TFRecordWriter(os.path.join(self._directory, name)), -math.inf
+        self._file, self._flushed_at_s = tf.io.TFRecordWriter(self._new_path()), -math.inf
         self._file.write(tf.compat.v1.Event(wall_time=time.time(), file_version=_VERSION).SerializeToString())
         return self._file
+
+    def _new_path(self) -> str:
+        """Return where the next file goes, which is after all that there are by name: TensorBoard reads on from there.
+
+        The time alone would not do: a session that goes on in the second in which it was closed overwrote its file.
+        """
+        found = (_TIME_OF_FILE.search(name) for name in self._files())
+        second = max([int(time.time()), *(int(match[1]) + 1 for match in found if match)])
+        whose = f"{socket.gethostname()}.{os.getpid()}.session-{self._session}.v2"
+        return os.path.join(self._directory, f"events.out.tfevents.{second:010d}.{whose}")
+
+    def _files(self) -> list[str]:
+        return list(tf.io.gfile.glob(os.path.join(self._directory, "*tfevents*")))
 
     def _attempt(self, action: Callable[[], _T]) -> _T | None:
         return None if self._failed else attempt(action, failed=self._give_up)

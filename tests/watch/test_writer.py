@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import numpy as np
 import tensorflow as tf
 
-from tb_nanwatch.schema.records import Header
+from tb_nanwatch.schema.records import Alert, Counts, Finding, Header, Series
 from tb_nanwatch.watch.writer import Writer
 
 
@@ -25,6 +26,12 @@ def write_sessions(path, count):
         writer.write_header(Header(given[-1], ()))
     writer.close()
     return given
+
+
+def alert_of(step):
+    nothing = np.zeros(0, np.int64)
+    found = Finding("loss", "loss", Counts(size=1, nan=1, pos_inf=0, neg_inf=0))
+    return Alert(step, 0, 0, "recorded", (found,), Series(nothing, nothing, {}))
 
 
 def test_a_watch_after_one_with_several_sessions_goes_on_counting(tmp_path):
@@ -55,3 +62,21 @@ def test_all_sessions_of_two_watches_are_read_back(tmp_path, read):
     for _ in range(2):
         write_sessions(tmp_path, 2)
     assert [session.header.session for session in read(tmp_path).log.sessions] == [0, 1, 2, 3]
+
+
+def test_a_session_that_goes_on_after_a_close_overwrites_nothing(tmp_path, read):
+    writer = Writer(str(tmp_path))
+    header = Header(writer.next_session(), ())
+    writer.write_header(header)
+    for step in range(3):
+        writer.close()
+        writer.write_alert(alert_of(step))
+    writer.close()
+    assert [alert.step for alert in read(tmp_path).session.alerts] == [0, 1, 2]
+
+
+def test_a_new_file_comes_last_by_its_name(tmp_path):
+    for number in range(3):
+        write_sessions(tmp_path, 1)
+        newest = max((tmp_path / "nanwatch").iterdir(), key=lambda file: file.name)
+        assert f".session-{number}." in newest.name
