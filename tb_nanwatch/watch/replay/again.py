@@ -146,7 +146,7 @@ def _replay(call: Call, evidence: Evidence, *, watch: object, limits: ReplayLimi
         if not probe.expired:
             raise CannotReplayError(_cause(error)) from None
         raise CannotReplayError(f"it took longer than {limits.seconds:g} seconds and was broken off") from None
-    names = Names(traced, arguments.names(traced.graph), *_watched(traced, evidence))
+    names = Names(traced, arguments.names(traced.graph), *_watched(traced, evidence), arguments.nan_numbers)
     walk = Walk(traced.flow, partial(_was_bad, names, evidence.handles if is_over else ()))
     chains = chains_of(walk, stages, Description(names, Phases(names, traced.given), walk))
     if is_over and not _explains(walk, traced, evidence):

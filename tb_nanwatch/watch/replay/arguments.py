@@ -25,9 +25,11 @@ class Arguments:
 
     Attributes:
         leaves: the tensors and arrays among the arguments, however deep.
+        nan_numbers: names of those that are NaN as a Python number, which no placeholder stands for.
     """
 
     leaves: Sequence[Any]
+    nan_numbers: Sequence[str]
     _structure: Any
     _names: Sequence[str]
     _captured: dict[int, str]
@@ -47,9 +49,8 @@ class Arguments:
         named = list(call.leaves())
         name_of = {id(leaf): name for name, leaf in named}
         parts = {id(part): name for name, leaf in named for part in _parts(leaf)}
-        return cls(
-            leaves, structure, [name_of.get(id(leaf), f"argument {at}") for at, leaf in enumerate(leaves)], parts
-        )
+        names = [name_of.get(id(leaf), f"argument {at}") for at, leaf in enumerate(leaves)]
+        return cls(leaves, _nan_numbers(named), structure, names, parts)
 
     def call(self, function: Callable[..., Any], leaves: Sequence[Any]) -> Any:
         """Call a function with these arguments, others in the place of the arrays."""
@@ -65,6 +66,10 @@ class Arguments:
         fed = {tensor.name: name for tensor, name in zip(graph.inputs, self._names, strict=False)}
         captured = ((inner.name, self._captured.get(id(outer))) for outer, inner in graph.captures)
         return fed | {inner: name for inner, name in captured if name is not None}
+
+
+def _nan_numbers(named: Sequence[tuple[str, Any]]) -> list[str]:
+    return [name for name, leaf in named if isinstance(leaf, float | np.floating) and np.isnan(leaf)]
 
 
 def _is_fed(leaf: Any) -> bool:

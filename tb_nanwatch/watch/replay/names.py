@@ -29,12 +29,14 @@ class Names:
         arguments: by the name of its placeholder, the name of each argument.
         watched: the watched variables, in column order.
         described: what the header says of each.
+        nan_numbers: names of the arguments that are NaN as a Python number: in the graph they are constants.
     """
 
     traced: Traced
     arguments: Mapping[str, str]
     watched: Sequence[Any]
     described: Sequence[Variable]
+    nan_numbers: Sequence[str]
 
     def column(self, handle: Any) -> int | None:
         """Return the column of the watched variable with this handle; ``None`` of any other."""

@@ -86,7 +86,7 @@ class Again:
         trial = Trial(self.built, tensors=self.built.tensors)
         traced = Traced(trial, given, graph, flow, reports, fed, set())
         arguments = {name: name_of_fed(name) for name in fed}
-        names = GraphNames(traced, arguments, evidence.variables, evidence.described, self._value)
+        names = GraphNames(traced, arguments, evidence.variables, evidence.described, (), self._value)
         walk = GraphWalk(flow, self._is_bad)
         description = GraphDescription(names, GraphPhases(names, given, self.brought), walk)
         chains = chains_of(walk, stages, description)

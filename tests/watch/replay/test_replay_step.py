@@ -152,6 +152,18 @@ class TestEveryKindOfStep:
             (0,),
         )
 
+    def test_a_number_that_is_nan_is_an_argument_too(self, tmp_path):
+        program = log_step(tmp_path, lambda x, half, scale: x * (2 * half) * scale)
+        verdict = program.watch.replay_step(GOOD, np.float32("nan"), 1.0)
+        first = verdict.first
+        assert (first.phase, first.tensor, first.op, first.source) == ("input", "more[0]", None, None)
+        assert [link.op.type for link in verdict.chain[1:]][:1] == ["Mul"]
+
+    def test_of_two_numbers_that_are_nan_neither_is_named(self, tmp_path):
+        program = log_step(tmp_path, lambda x, half, scale: x * half + scale)
+        first = program.watch.replay_step(GOOD, float("nan"), float("nan")).first
+        assert (first.phase, first.tensor, first.op.type) == ("forward", None, "Const")
+
 
 def test_the_batch_of_a_bad_step_brings_it_back_in_another_program(tmp_path):
     def program(logdir):
