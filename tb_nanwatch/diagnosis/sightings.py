@@ -170,7 +170,7 @@ def _seen_in_columns(session: SessionLog) -> Iterator[Sighting]:
 
 def _seen_in_column(session: SessionLog, role: Role, stat: str) -> Iterator[Sighting]:
     series, names = session.series, _names(session.header, role)
-    firsts, kinds = series.column(stat, "first_nonfinite").astype(np.int64), series.column(stat, "kinds")
+    firsts, kinds = series.column(stat, "first_nonfinite").astype(np.int64, copy=False), series.column(stat, "kinds")
     for column in np.flatnonzero((firsts >= 0).any(axis=0)):
         row = int((firsts[:, column] >= 0).argmax())
         seen = int(firsts[row, column])

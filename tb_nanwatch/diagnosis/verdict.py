@@ -31,6 +31,7 @@ def diagnose(log: RunLog) -> Verdict:
         ``empty`` where no step was read.
     """
     first = first_of_run(log)
+    _DECIDING[log] = _deciding_session(log, first)
     if first is not None:
         return _nonfinite(log, first)
     steps = _steps_seen(log)
@@ -50,12 +51,11 @@ def deciding_session(log: RunLog) -> SessionLog | None:
     """Return the session that the verdict is about: that of the first bad step, else the last one."""
     # Every answer about a run begins with this, and of a long log it takes longer than the rest of the answer.
     if log not in _DECIDING:
-        _DECIDING[log] = _deciding_session(log)
+        _DECIDING[log] = _deciding_session(log, first_of_run(log))
     return _DECIDING[log]
 
 
-def _deciding_session(log: RunLog) -> SessionLog | None:
-    first = first_of_run(log)
+def _deciding_session(log: RunLog, first: First | None) -> SessionLog | None:
     if first is not None:
         return first.session
     return log.sessions[-1] if log.sessions else None

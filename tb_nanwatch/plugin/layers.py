@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Final
+from weakref import ref
 
 from tb_nanwatch.reading.cache import StampedCache
 from tb_nanwatch.reading.grouping import grouped
@@ -23,12 +24,14 @@ class Layers:
 
     def of(self, series: Series, stat: str, *, keeps: Sequence[str], groups: Sequence[Sequence[int]]) -> Series:
         """Return one statistic of a session's series by layer; see :func:`~tb_nanwatch.reading.grouping.grouped`."""
-        key = id(series), stat, tuple(keeps), len(groups)
-        # A series that is no more may have left its number to another one.
-        kept = self._kept.get(key, series)
+        key = id(series), stat, tuple(keeps), tuple(map(tuple, groups))
+        # A series that is no more may have left its number to another one; held, that of a run that goes on would be
+        # kept once more with every drain.
+        stamp = ref(series)
+        kept = self._kept.get(key, stamp)
         if kept is None:
             kept = grouped(only(series, [stat], keeps=keeps), stat, groups)
-            self._kept.put(key, series, value=kept)
+            self._kept.put(key, stamp, value=kept)
         return kept
 
 

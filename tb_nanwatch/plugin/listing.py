@@ -12,55 +12,58 @@ from tensorboard.errors import PublicError
 
 from tb_nanwatch.reading.source import Experiment, ProviderError, RunIndex
 
+THREAD: Final = "nanwatch-listing"
 _STALE_AFTER_S: Final = 2.0
-_IS_QUICK_S: Final = 0.01
+_AGEING_AFTER_S: Final = 0.5
 
 
 class _Listed(NamedTuple):
     runs: RunIndex
     at_s: float
-    took_s: float
 
 
 class Listing:
-    """Keeps the last list of an experiment for two seconds, where the data provider is slow to give it.
+    """Keeps the last list of an experiment for two seconds.
 
-    The data server takes 40 ms for it, which is more than all the rest of an answer. A list that is still good is
-    handed out at once, and the next one is fetched meanwhile.
+    The data server takes 5 ms for it or 45 ms, as the network has it, which may be more than all the rest of an answer.
+    A list that is still good is handed out at once, and once it is half a second old the next one is fetched meanwhile.
     """
 
-    def __init__(self, ask: Callable[[Experiment], RunIndex]) -> None:
-        """Keep what ``ask`` returns."""
-        self._ask = ask
+    def __init__(self, ask: Callable[[Experiment], RunIndex], *, clock: Callable[[], float] = time.monotonic) -> None:
+        """Keep what ``ask`` returns, for as long as ``clock`` says, in seconds."""
+        self._ask, self._clock = ask, clock
         self._listed: dict[str, _Listed] = {}
         self._fetching, self._asking = Lock(), Lock()
 
     def index(self, experiment: Experiment) -> RunIndex:
         """Return what there is to read; raises what asking for it raises."""
-        listed = self._listed.get(experiment.id)
-        if listed is None or listed.took_s < _IS_QUICK_S or time.monotonic() > listed.at_s + _STALE_AFTER_S:
-            return self._fetch(experiment)
-        if time.monotonic() > listed.at_s + _STALE_AFTER_S / 4 and self._fetching.acquire(blocking=False):
-            Thread(target=self._fetch_ahead, args=[experiment], daemon=True).start()
+        listed = self._good(experiment)
+        if listed is None:
+            with self._asking:
+                # Who waited while another asked takes the answer to that.
+                listed = self._good(experiment) or self._fetch(experiment)
+        elif self._age_s(listed) > _AGEING_AFTER_S and self._fetching.acquire(blocking=False):
+            Thread(target=self._fetch_ahead, args=[experiment], name=THREAD, daemon=True).start()
         return listed.runs
 
-    def _fetch(self, experiment: Experiment) -> RunIndex:
-        began_s = time.monotonic()
-        with self._asking:
-            listed = self._listed.get(experiment.id)
-            if listed is not None and listed.at_s - listed.took_s > began_s:
-                return listed.runs  # it was asked for after this began to wait
-            return self._fetch_now(experiment)
+    def _good(self, experiment: Experiment) -> _Listed | None:
+        listed = self._listed.get(experiment.id)
+        return listed if listed is not None and self._age_s(listed) <= _STALE_AFTER_S else None
 
-    def _fetch_now(self, experiment: Experiment) -> RunIndex:
-        began_s = time.monotonic()
-        index = self._ask(experiment)
-        now_s = time.monotonic()
-        self._listed[experiment.id] = _Listed(index, now_s, now_s - began_s)
-        return index
+    def _age_s(self, listed: _Listed) -> float:
+        return self._clock() - listed.at_s
+
+    def _fetch(self, experiment: Experiment) -> _Listed:
+        listed = _Listed(self._ask(experiment), self._clock())
+        # An address may name any experiment, so that their lists must not add up.
+        good = {name: other for name, other in self._listed.items() if self._age_s(other) <= _STALE_AFTER_S}
+        self._listed = {**good, experiment.id: listed}
+        return listed
 
     def _fetch_ahead(self, experiment: Experiment) -> None:
-        # Who asks next asks again, and is told what is wrong.
-        with suppress(ProviderError, PublicError):
-            self._fetch(experiment)
-        self._fetching.release()
+        try:
+            # Who asks next asks again, and is told what is wrong.
+            with suppress(ProviderError, PublicError), self._asking:
+                self._fetch(experiment)
+        finally:
+            self._fetching.release()

@@ -39,7 +39,7 @@ def grouped(series: Series, stat: str, groups: Sequence[Sequence[int]]) -> Serie
 def _regrouped(key: ColumnKey, column: Array, groups: Sequence[Sequence[int]]) -> Array:
     if not groups:
         return column[:, :0]
-    if is_shared(column) and len(groups) > 1:
+    if is_shared(column):
         return np.broadcast_to(column[:, :1], (len(column), len(groups)))
     order = np.array([place for group in groups for place in group], np.intp)
     starts = np.cumsum([0, *(len(group) for group in groups[:-1])])

@@ -88,6 +88,27 @@ def test_the_session_shown_is_the_one_the_verdict_is_about():
     assert deciding_session(RunLog("run")) is None
 
 
+class ReadColumns(dict):
+    """Columns that count how often one of them is looked at."""
+
+    looks = 0
+
+    def __getitem__(self, key):
+        self.looks += 1
+        return super().__getitem__(key)
+
+
+@pytest.mark.parametrize("bad_step", [None, 3])
+def test_what_the_diagnosis_decided_is_not_looked_for_again(bad_step):
+    steps = steps_of(0, 4, loss=[1.0 if step != bad_step else math.nan for step in range(5)])
+    columns = ReadColumns(steps.columns)
+    log = RunLog("run", (session_of(Series(steps.first_step, steps.last_step, columns)),))
+    diagnose(log)
+    columns.looks = 0
+    assert deciding_session(log) is log.sessions[0]
+    assert columns.looks == 0
+
+
 def test_steps_are_counted_and_not_their_numbers():
     tens = series_at(np.arange(0, 100, 10))
     assert steps_held(tens).tolist() == [1] * 10

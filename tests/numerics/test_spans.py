@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tb_nanwatch.numerics import spans
 from tb_nanwatch.numerics.spans import concatenate, merge_alike, merge_spans, single_steps, thin_to
 from tb_nanwatch.schema.records import Series
 from tests.strategies import partitions, single_step_series
@@ -42,6 +43,16 @@ def test_merging_is_associative(data):
     coarse = data.draw(partitions(len(fine)))
     in_two_goes = merge_spans(merge_spans(steps, fine), coarse)
     assert_equal(in_two_goes, merge_spans(steps, [fine[start] for start in coarse]))
+
+
+@given(st.data())
+def test_long_runs_are_merged_as_short_ones_are(data):
+    steps = data.draw(single_step_series())
+    starts = data.draw(partitions(len(steps)))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(spans, "_LONG_RUN", -1)
+        merged = merge_spans(steps, starts)
+    assert_equal(merged, merge_spans(steps, starts))
 
 
 @given(st.data())

@@ -8,64 +8,16 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 from tensorboard import errors
-from tensorboard.backend.event_processing.data_provider import MultiplexerDataProvider
-from tensorboard.backend.event_processing.plugin_event_multiplexer import EventMultiplexer
 from tensorboard.context import RequestContext
 
-from tb_nanwatch.reading.provider import RunReader
 from tb_nanwatch.reading.source import Experiment, ProviderError
-from tests.event_files import RunWriter, only_at, steps_of
-
-EXPERIMENT = Experiment(RequestContext(), "")
-
-
-class CountingProvider(MultiplexerDataProvider):
-    """TensorBoard's provider, which notes what it is asked, and fails on tags it is told to."""
-
-    def __init__(self, multiplexer):
-        super().__init__(multiplexer, "logdir")
-        self.asked = []
-        self.calls = 0
-        self.failing = {}
-
-    def list_tensors(self, *args, **kwargs):
-        if "list" in self.failing:
-            raise self.failing["list"]
-        return super().list_tensors(*args, **kwargs)
-
-    def read_tensors(self, *args, run_tag_filter=None, **kwargs):
-        self.asked += [(run, tag) for run in run_tag_filter.runs for tag in run_tag_filter.tags]
-        self.calls += 1
-        for tag in run_tag_filter.tags:
-            if tag in self.failing:
-                raise self.failing[tag]
-        return super().read_tensors(*args, run_tag_filter=run_tag_filter, **kwargs)
-
-
-class Log:
-    """A logdir, the multiplexer that follows it, and a reader."""
-
-    def __init__(self, path):
-        self.path = path
-        self.multiplexer = EventMultiplexer(tensor_size_guidance={"nanwatch": 0})
-        self.provider = CountingProvider(self.multiplexer)
-        self.reader = RunReader(self.provider)
-
-    def writer(self, run="relu"):
-        return RunWriter(self.path / run / "nanwatch")
-
-    def reload(self):
-        self.multiplexer.AddRunsFromDirectory(str(self.path))
-        self.multiplexer.Reload()
-
-    def verdict(self, run="relu"):
-        self.reload()
-        return self.reader.verdict(self.reader.index(EXPERIMENT), run)
+from tests.event_files import only_at, steps_of
+from tests.followed_log import EXPERIMENT, FollowedLog
 
 
 @pytest.fixture
 def log(tmp_path):
-    return Log(tmp_path)
+    return FollowedLog(tmp_path)
 
 
 def test_what_has_not_changed_is_not_read_again(log):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 
 import numpy as np
@@ -11,9 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tb_nanwatch.numerics.spans import merge_spans
-from tb_nanwatch.reading.grouping import grouped
 from tb_nanwatch.reading.thinning import curve, only, thinned, within
-from tests.event_files import HEADER, only_at, series_at, steps_of
+from tests.event_files import steps_of
 
 
 @pytest.mark.parametrize(
@@ -28,36 +26,6 @@ def test_a_span_is_kept_if_it_reaches_into_the_range(first, last, expected):
 def test_an_empty_series_is_thin():
     empty = within(steps_of(0, 3), first=9, last=9)
     assert len(thinned(empty, 5)) == 0
-
-
-def test_layers_are_the_norm_of_their_variables_together():
-    grads = np.array([[3.0, 4.0, 5.0, 12.0]] * 2)
-    layers = grouped(steps_of(0, 1, grad_norm=grads), "grad_norm", [[0, 1], [2, 3]])
-    assert layers.column("grad_norm", "max").tolist() == [[5.0, 13.0]] * 2
-    assert {key.stat for key in layers.columns} == {"grad_norm"}
-
-
-def test_of_ratios_the_smallest_stands_for_the_layer():
-    header = dataclasses.replace(HEADER, clip="other")
-    ratios = np.array([[0.5, 0.25, math.nan, 1.0]])
-    layers = grouped(series_at([0], header=header, clip_ratio=ratios), "clip_ratio", [[0, 1], [2, 3]])
-    assert layers.column("clip_ratio", "min").tolist() == [[0.25, 1.0]]
-
-
-def test_a_layer_remembers_what_was_nonfinite_in_any_of_its_variables():
-    grads = only_at(2, math.nan, first=0, last=3, width=4, column=1)
-    grads[3, 0] = math.inf
-    layers = grouped(steps_of(0, 3, grad_norm=grads), "grad_norm", [[0, 1], [2, 3]])
-    whole = thinned(layers, 1)
-    assert whole.column("grad_norm", "kinds").tolist() == [[1 | 8, 0]]
-    assert whole.column("grad_norm", "first_nonfinite").tolist() == [[2, -1]]
-
-
-def test_a_variable_without_a_gradient_leaves_its_layer_alone():
-    grads = np.array([[3.0, math.nan, 1.0, 1.0]])
-    series = steps_of(0, 0, grad_norm=grads)
-    layers = grouped(series, "grad_norm", [[0, 1]])
-    assert layers.column("grad_norm", "max").tolist() == [[3.0]]
 
 
 def test_what_is_not_finite_is_none_and_its_kind_stands_beside_it():
