@@ -76,6 +76,24 @@ def hold_back(operations: Sequence[Op], *, until: Op) -> None:
         op._add_control_input(until)
 
 
+def hold_update_back(operations: Sequence[Op], *, until: Op, is_clipped: bool) -> None:
+    """Make an update wait for the guard: what it assigns, and as far as that costs nothing what it computes before.
+
+    The backward pass is faster without arithmetic beside it that the guard would keep waiting anyway, and whose results
+    are out of the processor's cache by then. Of clipped gradients the arithmetic must not wait: TensorFlow's graph
+    optimiser could not fold the clip's scale into the learning rate, and would go over each once more.
+
+    Args:
+        operations: of the update.
+        until: the guard.
+        is_clipped: whether the gradients are.
+    """
+    hold_back(operations, until=until)
+    for op in _beginnings(operations):
+        if not is_clipped or all(tensor.dtype == tf.resource for tensor in op.inputs):
+            op._add_control_input(until)
+
+
 def undo_unless(allowed: tf.Tensor, graph: Graph, operations: Sequence[Op], *, before: Sequence[Kept] = ()) -> None:
     """Put back what operations assigned, after all of them, where the update of their step is not allowed.
 
@@ -127,6 +145,13 @@ def dtype_of(handle: Any) -> tf.DType | None:
 def is_variable(handle: Any) -> bool:
     """Return whether a resource is a variable: what is not cannot be put back."""
     return dtype_of(handle) is not None
+
+
+def _beginnings(operations: Sequence[Op]) -> Iterator[Op]:
+    own = {op.name for op in operations}
+    for op in operations:
+        if op.type != "Const" and not any(tensor.op.name in own for tensor in op.inputs):
+            yield op
 
 
 def _keep(kept: dict[int, Kept], operations: Sequence[Op], is_in_question: Callable[[int], bool]) -> None:

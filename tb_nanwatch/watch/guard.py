@@ -14,7 +14,7 @@ from typing import Any, Literal
 import tensorflow as tf
 from tensorflow.core.framework import attr_value_pb2
 
-from tb_nanwatch.watch.freeze import Kept, hold_back, put_back_if
+from tb_nanwatch.watch.freeze import Kept, hold_update_back, put_back_if
 from tb_nanwatch.watch.observation import Observation
 from tb_nanwatch.watch.recorder import Entry, Recorder
 from tb_nanwatch.watch.replicas import SharedObservation
@@ -37,6 +37,7 @@ class Guard:
         is_more: whether it is not the first.
         is_whole: whether all that the step is made of was in this run of it, a bool scalar; ``None`` where it is, or
             bad steps are not skipped. If micro-batches of other runs count as well, a skip keeps what this run changed.
+        is_clipped: whether the gradients are clipped before they are applied.
         keep_batch: keeps the batch of a bad step for the host, given whether no earlier one waits.
     """
 
@@ -46,6 +47,7 @@ class Guard:
     after: tf.Tensor | None = None
     is_more: bool = False
     is_whole: tf.Tensor | None = None
+    is_clipped: bool = False
     keep_batch: Callable[[tf.Tensor], tf.Tensor | None] | None = None
 
     def observe(self, observation: Seen, step: tf.Tensor | None) -> tf.Tensor:
@@ -87,12 +89,10 @@ class Guard:
             return None
         if not tf.is_symbolic_tensor(allowed):
             return update()
-        # Only what the update writes waits for the guard. Were all of it to wait, TensorFlow's graph optimiser could no
-        # longer fold a clip's scale into the learning rate, and every gradient would be gone over once more.
         operations = allowed.graph.get_operations
         before = len(operations())
         result = update()
-        hold_back(operations()[before:], until=allowed.op)
+        hold_update_back(operations()[before:], until=allowed.op, is_clipped=self.is_clipped)
         return result
 
     def _look_closer(self, observation: Seen, entry: Entry) -> tuple[tf.Tensor, tf.Tensor]:

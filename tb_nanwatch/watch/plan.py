@@ -355,7 +355,16 @@ class Plan:
         before = self._traces.allowed_before(graph) if is_second else None
         keep_batch = None if graph is None else lambda is_quiet: self.stash.keep(graph, is_quiet)
         whole = self._traces.has_all_microbatches(graph) if graph is not None and kind == "skip" else True
-        return Guard(kind, recorder, kept, before, is_second, None if isinstance(whole, bool) else whole, keep_batch)
+        return Guard(
+            kind,
+            recorder,
+            kept,
+            after=before,
+            is_more=is_second,
+            is_whole=None if isinstance(whole, bool) else whole,
+            is_clipped=self.layout is not None and self.layout.clip != "none",
+            keep_batch=keep_batch,
+        )
 
     def _guard_kind(self, graph: Graph | None, *, in_step: bool) -> GuardKind:
         if self._policy == "record":
