@@ -13,7 +13,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median, quantiles
@@ -123,37 +122,41 @@ class Worker:
         return line
 
 
-def measure(network: str, *, seconds: float) -> StepCost:
+def measure(network: str, *, seconds: float, processes: int) -> StepCost:
     """Measure one network.
 
     Args:
         network: a name in :data:`benchmarks.networks.BUILDERS`, or :data:`FIT`.
         seconds: how long to measure, starting and tracing not counted.
+        processes: how many to measure the watched step in, one after the other: where a process happens to have its
+            tensors in memory makes a difference of a hundredth or two.
     """
     shares = {"watch": 1.0} if network == FIT else SHARES
-    with Worker(network, FIT if network == FIT else "watch") as bare:
-        steps = _block(bare)
-        bare_s: list[float] = []
-        ratios = {}
-        for setting, share in shares.items():
-            with ExitStack() as stack:
-                other = bare if setting == "watch" else stack.enter_context(Worker(network, setting))
-                pairs = list(_pairs(bare, other, steps=steps, seconds=seconds * share))
-            bare_s += [without for without, _ in pairs]
-            ratios[setting] = _ratio(pairs)
-    return StepCost(network, median(bare_s) / steps, ratios)
+    pairs: dict[str, list[tuple[float, float]]] = {setting: [] for setting in shares}
+    for number in range(processes):
+        with Worker(network, FIT if network == FIT else "watch") as bare:
+            steps = _block(bare)
+            share = shares["watch"] / processes
+            pairs["watch"] += _pairs(bare, bare, steps=steps, seconds=seconds * share)
+            for setting in list(shares)[1:] if number == 0 else []:
+                with Worker(network, setting) as other:
+                    pairs[setting] += _pairs(bare, other, steps=steps, seconds=seconds * shares[setting])
+    bare_s = [without for found in pairs.values() for without, _ in found]
+    return StepCost(network, median(bare_s), {setting: _ratio(found) for setting, found in pairs.items()})
 
 
 def _pairs(bare: Worker, other: Worker, *, steps: int, seconds: float) -> Iterator[tuple[float, float]]:
+    """Yield the seconds that a step took, bare and with it, of two blocks one right after the other."""
     name = "watched" if other is bare else "debugged"
     until, number = time.monotonic() + seconds, 0
     while number < FEWEST_PAIRS or time.monotonic() < until:
         if number % 2:
             with_it = other.take(name, steps=steps)
-            yield bare.take("bare", steps=steps), with_it
+            without = bare.take("bare", steps=steps)
         else:
             without = bare.take("bare", steps=steps)
-            yield without, other.take(name, steps=steps)
+            with_it = other.take(name, steps=steps)
+        yield without / steps, with_it / steps
         number += 1
 
 
