@@ -29,7 +29,12 @@ FEWEST_PAIRS: Final = 3
 # Ratios of a debugger are far above 1 and need fewer pairs than one that is close to it.
 SHARES: Final = {"watch": 0.6, "debugger-v2": 0.2, "check-numerics": 0.2}
 FIT: Final = "fit"
-"""Measured without debuggers: they watch the thread that switched them on, and a fit here has one of its own."""
+XLA: Final = "MNIST, XLA"
+_ALONE: Final = {FIT: (FIT, FIT), XLA: ("MNIST", "xla")}
+"""Network and setting of what is measured without debuggers.
+
+They watch the thread that switched them on, and a fit here has one of its own; and XLA does not compile what they add.
+"""
 
 
 @dataclass(frozen=True)
@@ -126,20 +131,21 @@ def measure(network: str, *, seconds: float, processes: int) -> StepCost:
     """Measure one network.
 
     Args:
-        network: a name in :data:`benchmarks.networks.BUILDERS`, or :data:`FIT`.
+        network: a name in :data:`benchmarks.networks.BUILDERS`, :data:`FIT` or :data:`XLA`.
         seconds: how long to measure, starting and tracing not counted.
         processes: how many to measure the watched step in, one after the other: where a process happens to have its
             tensors in memory makes a difference of a hundredth or two.
     """
-    shares = {"watch": 1.0} if network == FIT else SHARES
+    shares = {"watch": 1.0} if network in _ALONE else SHARES
+    name, own = _ALONE.get(network, (network, "watch"))
     pairs: dict[str, list[tuple[float, float]]] = {setting: [] for setting in shares}
     for number in range(processes):
-        with Worker(network, FIT if network == FIT else "watch") as bare:
+        with Worker(name, own) as bare:
             steps = _block(bare)
             share = shares["watch"] / processes
             pairs["watch"] += _pairs(bare, bare, steps=steps, seconds=seconds * share)
             for setting in list(shares)[1:] if number == 0 else []:
-                with Worker(network, setting) as other:
+                with Worker(name, setting) as other:
                     pairs[setting] += _pairs(bare, other, steps=steps, seconds=seconds * shares[setting])
     bare_s = [without for found in pairs.values() for without, _ in found]
     return StepCost(network, median(bare_s), {setting: _ratio(found) for setting, found in pairs.items()})

@@ -12,14 +12,15 @@ from benchmarks.networks import Network
 Step = Callable[[], tf.Tensor]
 
 
-def bare_step(network: Network) -> Step:
+def bare_step(network: Network, *, xla: bool = False) -> Step:
     """Return a step that nothing watches; call it to take the step.
 
     Args:
         network: trained by the step.
+        xla: whether XLA compiles it.
     """
 
-    @tf.function
+    @tf.function(jit_compile=xla or None)
     def train_step(*batch: tf.Tensor) -> tf.Tensor:
         loss, gradients = _loss_and_gradients(network, batch)
         network.optimizer.apply_gradients(zip(network.clip(gradients), network.variables, strict=True))
@@ -28,15 +29,16 @@ def bare_step(network: Network) -> Step:
     return lambda: train_step(*network.batch)
 
 
-def watched_step(network: Network, watch: tb_nanwatch.Watch) -> Step:
+def watched_step(network: Network, watch: tb_nanwatch.Watch, *, xla: bool = False) -> Step:
     """Return a watched step; call it to take the step.
 
     Args:
         network: trained by the step.
         watch: of its variables.
+        xla: whether XLA compiles it.
     """
 
-    @watch.step
+    @watch.step(jit_compile=xla or None)
     def train_step(*batch: tf.Tensor) -> tf.Tensor:
         loss, gradients = _loss_and_gradients(network, batch)
         clipped = zip(network.clip(gradients), network.variables, strict=True)

@@ -13,8 +13,10 @@ import argparse
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
+from typing import Final
 
 import tensorflow as tf
 
@@ -30,11 +32,11 @@ FIT = "fit"
 
 
 @contextmanager
-def beside_the_bare_step(network: str) -> Iterator[dict[str, Take]]:
+def beside_the_bare_step(network: str, *, xla: bool = False) -> Iterator[dict[str, Take]]:
     """Yield the bare and the watched step of two networks alike; the log is removed in the end."""
     bare, watched = BUILDERS[network](), BUILDERS[network]()
     with tempfile.TemporaryDirectory() as logdir, tb_nanwatch.Watch(logdir, watched.variables) as watch:
-        yield {"bare": _timed(bare_step(bare)), "watched": _timed(watched_step(watched, watch))}
+        yield {"bare": _timed(bare_step(bare, xla=xla)), "watched": _timed(watched_step(watched, watch, xla=xla))}
 
 
 @contextmanager
@@ -65,8 +67,9 @@ def under_check_numerics(network: str) -> Iterator[dict[str, Take]]:
     yield {"debugged": _timed(bare_step(built))}
 
 
-SETTINGS = {
+SETTINGS: Final[Mapping[str, Callable[[str], AbstractContextManager[dict[str, Take]]]]] = {
     "watch": beside_the_bare_step,
+    "xla": partial(beside_the_bare_step, xla=True),
     FIT: fit_beside_fit,
     "debugger-v2": under_debugger_v2,
     "check-numerics": under_check_numerics,
