@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import tensorflow as tf
+from tensorflow.python.ops.control_flow_util import GraphOrParentsInXlaContext
 
 from tb_nanwatch.watch.layout import ABSENT
 
@@ -50,7 +51,7 @@ def half_sum_of_squares(gradient: Measured) -> tf.Tensor:
     if values.dtype.size < tf.float32.size:
         values = tf.cast(values, tf.float32)
     taken = _half_sum_taken_already(values)
-    return tf.cast(tf.nn.l2_loss(values) if taken is None else taken, tf.float32)
+    return tf.cast(_half_sum(values) if taken is None else taken, tf.float32)
 
 
 def half_sums_of_squares(gradients: Sequence[Measured]) -> tf.Tensor:
@@ -198,6 +199,16 @@ def _traced_once(function: Callable[[tf.Tensor], Any], dtype: tf.DType) -> Calla
     with tf.init_scope():
         concrete: Callable[[tf.Tensor], Any] = traced.get_concrete_function(tf.TensorSpec([None], dtype))
         return concrete
+
+
+def _half_sum(values: tf.Tensor) -> tf.Tensor:
+    rank = values.shape.rank
+    if rank is None or rank < 2 or not tf.is_symbolic_tensor(values) or not GraphOrParentsInXlaContext(values.graph):
+        return tf.nn.l2_loss(values)
+    # XLA adds up all of a tensor one element after the other on a processor; by columns, it adds several at once. It
+    # would make one sum of the two again, were there nothing between them.
+    columns = tf.reduce_sum(tf.square(values), axis=list(range(rank - 1)))
+    return 0.5 * tf.reduce_sum(tf.where(tf.math.is_finite(columns), columns, float("inf")))
 
 
 def _half_sum_taken_already(values: tf.Tensor) -> tf.Tensor | None:
