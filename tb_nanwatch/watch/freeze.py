@@ -77,11 +77,11 @@ def hold_back(operations: Sequence[Op], *, until: Op) -> None:
 
 
 def hold_update_back(operations: Sequence[Op], *, until: Op, is_clipped: bool) -> None:
-    """Make an update wait for the guard: what it assigns, and as far as that costs nothing what it computes before.
+    """Make an update wait for the guard: what it assigns, and where nothing clips what it makes of the gradients.
 
     The backward pass is faster without arithmetic beside it that the guard would keep waiting anyway, and whose results
-    are out of the processor's cache by then. Of clipped gradients the arithmetic must not wait: TensorFlow's graph
-    optimiser could not fold the clip's scale into the learning rate, and would go over each once more.
+    are out of the processor's cache by then. Of clipped gradients it must not wait: TensorFlow's graph optimiser could
+    not fold the clip's scale into the learning rate, and would go over each once more.
 
     Args:
         operations: of the update.
@@ -89,8 +89,8 @@ def hold_update_back(operations: Sequence[Op], *, until: Op, is_clipped: bool) -
         is_clipped: whether the gradients are.
     """
     hold_back(operations, until=until)
-    for op in _beginnings(operations):
-        if not is_clipped or all(tensor.dtype == tf.resource for tensor in op.inputs):
+    if not is_clipped:
+        for op in _of_gradients_alone(operations):
             op._add_control_input(until)
 
 
@@ -147,10 +147,10 @@ def is_variable(handle: Any) -> bool:
     return dtype_of(handle) is not None
 
 
-def _beginnings(operations: Sequence[Op]) -> Iterator[Op]:
+def _of_gradients_alone(operations: Sequence[Op]) -> Iterator[Op]:
     own = {op.name for op in operations}
     for op in operations:
-        if op.type != "Const" and not any(tensor.op.name in own for tensor in op.inputs):
+        if op.inputs and not any(tensor.dtype == tf.resource or tensor.op.name in own for tensor in op.inputs):
             yield op
 
 
