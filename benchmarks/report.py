@@ -19,8 +19,8 @@ from benchmarks.step_cost import StepCost
 HEADINGS = {"watch": "tb_nanwatch", "debugger-v2": "Debugger V2", "check-numerics": "check_numerics"}
 CAPTION = (
     "Time of a training step over that of the same step bare: median (quartiles) of ratios measured in pairs, each of"
-    " two blocks of steps one right after the other, in four processes in turn. tb_nanwatch with its defaults (policy"
-    " raise, window 256), its log written; Debugger V2 with CONCISE_HEALTH and its default buffer."
+    " two blocks of steps one right after the other, in four processes in turn (a quick run: in one). tb_nanwatch with"
+    " its defaults (policy raise, window 256), its log written; Debugger V2 with CONCISE_HEALTH and its default buffer."
 )
 
 

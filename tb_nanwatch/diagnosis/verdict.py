@@ -16,7 +16,7 @@ from tb_nanwatch.diagnosis.signs import Explosion, find_explosion, find_frozen
 from tb_nanwatch.schema import records
 from tb_nanwatch.schema.records import Link, Status, Verdict
 
-_DECIDING: Final = WeakKeyDictionary[RunLog, SessionLog | None]()
+_FIRSTS: Final = WeakKeyDictionary[RunLog, First | None]()
 
 
 def diagnose(log: RunLog) -> Verdict:
@@ -30,8 +30,7 @@ def diagnose(log: RunLog) -> Verdict:
     Returns:
         ``empty`` where no step was read.
     """
-    first = first_of_run(log)
-    _DECIDING[log] = _deciding_session(log, first)
+    first = _first_of(log)
     if first is not None:
         return _nonfinite(log, first)
     steps = _steps_seen(log)
@@ -49,16 +48,17 @@ def diagnose(log: RunLog) -> Verdict:
 
 def deciding_session(log: RunLog) -> SessionLog | None:
     """Return the session that the verdict is about: that of the first bad step, else the last one."""
-    # Every answer about a run begins with this, and of a long log it takes longer than the rest of the answer.
-    if log not in _DECIDING:
-        _DECIDING[log] = _deciding_session(log, first_of_run(log))
-    return _DECIDING[log]
-
-
-def _deciding_session(log: RunLog, first: First | None) -> SessionLog | None:
+    first = _first_of(log)
     if first is not None:
         return first.session
     return log.sessions[-1] if log.sessions else None
+
+
+def _first_of(log: RunLog) -> First | None:
+    # Every answer about a run begins with this, and of a long log it takes longer than the rest of the answer.
+    if log not in _FIRSTS:
+        _FIRSTS[log] = first_of_run(log)
+    return _FIRSTS[log]
 
 
 def _nonfinite(log: RunLog, first: First) -> Verdict:

@@ -79,13 +79,11 @@ def loss_cell(loss: tf.Tensor) -> tf.Tensor:
     return single if single.shape.rank == 0 else tf.reduce_mean(single)
 
 
-def count(gradient: Measured) -> tf.Tensor:
+def count(gradient: Gradient) -> tf.Tensor:
     """Return the exact counts of a tensor: size, NaN, +Inf, -Inf; int64 ``[4]``, zeros for ``None``.
 
     By ``is_nan`` and ``is_inf`` and never by a maximum: compiled by XLA, a maximum passes over NaN.
     """
-    if isinstance(gradient, Seldom):
-        return tf.where(gradient.is_due, count(gradient.tensor), tf.zeros([4], tf.int64))
     values = dense_values(gradient)
     if values is None:
         return tf.zeros([4], tf.int64)

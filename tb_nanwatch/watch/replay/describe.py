@@ -70,8 +70,6 @@ class Description:
         """Return what origins are ordered by: the phase, then the order of arguments or of creation."""
         if origin.node is None:
             order = [*self.names.arguments, origin.outside.name].index(origin.outside.name)
-        elif self._number(origin) is not None:
-            return PHASES.index("input"), origin.node.number
         else:
             order = origin.node.number
         return PHASES.index(self.phases.of(origin, stage)), order
@@ -88,9 +86,9 @@ class Description:
             return self._from_outside(visit, stage)
         node, look, phase = visit.node, visit.look, self.phases.of(visit, stage)
         counts = look.outputs.get(visit.output) or next(iter(look.outputs.values()), None)
-        number = self._number(visit)
-        if number is not None:
-            return Link(op=None, phase="input", layer=None, kind="nan", source=None, tensor=number, counts=counts)
+        if phase == "input":
+            number = self.names.nan_number(node.op)
+            return Link(op=None, phase=phase, layer=None, kind="nan", source=None, tensor=number, counts=counts)
         forward = forward_op(self._flow, node)
         layer, variable = self._layer(node, forward), self._variable(visit, stage, forward)
         if phase == "update":
@@ -108,12 +106,6 @@ class Description:
             inputs=tuple(self._operands(node, look.ranges)),
             stack=whole(self._flow.stack(node.op)) if is_first else (),
         )
-
-    def _number(self, visit: Visit) -> str | None:
-        """Return the argument that a constant was made of: a number of Python's that is NaN, if it is the only one."""
-        is_constant = visit.node is not None and visit.node.op.type == "Const" and visit.has_nan
-        numbers = self.names.nan_numbers if is_constant else ()
-        return numbers[0] if len(numbers) == 1 else None
 
     def _source(self, node: Node, forward: Op | None) -> Source | None:
         stack = self._flow.stack(node.op)

@@ -73,6 +73,10 @@ class Names:
             columns |= set() if column is None else {column}
         return columns
 
+    def nan_number(self, op: Op) -> str | None:
+        """Return the argument that a constant was made of, given that it holds NaN, if only one is NaN as a number."""
+        return self.nan_numbers[0] if op.type == "Const" and len(self.nan_numbers) == 1 else None
+
     def operand(self, tensor: Tensor) -> str:
         """Return what an input of an operation is called: an argument, a variable, or else the tensor."""
         source = self.traced.flow.real(tensor)

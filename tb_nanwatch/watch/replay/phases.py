@@ -44,6 +44,8 @@ class Phases:
             if handle.dtype != tf.resource:
                 return "input"
             return "state" if self.names.column(handle) is None else "weights"
+        if visit.has_nan and self.names.nan_number(visit.node.op) is not None:
+            return "input"
         if stage in ("update", "state"):
             return stage
         if visit.node.number in self._forward:
