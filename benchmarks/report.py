@@ -6,9 +6,11 @@ import os
 import platform
 import re
 from collections.abc import Sequence
-from importlib.metadata import version
 from pathlib import Path
 
+import keras
+import numpy as np
+import tensorflow as tf
 from rich import box
 from rich.table import Table
 
@@ -61,8 +63,8 @@ def markdown(costs: Sequence[StepCost], replays: Sequence[ReplayCost]) -> str:
 
 def circumstances() -> list[str]:
     """Say on what was measured: versions, processor, memory."""
-    packages = ["tensorflow", "keras", "numpy"]
-    versions = [f"tb_nanwatch {tb_nanwatch.__version__}", *(f"{package} {version(package)}" for package in packages)]
+    # From the modules: the package may have another name, such as tensorflow-cpu.
+    versions = [f"{module.__name__} {module.__version__}" for module in (tb_nanwatch, tf, keras, np)]
     gibibytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     return [
         ", ".join([f"Python {platform.python_version()}", *versions]),

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Sequence
 from dataclasses import replace
-from importlib.metadata import version
 from itertools import pairwise
 from typing import Any, Final, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from tb_nanwatch import __version__
 from tb_nanwatch.numerics.finiteness import count_nonfinite
 from tb_nanwatch.schema.records import Action, Alert, Finding, Header, IntArray, Policy, Series
 from tb_nanwatch.watch.layout import Layout
 from tb_nanwatch.watch.numbering import Numbering
 from tb_nanwatch.watch.recorder import Recorder
 from tb_nanwatch.watch.thinner import Thinner
+from tb_nanwatch.watch.versions import loaded_versions
 from tb_nanwatch.watch.writer import Writer
 
 Rows = npt.NDArray[np.float32]
@@ -316,7 +314,7 @@ class Session:
             stats=tuple(dict.fromkeys(key.stat for key in series.columns)),
             policy=self._policy,
             clip=self._layout.clip,
-            versions=_versions(),
+            versions=loaded_versions(),
             worker=self._worker,
         )
 
@@ -354,8 +352,3 @@ def _counts_at(first: int, incident: tuple[int, IntArray] | None) -> dict[int, I
 
 def _shifted(counts: dict[int, IntArray], segment: slice) -> dict[int, IntArray]:
     return {place - segment.start: table for place, table in counts.items() if segment.start <= place < segment.stop}
-
-
-def _versions() -> dict[str, str]:
-    packages = {package: version(package) for package in ("tensorflow", "keras", "numpy")}
-    return {"python": platform.python_version(), "tb_nanwatch": __version__} | packages
