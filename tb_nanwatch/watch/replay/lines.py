@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import linecache
 import os
-import sysconfig
 from collections.abc import Mapping, Sequence
 from functools import cache
-from importlib.util import find_spec
 from typing import Any, Final, NamedTuple
 
 from tensorflow.python.autograph.impl import api as autograph
 
 from tb_nanwatch.schema.records import Source
+from tb_nanwatch.watch.installed import is_frameworks, is_package, is_program, own_directory
 from tb_nanwatch.watch.replay.expressions import Call, exact_line
 
 _AROUND: Final = 3
 _MOST_FRAMES: Final = 64
 _LONGEST_LINE: Final = 300
-_FRAMEWORKS: Final = ("tensorflow", "keras", "tf_keras", "tb_nanwatch")
 _GENERATED: Final = "__autograph_generated_file"
 
 
@@ -115,7 +113,7 @@ def whole(stack: Stack) -> tuple[Source, ...]:
 
     The watch's own frames, which stand between the user's, are nobody's concern.
     """
-    shown = [frame for frame in stack if not frame.filename.startswith(_own())]
+    shown = [frame for frame in stack if not frame.filename.startswith(own_directory())]
     return tuple(_plain(frame) for frame in shown[-_MOST_FRAMES:])
 
 
@@ -138,38 +136,13 @@ def _shown(filename: str) -> str:
 
 
 def _is_program(filename: str) -> bool:
-    return not _is_frameworks(filename) and not any(filename.startswith(place) for place in _installed())
+    return is_program(filename) and not _is_nobodys(filename)
 
 
 def _is_third_party(filename: str) -> bool:
-    return not _is_frameworks(filename) and any(filename.startswith(place) for place in _packages())
+    return is_package(filename) and not is_frameworks(filename) and not _is_nobodys(filename)
 
 
-def _is_frameworks(filename: str) -> bool:
-    # Code that a framework generates or that no file holds, such as the import machinery, is nobody's.
-    if filename.startswith("<frozen") or is_generated(filename):
-        return True
-    return any(filename.startswith(place) for place in _frameworks())
-
-
-@cache
-def _own() -> str:
-    spec = find_spec("tb_nanwatch")
-    return os.path.join(os.path.dirname((spec and spec.origin) or __file__), "")
-
-
-@cache
-def _frameworks() -> Sequence[str]:
-    found = [spec.origin for name in _FRAMEWORKS if (spec := find_spec(name)) is not None and spec.origin]
-    return tuple(os.path.join(os.path.dirname(path), "") for path in found)
-
-
-@cache
-def _packages() -> Sequence[str]:
-    return tuple(os.path.join(sysconfig.get_paths()[key], "") for key in ("purelib", "platlib"))
-
-
-@cache
-def _installed() -> Sequence[str]:
-    standard = (os.path.join(sysconfig.get_paths()[key], "") for key in ("stdlib", "platstdlib"))
-    return (*_packages(), *standard)
+def _is_nobodys(filename: str) -> bool:
+    """Return whether a framework generated the code, or no file holds it, as with the import machinery."""
+    return filename.startswith("<frozen") or is_generated(filename)

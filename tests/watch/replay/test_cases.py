@@ -6,6 +6,8 @@ from dataclasses import replace
 
 import pytest
 
+from tb_nanwatch.watch.installed import is_frameworks
+from tb_nanwatch.watch.replay import lines
 from tests.watch.replay.case import Truth
 from tests.watch.replay.catalogue import CASES
 from tests.watch.replay.outcome import ASPECTS, marks, outcome
@@ -47,6 +49,20 @@ def test_each_aspect_that_is_wrong_is_marked(tmp_path):
         aspect for aspect in ASPECTS if aspect != "line"
     ]
     assert [mark.right for mark in marks(replace(case, truth=None), came)] == [False]
+
+
+def test_a_line_that_is_wrong_is_marked(tmp_path):
+    (case,) = [case for case in CASES if case.name == "cast_to_float16_that_overflows"]
+    came = outcome(case, tmp_path)
+    assert came.verdict.first.source is not None
+    wrong = replace(case.truth, line="one over 0")
+    assert [mark.aspect for mark in marks(replace(case, truth=wrong), came) if not mark.right] == ["line"]
+
+
+def test_the_line_of_a_library_in_the_place_of_the_users_is_marked(tmp_path, monkeypatch):
+    (case,) = [case for case in CASES if case.name == "cast_to_float16_that_overflows"]
+    monkeypatch.setattr(lines, "is_program", lambda filename: not is_frameworks(filename))
+    assert [mark.aspect for mark in marks(case, outcome(case, tmp_path)) if not mark.right] == ["line"]
 
 
 def test_of_a_long_statement_its_first_line_counts_as_well():
