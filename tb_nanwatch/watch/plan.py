@@ -231,6 +231,7 @@ class Plan:
     def finish_trace(self, graph: Graph) -> None:
         """Make what was traced after a guard wait for it, or undone with the update."""
         self._traces.finish(graph)
+        self.stash.forget_offer()
         self.tensors.take(None)
         self._tensors_of_others.clear()
 

@@ -26,6 +26,7 @@ class Stash:
         self._offered: tuple[Any, list[Any]] | None = None
         self._which: tf.Variable | None = None
         self._kept: list[tuple[Any, list[tf.Variable]]] = []
+        self._number_of_offer: int | None = None
 
     def offer(self, graph: Graph, batch: Any, *, replica: int = 0) -> None:
         """Name the batch of the step that is being traced: a structure of tensors, and of what stays the same.
@@ -38,9 +39,12 @@ class Stash:
         # XLA has no room for a batch whose shape is not known before it comes: whoever calls it keeps the batch.
         before = self._offered[1] if replica and self._offered else []
         self._offered = None if GraphOrParentsInXlaContext(graph) else (graph, [*before, batch])
+        self._number_of_offer = None
 
     def keep(self, graph: Graph, is_quiet: tf.Tensor) -> tf.Tensor | None:
         """Keep the batch of a step that was found bad, in the branch where that is so.
+
+        Each guard of a step calls it, since any of its updates may be the first bad one. They share the variables.
 
         Args:
             graph: of the step, outside of the branch.
@@ -49,10 +53,11 @@ class Stash:
         Returns:
             A tensor that is there when it has been kept; ``None`` where the step's batch is not known.
         """
-        offered, self._offered = self._offered, None
-        if offered is None or not any(offered[0] is one for one in with_enclosing(graph)):
+        if self._offered is None or not any(self._offered[0] is one for one in with_enclosing(graph)):
             return None
-        return self._keep_if(is_quiet, offered[1])
+        if self._number_of_offer is None:
+            self._number_of_offer = self._add(self._offered[1])
+        return self._keep_if(is_quiet, self._offered[1], self._number_of_offer)
 
     def keep_after(self, batch: Any, incident: tf.Tensor) -> None:
         """Keep the batch of a step that XLA compiled, after it, if it was bad.
@@ -61,7 +66,11 @@ class Stash:
             batch: as for :meth:`offer`, in the graph that calls the step.
             incident: number of the bad row that waits for the host; negative if there is none.
         """
-        self._keep_if((incident >= 0) & (self._place().read_value() == NOTHING), [batch])
+        self._keep_if((incident >= 0) & (self._place().read_value() == NOTHING), [batch], self._add([batch]))
+
+    def forget_offer(self) -> None:
+        """Know of no batch any more: the trace of its step is over."""
+        self._offered = self._number_of_offer = None
 
     def take(self) -> Any:
         """Return what was kept, a batch for each replica, as eager tensors, and make room; ``None`` if nothing was."""
@@ -81,23 +90,27 @@ class Stash:
                 self._which = device_variable(tf.constant(NOTHING, tf.int64), "stash")
         return self._which
 
-    def _keep_if(self, condition: tf.Tensor, batch: Any) -> tf.Tensor:
-        leaves = tf.nest.flatten(batch, expand_composites=True)
-        places = [place for place, leaf in enumerate(leaves) if tf.is_symbolic_tensor(leaf)]
-        tensors = [leaves[place] for place in places]
-        which = self._place()
+    def _add(self, batch: Any) -> int:
+        """Make variables for a batch and return its number."""
         with tf.init_scope():
-            variables = [_variable_like(tensor) for tensor in tensors]
-        self.handles |= {id(variable.handle) for variable in (which, *variables)}
-        number = len(self._kept)
+            variables = [_variable_like(tensor) for tensor in _tensors_of(batch)]
+        self.handles |= {id(variable.handle) for variable in (self._place(), *variables)}
         self._kept.append((batch, variables))
+        return len(self._kept) - 1
+
+    def _keep_if(self, condition: tf.Tensor, batch: Any, number: int) -> tf.Tensor:
+        which, (_, variables) = self._place(), self._kept[number]
 
         def assign() -> tf.Tensor:
-            written = [variable.assign(tensor) for variable, tensor in zip(variables, tensors, strict=True)]
-            with tf.control_dependencies([which.assign(number), *written]):
+            pairs = zip(variables, _tensors_of(batch), strict=True)
+            with tf.control_dependencies([which.assign(number), *(one.assign(tensor) for one, tensor in pairs)]):
                 return tf.constant(True)
 
         return tf.cond(condition, assign, lambda: tf.constant(False))
+
+
+def _tensors_of(batch: Any) -> list[tf.Tensor]:
+    return [leaf for leaf in tf.nest.flatten(batch, expand_composites=True) if tf.is_symbolic_tensor(leaf)]
 
 
 def _variable_like(tensor: tf.Tensor) -> tf.Variable:
