@@ -52,6 +52,7 @@ class StepFunction:
             given = ", ".join(tf_function_options)
             raise SetupError(f"a tf.function must be given its options where it is made; got {given} with Watch.step")
         self._listener = listener
+        self._instance: object = None
         self._steps: dict[str, StepFunction] = {}
         self._options = tf_function_options
         self._function: Any = function
@@ -82,9 +83,15 @@ class StepFunction:
         # With the instance, so that both go together; one with __slots__ has no room, and stays as long as the watch.
         steps: dict[Any, Any] = getattr(instance, "__dict__", self._steps)
         name = f"_nanwatch_step_{self._python.__name__}_{id(self)}_{id(instance)}"
-        if name not in steps:
+        # A copy of an instance has the steps of the original, whose id it may have when that is gone.
+        if name not in steps or steps[name]._instance is not instance:
             steps[name] = StepFunction(self._bound_to(instance), self._listener, **self._options)
+            steps[name]._instance = instance
         return steps[name]
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> StepFunction:
+        """Return the step itself: a copy of an object keeps its functions."""
+        return self
 
     def _traced_and_run(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         try:

@@ -116,6 +116,17 @@ class Watch:
         self._loop = Loop(options, self._plan, Writer(directory))
         self.session_runs = SessionRuns(self._loop, self._plan)
 
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """Refuse to be copied or pickled.
+
+        Raises:
+            SetupError: always: a watch belongs to the variables and the steps of one training.
+        """
+        raise SetupError(
+            "a Watch cannot be copied or pickled: it belongs to the variables and the steps of one training; make a new"
+            " Watch for the copy, with a run_name of its own, or leave the watch out of what is copied"
+        )
+
     def step(self, function: Callable[..., Any] | None = None, **tf_function_options: Any) -> Any:
         """Make a training step whose bad steps are caught: a decorator, with or without arguments.
 

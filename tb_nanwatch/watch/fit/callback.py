@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 import keras
 
 from tb_nanwatch.errors import SetupError
 from tb_nanwatch.schema.records import Policy, Verdict
+from tb_nanwatch.watch.fit.copies import make_run_of_copy
 from tb_nanwatch.watch.fit.model import WatchedModel
+from tb_nanwatch.watch.options import directory_of
 from tb_nanwatch.watch.watch import Watch
+
+_OF_TRAINING: Final = frozenset({"_watch", "_watched", "_trains", "_run_of_copy"})
 
 
 class NanWatchCallback(keras.callbacks.Callback):
@@ -19,6 +24,10 @@ class NanWatchCallback(keras.callbacks.Callback):
 
     The model's ``train_step`` and its optimizers are wrapped while it trains, and put back when it is over; nothing
     else of the model changes. Several ``fit`` calls with one callback are one run.
+
+    A copy (``copy.deepcopy``, ``pickle``, a search of keras-tuner, ``clone`` of scikit-learn) is a fresh callback with
+    the same options. Each copy that trains is a run of its own: ``copy-1``, ``copy-2`` and so on below the directory of
+    the callback that was copied, in the order in which they begin to train.
 
     Example:
         >>> import tempfile, keras, numpy as np, tb_nanwatch
@@ -86,21 +95,54 @@ class NanWatchCallback(keras.callbacks.Callback):
         if activations_every is not None and activations_every < 1:
             raise SetupError(f"activations_every must be positive, or None for never; got {activations_every}")
         self._log_dir, self._activations_every = log_dir, activations_every
+        self._is_copy = False
         # A wrong argument is told where it was given.
-        self._watch = Watch(log_dir, **self._options)
+        self._begin(self._new_watch())
+
+    def _begin(self, watch: Watch | None) -> None:
+        self._watch = watch
         self._watched: WatchedModel | None = None
         self._trains: list[Any] = []
+        self._run_of_copy = ""
+
+    def _new_watch(self) -> Watch:
+        if not self._is_copy:
+            return Watch(self._log_dir, **self._options)
+        directory = directory_of(self._log_dir, self._options["run_name"])
+        self._run_of_copy = self._run_of_copy or make_run_of_copy(directory)
+        return Watch(directory, **{**self._options, "run_name": self._run_of_copy})
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what a copy begins with: the options, and nothing of a training."""
+        kept = {name: value for name, value in vars(self).items() if name not in _OF_TRAINING}
+        return {**kept, **vars(keras.callbacks.Callback())}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Begin as a copy."""
+        self.__dict__.update(state)
+        self._is_copy = True
+        self._begin(None)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> NanWatchCallback:
+        """Return a copy that calls the same ``on_nonfinite``, and no copy of the object that it belongs to."""
+        copied = memo[id(self)] = type(self).__new__(type(self))
+        state = self.__getstate__()
+        options = state.pop("_options")
+        copied.__setstate__({**copy.deepcopy(state, memo), "_options": dict(options)})
+        return copied
 
     def on_train_begin(self, logs: Any = None) -> None:
         """Wrap what ``fit`` trains with from here on."""
         if self._watched is not None:
             self._watched.put_back()
+        if self._watch is None:
+            self._watch = self._new_watch()
         trains = [self.model, self.model.optimizer, *self.model.trainable_variables]
         is_same = [*map(id, trains)] == [*map(id, self._trains)]
         if self._trains and not is_same:
             # Another model, or one that was compiled again or trains other layers, has other things to measure.
             self._watch.close()
-            self._watch = Watch(self._log_dir, **self._options)
+            self._watch = self._new_watch()
         self._trains = trains
         self._watched = WatchedModel(self.model, self._watch, activations_every=self._activations_every)
 
@@ -113,4 +155,5 @@ class NanWatchCallback(keras.callbacks.Callback):
         if self._watched is not None:
             self._watched.put_back()
             self._watched = None
-        self._watch.close()
+        if self._watch is not None:
+            self._watch.close()
