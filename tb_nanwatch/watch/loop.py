@@ -14,6 +14,7 @@ from typing import Any, Final, TypeVar
 
 import tensorflow as tf
 
+from tb_nanwatch.diagnosis.sightings import step_before
 from tb_nanwatch.errors import NonFiniteError
 from tb_nanwatch.schema.records import Action, Alert, Policy, Replay, Verdict
 from tb_nanwatch.watch.accumulation import NONE_BAD
@@ -269,7 +270,15 @@ class Loop:
         roles = frozenset(finding.role for finding in alert.findings)
         sizes = gradient_sizes_before(alert, self._plan.described) if spoilt else ()
         plan = self._plan
-        evidence = Evidence(roles, plan.variables, plan.described, spoilt, sizes, has_several=plan.has_several)
+        evidence = Evidence(
+            roles,
+            plan.variables,
+            plan.described,
+            spoilt,
+            sizes,
+            has_several=plan.has_several,
+            is_first_update=bool(spoilt) and step_before(alert) == alert.first_step,
+        )
         dump = os.path.join("debugger", f"step-{alert.step}") if self._options.keep_dump else None
         return self.run_again(call, evidence, watch=self, limits=ReplayLimits(), logdir=self._options.logdir, dump=dump)
 

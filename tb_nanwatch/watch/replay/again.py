@@ -26,7 +26,15 @@ from tb_nanwatch.watch.replay.dump import dumped, folder_for_dump, is_debugger_o
 from tb_nanwatch.watch.replay.names import Names
 from tb_nanwatch.watch.replay.phases import Phases, Stage
 from tb_nanwatch.watch.replay.probe import Probe
-from tb_nanwatch.watch.replay.run import UNSEEDED, CannotReplayError, Traced, operation_types, run, trace
+from tb_nanwatch.watch.replay.run import (
+    UNSEEDED,
+    CannotReplayError,
+    Traced,
+    operation_types,
+    run,
+    trace,
+    written_handles,
+)
 from tb_nanwatch.watch.replay.settled import go_back
 from tb_nanwatch.watch.replay.trial import Scope, Trial
 from tb_nanwatch.watch.replay.walk import Visit, Walk
@@ -59,6 +67,7 @@ class Evidence:
         spoilt: names of the variables that were bad as the step began, by the update of the step before.
         gradient_sizes: in column order, the root of the mean square of that update's gradient.
         has_several: whether the step has several optimizers.
+        is_first_update: whether the update of the step before was the first that was watched, and spoilt a variable.
     """
 
     roles: frozenset[Role]
@@ -67,6 +76,7 @@ class Evidence:
     spoilt: frozenset[str] = frozenset()
     gradient_sizes: Sequence[float] = ()
     has_several: bool = False
+    is_first_update: bool = False
 
     @property
     def handles(self) -> Sequence[Tensor]:
@@ -131,23 +141,34 @@ def _folder(logdir: str, dump: str | None) -> tuple[str | None, tuple[str, ...]]
 
 
 def _replay(call: Call, evidence: Evidence, *, watch: object, limits: ReplayLimits) -> Replay:
+    found = _replay_once(call, evidence, watch=watch, limits=limits)
+    if found.outcome == "found" or not evidence.is_first_update:
+        return found
+    # Only of the first update nobody knows whether its slots were finite before it.
+    return _replay_once(call, evidence, watch=watch, limits=limits, are_slots_bad_before=True)
+
+
+def _replay_once(
+    call: Call, evidence: Evidence, *, watch: object, limits: ReplayLimits, are_slots_bad_before: bool = False
+) -> Replay:
     probe = Probe(time_limit_s=limits.seconds)
     sizes = {id(handle): size for handle, size in zip(evidence.handles, evidence.gradient_sizes, strict=False)}
-    trial = Trial(watch, evidence.scope, sizes, evidence.has_several)
+    trial = Trial(watch, evidence.scope, sizes, evidence.has_several, are_slots_bad_before)
     arguments = Arguments.of(call)
     step = converted(call.function, is_converted=call.is_converted)
     traced = trace(lambda *leaves: arguments.call(step, leaves), arguments.leaves, trial=trial, probe=probe)
     stages = _stages(traced)
     is_over = trial.scope == "last update"
+    cleaned = [*evidence.handles, *([] if are_slots_bad_before else written_handles(traced))] if is_over else []
     try:
-        starting_from = partial(go_back, trained=evidence.handles) if is_over else None
+        starting_from = partial(go_back, cleaned=cleaned) if is_over else None
         run(traced, [sink for _, some in stages for sink in some], starting_from=starting_from)
     except tf.errors.OpError as error:
         if not probe.expired:
             raise CannotReplayError(_cause(error)) from None
         raise CannotReplayError(f"it took longer than {limits.seconds:g} seconds and was broken off") from None
     names = Names(traced, arguments.names(traced.graph), *_watched(traced, evidence), arguments.nan_numbers)
-    walk = Walk(traced.flow, partial(_was_bad, names, evidence.handles if is_over else ()))
+    walk = Walk(traced.flow, partial(_was_bad, names, cleaned))
     chains = chains_of(walk, stages, Description(names, Phases(names, traced.given), walk))
     if is_over and not _explains(walk, traced, evidence):
         chains = ()

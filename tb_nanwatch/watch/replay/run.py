@@ -133,6 +133,13 @@ def run(traced: Traced, sinks: Sequence[Tensor], *, starting_from: Callable[[Ten
         function.call_flat(*values)
 
 
+def written_handles(traced: Traced) -> list[Tensor]:
+    """Return the handles of the resources that a trial writes."""
+    fed = traced.fed
+    written = {placeholder.name for _, placeholder in writes(traced.graph.get_operations())}
+    return [fed[name] for name in sorted(written & fed.keys())]
+
+
 def operation_types(graphs: Sequence[Graph]) -> set[str]:
     """Return the types of all operations in some graphs."""
     return {op.type for graph in graphs for op in graph.get_operations()}
@@ -180,9 +187,7 @@ def _check_repeatable(cut: Graph) -> None:
 
 @contextmanager
 def _variables_kept(traced: Traced) -> Iterator[list[Tensor]]:
-    fed = traced.fed
-    written = sorted({placeholder.name for _, placeholder in writes(traced.graph.get_operations())} & fed.keys())
-    handles = [(fed[name], dtype) for name in written if (dtype := dtype_of(fed[name])) is not None]
+    handles = [(handle, dtype) for handle in written_handles(traced) if (dtype := dtype_of(handle)) is not None]
     # A read shares the variable's memory, and whatever writes the variable then takes new memory for it.
     kept = [(handle, tf.raw_ops.ReadVariableOp(resource=handle, dtype=dtype)) for handle, dtype in handles]
     try:

@@ -4,6 +4,9 @@ A variable that is bad as a step begins was spoilt by the update of the step bef
 nor the gradients are left, but the optimizer's slots are, as that update wrote them before it read them again. So the
 update is traced once more, with whatever for gradients, and each slot that it reads after writing is what it is now:
 what was made of the slots then is made of them again.
+
+A slot that is bad now may have been bad before that update, or the update made it so. Of the second the update is
+gone through from a slot without its bad elements, and each of these is read as what the update makes of it then.
 """
 
 from __future__ import annotations
@@ -12,21 +15,24 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 from tensorflow.python.framework import op_callbacks
 
 from tb_nanwatch.watch.freeze import dtype_of, writes
-from tb_nanwatch.watch.graph import captured_handles, handle_of
+from tb_nanwatch.watch.graph import captured_handles, handle_of, outermost
 
 
 @contextmanager
-def settled_reads(variables: Sequence[Any]) -> Iterator[None]:
+def settled_reads(variables: Sequence[Any], *, are_slots_bad_before: bool) -> Iterator[None]:
     """Make what is traced meanwhile read, of each variable that it has written, the value from before it was written.
 
     Args:
         variables: that are read as they are written.
+        are_slots_bad_before: whether slots that are bad now were so before. If not, their bad elements are read as they
+            are written too.
     """
-    reads = _SettledReads(variables)
+    reads = _SettledReads(variables, are_slots_bad_before=are_slots_bad_before)
     op_callbacks.add_op_callback(reads.created)
     try:
         yield
@@ -34,15 +40,15 @@ def settled_reads(variables: Sequence[Any]) -> Iterator[None]:
         op_callbacks.remove_op_callback(reads.created)
 
 
-def go_back(handle: Any, trained: Sequence[Any]) -> None:
-    """Undo what can be undone of an update: bad values in a variable that is trained, and the count of updates.
+def go_back(handle: Any, cleaned: Sequence[Any]) -> None:
+    """Undo what can be undone of an update: bad values in variables that it made bad, and the count of updates.
 
     Args:
         handle: of a variable that the update wrote.
-        trained: the handles of those that are trained.
+        cleaned: the handles of those that were finite before it.
     """
     dtype = dtype_of(handle)
-    if any(handle is other for other in trained):
+    if dtype is not None and dtype.is_floating and any(handle is other for other in cleaned):
         value = tf.raw_ops.ReadVariableOp(resource=handle, dtype=dtype)
         clean = tf.where(tf.math.is_finite(value), value, tf.zeros_like(value))
         tf.raw_ops.AssignVariableOp(resource=handle, value=clean)
@@ -51,8 +57,9 @@ def go_back(handle: Any, trained: Sequence[Any]) -> None:
 
 
 class _SettledReads:
-    def __init__(self, variables: Sequence[Any]) -> None:
+    def __init__(self, variables: Sequence[Any], *, are_slots_bad_before: bool) -> None:
         self._excluded = {id(handle_of(variable)) for variable in variables}
+        self._are_slots_bad_before = are_slots_bad_before
         self._before: dict[tuple[int, str], tf.Tensor] = {}
 
     def created(
@@ -64,16 +71,20 @@ class _SettledReads:
             return outputs
         if kind == "ReadVariableOp":
             before = self._before.get((id(graph), inputs[0].name))
-            return outputs if before is None else [before]
+            return outputs if before is None else [self._settled(before, outputs[0], inputs[0])]
         if any(tensor.dtype == tf.resource for tensor in inputs):
             self._keep(outputs[0].op if outputs else graph.get_operation_by_name(op_name))
         return outputs
+
+    def _settled(self, before: tf.Tensor, read: tf.Tensor, placeholder: Any) -> tf.Tensor:
+        is_bad = None if self._are_slots_bad_before else _bad_elements(outermost(placeholder))
+        return before if is_bad is None else tf.where(is_bad, read, before)
 
     def _keep(self, op: Any) -> None:
         for _, placeholder in writes([op]):
             handle = captured_handles(op.graph).get(placeholder.name)
             dtype = dtype_of(handle)
-            if dtype is None or not dtype.is_floating or id(handle) in self._excluded:
+            if dtype is None or not dtype.is_floating or id(outermost(handle)) in self._excluded:
                 continue
             key = id(op.graph), placeholder.name
             if key not in self._before:
@@ -81,3 +92,11 @@ class _SettledReads:
                 op.graph.experimental_acd_manager.run_independently(value.op)
                 self._before[key] = value
             op._add_control_input(self._before[key].op)
+
+
+def _bad_elements(handle: Any) -> Any:
+    """Return which elements of a variable are bad now, bool of its shape; ``None`` where none is."""
+    with tf.init_scope():
+        value = tf.raw_ops.ReadVariableOp(resource=handle, dtype=dtype_of(handle))
+        is_bad = ~np.asarray(tf.math.is_finite(value))
+    return is_bad if is_bad.any() else None

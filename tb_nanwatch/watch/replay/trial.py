@@ -61,6 +61,7 @@ class Trial:
             the step before, of whose gradients nothing is left, from the slots that it left.
         sizes: of a gradient's elements in the step before, by the id of the variable's handle; 1 for any other.
         has_several: whether the step has several optimizers: the second is given what the first has left.
+        are_slots_bad_before: whether slots that the update of the step before left bad were bad before it.
         given: ``None`` until ``apply_gradients`` is reached.
         microbatches: what ``accumulate`` was given; ``None`` if it was not reached.
         tensors: watched tensors, by name.
@@ -73,6 +74,7 @@ class Trial:
     scope: Scope = "gradients"
     sizes: Mapping[int, float] = field(default_factory=dict)
     has_several: bool = False
+    are_slots_bad_before: bool = False
     given: Given | None = None
     microbatches: Given | None = None
     tensors: dict[str, tf.Tensor] = field(default_factory=dict)
@@ -108,7 +110,7 @@ class Trial:
         if self.scope == "whole step" or (self.has_several and self.scope != "last update"):
             update(inputs.pairs)
         elif self.scope == "last update":
-            with settled_reads(variables):
+            with settled_reads(variables, are_slots_bad_before=self.are_slots_bad_before):
                 update([(self._stand_in(variable), variable) for variable in variables])
         if self.scope in ("whole step", "last update"):
             self.updated = [*self.updated, *(tf.identity(variable) for variable in variables)]
