@@ -24,6 +24,7 @@ import tensorflow as tf
 from tb_nanwatch.errors import RecordError, SchemaError
 from tb_nanwatch.watch.batch import Call
 from tb_nanwatch.watch.packing import Packer, Unpacker, is_packable
+from tb_nanwatch.watch.paths import require_nameable
 from tb_nanwatch.watch.portion import Portion, portion_that_fits
 
 FOLDER: Final = "batches"
@@ -166,6 +167,7 @@ def _encode(call: Call, portion: Portion, about: Mapping[str, Any]) -> bytes:
 def _write(directory: str, step: int, data: bytes) -> str:
     """Write a file that is there as a whole or not at all, and return its path relative to the directory."""
     folder = os.path.join(directory, FOLDER)
+    require_nameable(folder)
     tf.io.gfile.makedirs(folder)
     names = (f"step-{step}{'' if number == 1 else f'-{number}'}.npz" for number in itertools.count(1))
     name = next(name for name in names if not tf.io.gfile.exists(os.path.join(folder, name)))

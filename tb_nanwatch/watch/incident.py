@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
@@ -96,11 +97,12 @@ def message_of(verdict: Verdict, alert: Alert, logdir: str, *, skips: int = 0) -
         logdir: the run's directory.
         skips: how many bad steps in a row were left out until the policy gave up; 0 where it does not skip.
     """
+    command = f"nanwatch {shlex.quote(logdir)}"
     if skips:
-        return f"{verdict.text} From there {skips:,} bad steps in a row were skipped. For more: nanwatch {logdir}"
+        return f"{verdict.text} From there {skips:,} bad steps in a row were skipped. For more: {command}"
     is_withheld = not len(alert.window) or alert.step == alert.window.last_step[-1]
     withheld = f" The update of step {alert.step} was withheld." if is_withheld else ""
-    return f"{verdict.text}{withheld} For more: nanwatch {logdir}"
+    return f"{verdict.text}{withheld} For more: {command}"
 
 
 def _since_the_last_bad_step(window: Series) -> Series:

@@ -61,15 +61,16 @@ class LoopOptions:
 
 
 def directory_of(logdir: Any, run_name: str | None) -> str:
-    """Return a run's directory.
+    """Return a run's directory; ``~`` is the user's home, as for TensorBoard and ``nanwatch``.
 
     Raises:
         SetupError: if ``logdir`` is no path.
     """
     try:
-        return os.path.join(os.fspath(logdir), run_name or "").rstrip(os.sep)
+        path = os.path.join(os.path.expanduser(os.fspath(logdir)), run_name or "")
     except TypeError:
         raise SetupError(f"logdir must be a path, such as 'runs/critic'; got {logdir!r}") from None
+    return path.rstrip(os.sep) or path
 
 
 def checked_variables(variables: Any) -> Iterable[Any]:

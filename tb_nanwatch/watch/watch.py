@@ -75,8 +75,8 @@ class Watch:
         """Prepare a watch; nothing is written before the first step.
 
         Args:
-            logdir: TensorBoard's log directory for this run. If it cannot be written to, there is one warning, and
-                training goes on.
+            logdir: TensorBoard's log directory for this run; ``~`` is the user's home. If it cannot be written to, or
+                is deleted while training, there is one warning, and training goes on.
             variables: the trainable variables, in the order in which they are to be shown; by default those of the
                 first :meth:`apply_gradients`.
             policy: ``"raise"`` ends a bad step with :class:`~tb_nanwatch.NonFiniteError`, its update withheld;

@@ -20,6 +20,7 @@ import tensorflow as tf
 from tb_nanwatch.schema import wire
 from tb_nanwatch.schema.records import Alert, Header, Series
 from tb_nanwatch.watch.boundary import attempt
+from tb_nanwatch.watch.paths import is_gone, names_in, require_nameable
 
 _T = TypeVar("_T")
 SUBDIRECTORY: Final = "nanwatch"
@@ -48,6 +49,7 @@ class Writer:
         """
         self._directory = os.path.join(logdir, SUBDIRECTORY)
         self._file: tf.io.TFRecordWriter | None = None
+        self._path = ""
         self._flushed_at_s = -math.inf
         self._failed = False
         self._session: int | None = None
@@ -86,7 +88,7 @@ class Writer:
     def flush(self) -> None:
         """Hand everything written so far to the file system."""
         if self._file is not None:
-            self._attempt(self._file.flush)
+            self._attempt(self._hand_over)
             self._flushed_at_s = time.monotonic()
 
     def close(self) -> None:
@@ -107,9 +109,18 @@ class Writer:
         if time.monotonic() >= self._flushed_at_s + FLUSH_EVERY_S:
             self.flush()
 
+    def _hand_over(self) -> None:
+        if self._file is not None:
+            self._file.flush()
+        # The system takes what is written to a deleted file, and nobody ever reads it.
+        if is_gone(self._path):
+            raise FileNotFoundError(f"{self._path} was deleted")
+
     def _open(self) -> tf.io.TFRecordWriter:
+        require_nameable(self._directory)
         tf.io.gfile.makedirs(self._directory)
-        self._file, self._flushed_at_s = tf.io.TFRecordWriter(self._new_path()), -math.inf
+        self._path = self._new_path()
+        self._file, self._flushed_at_s = tf.io.TFRecordWriter(self._path), -math.inf
         self._file.write(tf.compat.v1.Event(wall_time=time.time(), file_version=_VERSION).SerializeToString())
         return self._file
 
@@ -124,7 +135,7 @@ class Writer:
         return os.path.join(self._directory, f"events.out.tfevents.{second:010d}.{whose}")
 
     def _files(self) -> list[str]:
-        return list(tf.io.gfile.glob(os.path.join(self._directory, "*tfevents*")))
+        return [name for name in names_in(self._directory) if "tfevents" in name]
 
     def _attempt(self, action: Callable[[], _T]) -> _T | None:
         return None if self._failed else attempt(action, failed=self._give_up)

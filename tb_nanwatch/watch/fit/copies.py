@@ -10,6 +10,7 @@ from typing import Final
 import tensorflow as tf
 
 from tb_nanwatch.watch.boundary import attempt
+from tb_nanwatch.watch.paths import names_in, require_nameable
 
 _COPY: Final = re.compile(r"copy-(\d{1,9})/?")
 
@@ -30,8 +31,9 @@ def make_run_of_copy(directory: str) -> str:
 
 
 def _made(directory: str) -> str:
+    require_nameable(directory)
     tf.io.gfile.makedirs(directory)
-    taken = [int(found[1]) for name in tf.io.gfile.listdir(directory) if (found := _COPY.fullmatch(name))]
+    taken = [int(found[1]) for name in names_in(directory) if (found := _COPY.fullmatch(name))]
     for number in itertools.count(max(taken, default=0) + 1):
         try:
             tf.io.gfile.mkdir(os.path.join(directory, f"copy-{number}"))

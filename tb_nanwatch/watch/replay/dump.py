@@ -10,6 +10,8 @@ from contextlib import contextmanager
 import tensorflow as tf
 from tensorflow.python.debug.lib import dumping_callback
 
+from tb_nanwatch.watch.paths import require_nameable
+
 _taken: set[str] = set()
 
 
@@ -28,7 +30,9 @@ def folder_for_dump(logdir: str, name: str) -> str:
 
     Raises:
         OpError: if it cannot be made.
+        OSError: if its path cannot be the name of a file.
     """
+    require_nameable(logdir)
     for number in itertools.count(1):
         free = name if number == 1 else f"{name}-{number}"
         root = os.path.join(logdir, free)
