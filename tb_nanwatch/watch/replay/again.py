@@ -36,7 +36,7 @@ from tb_nanwatch.watch.replay.run import (
     written_handles,
 )
 from tb_nanwatch.watch.replay.settled import go_back
-from tb_nanwatch.watch.replay.trial import Scope, Trial
+from tb_nanwatch.watch.replay.trial import Given, Scope, Trial
 from tb_nanwatch.watch.replay.walk import Visit, Walk
 
 Tensor = Any
@@ -157,19 +157,20 @@ def _replay_once(
     arguments = Arguments.of(call)
     step = converted(call.function, is_converted=call.is_converted)
     traced = trace(lambda *leaves: arguments.call(step, leaves), arguments.leaves, trial=trial, probe=probe)
-    stages = _stages(traced)
+    rounds = [(given, _stages(given, trial.scope)) for given in traced.given]
     is_over = trial.scope == "last update"
     cleaned = [*evidence.handles, *([] if are_slots_bad_before else written_handles(traced))] if is_over else []
     try:
         starting_from = partial(go_back, cleaned=cleaned) if is_over else None
-        run(traced, [sink for _, some in stages for sink in some], starting_from=starting_from)
+        sinks = [sink for _, stages in rounds for _, some in stages for sink in some]
+        run(traced, sinks, starting_from=starting_from)
     except tf.errors.OpError as error:
         if not probe.expired:
             raise CannotReplayError(_cause(error)) from None
         raise CannotReplayError(f"it took longer than {limits.seconds:g} seconds and was broken off") from None
     names = Names(traced, arguments.names(traced.graph), *_watched(traced, evidence), arguments.nan_numbers)
     walk = Walk(traced.flow, partial(_was_bad, names, cleaned))
-    chains = chains_of(walk, stages, Description(names, Phases(names, traced.given), walk))
+    chains = chains_of(walk, [(stages, Description(names, Phases(names, given), walk)) for given, stages in rounds])
     if is_over and not _explains(walk, traced, evidence):
         chains = ()
     return Replay("found", (), chains) if chains else Replay("finite", tuple(_why_finite(probe)))
@@ -183,18 +184,17 @@ def _cause(error: tf.errors.OpError) -> str:
 
 def _watched(traced: Traced, evidence: Evidence) -> tuple[Sequence[Any], Sequence[Variable]]:
     """Return the watched variables and what is said of each; before the first step, it is those that it would train."""
-    variables = evidence.variables or traced.given.variables
+    variables = evidence.variables or [variable for given in traced.given for variable in given.variables]
     return variables, evidence.described or describe(variables, [None] * len(variables))
 
 
-def _stages(traced: Traced) -> list[tuple[Stage, list[Tensor]]]:
-    """Return what may have gone bad, in order of data flow."""
-    trial, given = traced.trial, traced.given
-    update: list[tuple[Stage, list[Tensor]]] = [("update", list(trial.updated)), ("state", list(trial.state))]
-    if trial.scope == "last update":
+def _stages(given: Given, scope: Scope) -> list[tuple[Stage, Sequence[Tensor]]]:
+    """Return what of an update may have gone bad, in order of data flow."""
+    update: list[tuple[Stage, Sequence[Tensor]]] = [("update", given.updated), ("state", given.state)]
+    if scope == "last update":
         return update
     return [
-        ("forward", [*trial.tensors.values(), *given.losses]),
+        ("forward", [*given.tensors, *given.losses]),
         ("backward", [gradient for gradient in given.raw if gradient is not None]),
         ("clip", [gradient for gradient in given.clipped if gradient is not None]),
         *update,
@@ -202,24 +202,27 @@ def _stages(traced: Traced) -> list[tuple[Stage, list[Tensor]]]:
 
 
 def chains_of(
-    walk: Walk, stages: Iterable[tuple[Stage, Sequence[Tensor]]], description: Description
+    walk: Walk, updates: Iterable[tuple[Iterable[tuple[Stage, Sequence[Tensor]]], Description]]
 ) -> tuple[tuple[Link, ...], ...]:
     """Walk back from all that may have gone bad, and return a chain from each origin, in order of data flow.
 
+    All that belongs to an update of the step comes before all that belongs to the next.
+
     Args:
         walk: through the trial, which has run.
-        stages: what may have gone bad, in order of data flow.
-        description: of what the walk comes by.
+        updates: of the step, in its order: what of each may have gone bad, in order of data flow, and the description
+            of what the walk comes by.
     """
-    found: dict[Any, tuple[Visit, Stage]] = {}
-    for stage, sinks in stages:
-        for sink in sinks:
-            # By the ways to this sink alone: what an infinity becomes on its way to a later one is another matter.
-            for origin in [origin for origin in walk.back_from(sink) if is_settled(origin)]:
-                begin = description.begin(origin)
-                found.setdefault(begin.key, (begin, stage))
-    ordered = sorted(found.values(), key=lambda one: description.place(*one))
-    return tuple(description.chain(*one) for one in ordered[:_MOST_ORIGINS])
+    found: dict[Any, tuple[Description, Visit, Stage]] = {}
+    for stages, description in updates:
+        for stage, sinks in stages:
+            for sink in sinks:
+                # By the ways to this sink alone: what an infinity becomes on its way to a later one is another matter.
+                for origin in [origin for origin in walk.back_from(sink) if is_settled(origin)]:
+                    begin = description.begin(origin)
+                    found.setdefault(begin.key, (description, begin, stage))
+    ordered = sorted(found.values(), key=lambda one: one[0].place(one[1], one[2]))
+    return tuple(description.chain(begin, stage) for description, begin, stage in ordered[:_MOST_ORIGINS])
 
 
 def is_settled(origin: Visit) -> bool:
@@ -229,8 +232,7 @@ def is_settled(origin: Visit) -> bool:
 
 def _explains(walk: Walk, traced: Traced, evidence: Evidence) -> bool:
     """Return whether an update that was gone through again spoilt the variables that it had spoilt, and no others."""
-    applied = [] if traced.trial.given is None else traced.trial.given.variables
-    updated = zip(applied, traced.trial.updated, strict=True)
+    updated = [pair for given in traced.trial.updates for pair in zip(given.variables, given.updated, strict=True)]
     spoilt = [handle_of(variable) for variable, value in updated if walk.is_reached(value)]
     names = zip(evidence.handles, evidence.described, strict=True)
     return evidence.spoilt == {of.name for handle, of in names if any(handle is one for one in spoilt)}

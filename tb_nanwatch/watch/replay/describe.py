@@ -38,6 +38,7 @@ _GLUE: Final = frozenset(
     }
 )
 _TAKING_GRADIENTS: Final = frozenset({"imperative_grad", "_GradientsHelper"})
+_OF_VARIABLES: Final = frozenset({"weights", "state"})
 _NUMBERED: Final = re.compile(r"_\d+$")
 _MOST_HOPS: Final = 64
 
@@ -66,13 +67,17 @@ class Description:
         """Return what is to be named first: an origin, or of an infinity that is meant, where it became NaN."""
         return (self.walk.first_nan(origin) if self._is_meant(origin) else None) or origin
 
-    def place(self, origin: Visit, stage: Stage) -> tuple[int, int]:
-        """Return what origins are ordered by: the phase, then the order of arguments or of creation."""
-        if origin.node is None:
-            order = [*self.names.arguments, origin.outside.name].index(origin.outside.name)
-        else:
-            order = origin.node.number
-        return PHASES.index(self.phases.of(origin, stage)), order
+    def place(self, origin: Visit, stage: Stage) -> tuple[int, int, int]:
+        """Return what origins are ordered by: the update, the phase, then the order of arguments or of creation.
+
+        Variables that were bad as the step began come before all updates.
+        """
+        phase = self.phases.of(origin, stage)
+        if origin.node is not None:
+            return self.phases.update(origin), PHASES.index(phase), origin.node.number
+        order = [*self.names.arguments, origin.outside.name].index(origin.outside.name)
+        update = -1 if phase in _OF_VARIABLES else self.phases.update(origin)
+        return update, PHASES.index(phase), order
 
     def _is_meant(self, origin: Visit) -> bool:
         """Return whether an origin is an infinity that the program holds, as masks do: not that is wrong with it."""
@@ -169,7 +174,8 @@ class Description:
         columns = [column for column in written if column is not None]
         if not columns or visit.node is None:
             return None
-        of = self.names.described[columns[-1]]
+        # Of several updates on the way, the first is the one that it works for.
+        of = self.names.described[columns[0]]
         shape = visit.node.op.outputs[visit.output].shape if visit.node.op.outputs else None
         return of.name if shape is None or tuple(shape) == of.shape else None
 

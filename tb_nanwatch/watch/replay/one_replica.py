@@ -96,7 +96,7 @@ def _unreduced(value: Any) -> Any:
     Processes number their collectives as they trace them, so one that traced more than the others would wait for ever.
     """
     trial = current_trial()
-    if trial is not None and trial.given is None:
+    if trial is not None and not trial.given:
         raise CannotReplayError("computes with what is reduced over replicas, of which one alone can be run again")
     return value
 

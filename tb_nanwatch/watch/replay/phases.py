@@ -1,4 +1,4 @@
-"""In which phase of the training step an operation works."""
+"""In which phase of the training step an operation works, and for which of its updates."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Phases:
 
     Attributes:
         names: of the trial's things.
-        given: what ``apply_gradients`` was given in it.
+        given: what the ``apply_gradients`` in question was given in it.
     """
 
     names: Names
@@ -40,17 +40,25 @@ class Phases:
             stage: of what the walk that came to it began at.
         """
         if visit.node is None:
-            handle = self.names.traced.fed[visit.outside.name]
-            if handle.dtype != tf.resource:
-                return "input"
-            return "state" if self.names.column(handle) is None else "weights"
+            return self._of_outside(visit)
         if visit.has_nan and self.names.nan_number(visit.node.op) is not None:
             return "input"
-        if stage in ("update", "state"):
-            return stage
+        worked: Stage = "update" if self.update(visit) < len(self.given.earlier) else stage
+        if worked in ("update", "state"):
+            return worked
         if visit.node.number in self._forward:
             return "forward" if self._is_models(visit.node) else "loss"
         return "clip" if stage == "clip" and visit.node.number not in self._backward else "backward"
+
+    def update(self, visit: Visit) -> int:
+        """Return to which update of the step something bad belongs, counted from 0.
+
+        What an earlier update made of finite gradients may be bad, and be read for a later one.
+        """
+        made = (
+            place for place, numbers in enumerate(self.given.earlier) if visit.node and visit.node.number in numbers
+        )
+        return next(made, len(self.given.earlier))
 
     def variable(self, visit: Visit, stage: Stage) -> int | None:
         """Return the place of the one variable whose gradient depends on an operation; ``None`` if of several it does.
@@ -70,6 +78,12 @@ class Phases:
             if gradient is not None and any(of.node and of.node.number in reached for of in flow.places(gradient))
         }
         return next(iter(depending.values())) if len(depending) == 1 else None
+
+    def _of_outside(self, visit: Visit) -> Phase:
+        handle = self.names.traced.fed[visit.outside.name]
+        if handle.dtype != tf.resource:
+            return "input"
+        return "state" if self.names.column(handle) is None else "weights"
 
     def _is_models(self, node: Node) -> bool:
         if any(place.node is node for place in self._loss_itself):
@@ -106,9 +120,14 @@ class Phases:
         """By number, the numbers of the operations that use what an operation makes."""
         users: dict[int, list[int]] = {}
         for node in self.names.traced.flow.nodes:
-            for source in self.names.traced.flow.sources(node):
+            for source in self._sources(node):
                 users.setdefault(source.number, []).append(node.number)
         return users
+
+    def _sources(self, node: Node) -> Sequence[Node]:
+        """Return what an operation depends on, other than by a variable that an earlier update has written."""
+        sources = self.names.traced.flow.sources(node)
+        return [one for one in sources if not any(one.number in numbers for numbers in self.given.earlier)]
 
     def _downstream(self, number: int) -> set[int]:
         found: set[int] = set()
@@ -128,5 +147,5 @@ class Phases:
             node = waiting.pop()
             if node.number not in found:
                 found.add(node.number)
-                waiting += flow.sources(node)
+                waiting += self._sources(node)
         return frozenset(found)

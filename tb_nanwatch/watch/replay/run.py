@@ -53,7 +53,7 @@ class Traced:
 
     Attributes:
         trial: that was on.
-        given: what ``apply_gradients`` was given in it.
+        given: what each ``apply_gradients`` was given in it, in the order of the step.
         graph: with a placeholder for each array among the arguments, and for all that it captures.
         flow: of its data.
         besides: operations that have to run besides, for the probe to see all.
@@ -62,7 +62,7 @@ class Traced:
     """
 
     trial: Trial
-    given: Given
+    given: Sequence[Given]
     graph: Graph
     flow: Flow
     besides: Sequence[Any]
@@ -92,20 +92,21 @@ def trace(step: Callable[..., Any], leaves: Sequence[Any], *, trial: Trial, prob
     graph = FuncGraph("nanwatch_trial")
     scopes: set[str] = set()
 
+    trial.count_operations = lambda: len(probe.nodes)
+
     def traced(*inputs: Tensor) -> None:
         step(*inputs)
 
     with trial.on(), probe.attached(), _inlined(scopes), _generators_kept(), tf.summary.record_if(False):
         func_graph_from_py_func("nanwatch_trial", traced, tuple(values), {}, func_graph=graph)
-    given = trial.whole
-    if given is None:
+    if not trial.given:
         raise CannotReplayError("it did not reach watch.apply_gradients")
     besides = probe.look_at_the_rest(graph)
     flow = Flow(probe, graph)
     if flow.is_inside_loop(trial.graph):
         raise CannotReplayError("it takes many steps in one call, and which batch was that of the bad one is not known")
     fed = {tensor.name: value for tensor, value in zip(graph.inputs, values, strict=False)}
-    return Traced(trial, given, graph, flow, besides, fed, scopes)
+    return Traced(trial, trial.given, graph, flow, besides, fed, scopes)
 
 
 def run(traced: Traced, sinks: Sequence[Tensor], *, starting_from: Callable[[Tensor], None] | None = None) -> None:

@@ -84,12 +84,12 @@ class Again:
         self._run_reports(reports, needed, probe=probe, limits=limits)
         flow = GraphFlow(probe, graph, fed.keys())
         trial = Trial(self.built, tensors=self.built.tensors)
-        traced = Traced(trial, given, graph, flow, reports, fed, set())
+        traced = Traced(trial, [given], graph, flow, reports, fed, set())
         arguments = {name: name_of_fed(name) for name in fed}
         names = GraphNames(traced, arguments, evidence.variables, evidence.described, (), self._value)
         walk = GraphWalk(flow, self._is_bad)
         description = GraphDescription(names, GraphPhases(names, given, self.brought), walk)
-        chains = chains_of(walk, stages, description)
+        chains = chains_of(walk, [(stages, description)])
         if not chains:
             return Replay("finite", tuple(_why_finite(needed)))
         hidden = any(hides_operations(origin) for origin in walk.origins if is_settled(origin))

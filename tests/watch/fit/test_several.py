@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import keras
 import numpy as np
 import pytest
@@ -45,8 +47,8 @@ def fit(model, callback):
 
 
 def line_of(marker):
-    with open(__file__, encoding="utf-8") as file:
-        return next(at for at, text in enumerate(file, 1) if text.rstrip().endswith(f"# origin: {marker}"))
+    lines = Path(__file__).read_text(encoding="utf-8").splitlines()
+    return next(at for at, text in enumerate(lines, 1) if text.endswith(f"# origin: {marker}"))
 
 
 WAYS = [

@@ -23,6 +23,7 @@ from tests.watch.replay.cases import (
     told_apart,
     unusual,
     update,
+    updates,
 )
 
 _MODULES = (
@@ -43,6 +44,7 @@ _MODULES = (
     told_apart,
     clipping,
     update,
+    updates,
     healthy,
     guarded,
 )
