@@ -14,7 +14,7 @@ from rich.text import Text
 from tb_nanwatch import __version__
 from tb_nanwatch.errors import LogdirError
 from tb_nanwatch.printing import lines_of, visible
-from tb_nanwatch.reading.logdir import THE_LOGDIR, leave_tensorflow_out, open_logdir
+from tb_nanwatch.reading.logdir import THE_LOGDIR, open_logdir
 from tb_nanwatch.reading.tags import home_of
 from tb_nanwatch.schema.codec import dumps
 from tb_nanwatch.schema.records import Verdicts
@@ -22,6 +22,10 @@ from tb_nanwatch.schema.records import Verdicts
 ALL_FINITE: Final = 0
 SOME_NONFINITE: Final = 1
 UNREADABLE: Final = 2
+_STATUSES: Final = (
+    "0 if every run is finite, 1 if some run is known not to be, else 2 if something could not be read or there is"
+    " nothing to read."
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -31,11 +35,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: of the command line; by default the program's own.
 
     Returns:
-        The exit status: 0 if all runs are finite, 1 if some run is not, 2 if there is nothing to read.
+        The exit status: 0 if every run is finite, 1 if some run is known not to be, else 2 if something could not be
+        read or there is nothing to read.
     """
     options = _parser().parse_args(arguments)
-    if arguments is None:
-        leave_tensorflow_out(options.logdir)
     _spell_what_has_no_letter()
     try:
         verdicts = _verdicts(options.logdir, options.run)
@@ -46,14 +49,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.write(dumps(verdicts, indent=2) + "\n")
     else:
         _print(verdicts, home_of(options.logdir))
-    return SOME_NONFINITE if any(verdict.status == "nonfinite" for verdict in verdicts.runs) else ALL_FINITE
+    if any(verdict.status == "nonfinite" for verdict in verdicts.runs):
+        return SOME_NONFINITE
+    return UNREADABLE if any(verdict.unreadable for verdict in verdicts.runs) else ALL_FINITE
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="nanwatch",
         description="Say which step, layer and operation of each run were first to turn to NaN or Inf.",
-        epilog="Exit status: 0 if all runs are finite, 1 if some run is not, 2 if there is nothing to read.",
+        epilog=f"Exit status: {_STATUSES}",
     )
     parser.add_argument("logdir", metavar="LOGDIR", help="the directory that TensorBoard would be given")
     parser.add_argument("--run", metavar="NAME", help="look at one run only")

@@ -16,6 +16,7 @@ _STYLES: Final[dict[Status, str]] = {
     "finite": "green",
     "nonfinite": "bold red",
     "warning": "yellow",
+    "incomplete": "yellow",
     "empty": "dim",
 }
 _FIRST_HOPS: Final = 6
@@ -63,7 +64,9 @@ def lines_of(verdict: Verdict, *, logdir: str) -> Iterator[Text]:
     if verdict.first is not None and verdict.first.batch is not None:
         path = json.dumps(posixpath.join(logdir, verdict.first.batch), ensure_ascii=False)
         yield Text(f"  Its batch: tb_nanwatch.load_batch({visible(path)})")
-    yield from (Text(f"  Not read: {visible(problem)}", style="yellow") for problem in verdict.problems)
+    for problem in verdict.problems:
+        label = "Not read" if problem in verdict.unreadable else "About the log"
+        yield Text(f"  {label}: {visible(problem)}", style="yellow")
 
 
 def _evidence(verdict: Verdict) -> Iterator[str]:

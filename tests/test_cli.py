@@ -14,9 +14,10 @@ import pytest
 import tb_nanwatch
 from tb_nanwatch.cli import main
 from tb_nanwatch.reading.logdir import THE_LOGDIR, open_logdir
+from tb_nanwatch.schema import nanwatch_pb2, wire
 from tb_nanwatch.schema.codec import dumps
 from tb_nanwatch.schema.records import Alert, Counts, Finding
-from tests.event_files import RunWriter, steps_of
+from tests.event_files import HEADER, RunWriter, steps_of
 from tests.plugin.test_plugin import write_runs
 
 ROOT = Path(__file__).parents[1]
@@ -186,9 +187,8 @@ def test_a_directory_whose_name_is_no_text_is_shown(tmp_path):
         "tanh  finite  2,000 steps",
         "  Finite in all 2,000 steps.",
         "",
-        r"\udcff  empty  0 steps",
-        "  No step of this run could be read.",
-        "  Not read: reading stopped at a name that is no text (UnicodeEncodeError).",
+        r"\udcff  finite  2,000 steps",
+        "  Finite in all 2,000 steps.",
     ]
     assert json.loads(nanwatch(tmp_path, "--json").stdout)["runs"][1]["run"] == "\udcff"
 
@@ -208,9 +208,44 @@ def test_a_terminal_gets_colour_and_a_pipe_does_not(tmp_path):
 def test_a_broken_file_is_told(tmp_path):
     writer = RunWriter(tmp_path / "nanwatch").header().spans(steps_of(0, 9)).spans(steps_of(10, 19))
     writer.path.write_bytes(writer.path.read_bytes()[:-7])
-    lines = nanwatch(tmp_path).stdout.splitlines()
-    assert lines[1] == "  Finite in the 10 steps that could be read."
-    assert lines[2].startswith("  Not read: events.out.tfevents.0.here ends within a record")
+    done = nanwatch(tmp_path)
+    assert done.returncode == 2
+    assert done.stdout.splitlines() == [
+        ".  incomplete  10 steps",
+        "  Part of the log could not be read; the 10 steps that were read are finite.",
+        "  Not read: events.out.tfevents.0.here ends within a record: its writer was stopped, or is still writing.",
+    ]
+
+
+def test_a_run_that_is_known_to_be_bad_counts_for_more_than_one_that_cannot_be_read(tmp_path):
+    write_bad(tmp_path)
+    path = RunWriter(tmp_path / "torn" / "nanwatch").header().spans(steps_of(0, 9)).path
+    path.write_bytes(path.read_bytes()[:-7])
+    assert nanwatch(tmp_path).returncode == 1
+    assert nanwatch(tmp_path, "--run=torn").returncode == 2
+    assert nanwatch(tmp_path, "--run=relu").returncode == 1
+
+
+def test_a_log_of_a_newer_minor_version_is_read_and_said_to_be_so(tmp_path):
+    message = nanwatch_pb2.Header.FromString(wire.encode_header(HEADER))
+    message.schema.minor = 99
+    writer = RunWriter(tmp_path / "nanwatch").message("nanwatch/0/header", message.SerializeToString(), step=0)
+    writer.spans(steps_of(0, 9))
+    done = nanwatch(tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = done.stdout.splitlines()
+    assert lines[1] == "  Finite in all 10 steps."
+    assert lines[2].startswith("  About the log: nanwatch/0/header: the log is of schema 1.99, newer than 1.")
+
+
+@pytest.mark.parametrize("address", ["gs://bucket/runs", "s3://bucket/runs", "hdfs://host/runs"])
+def test_an_address_takes_one_sentence(address):
+    done = nanwatch(address)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == (
+        f"nanwatch: a logdir must be a directory of this machine; {address} is an address: copy the run here, or open"
+        " it in TensorBoard.\n"
+    )
 
 
 def test_tensorflow_is_not_imported(tmp_path):

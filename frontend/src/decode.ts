@@ -97,7 +97,7 @@ const cause = record<Cause>({
 
 const verdict = record<Verdict>({
   run: string,
-  status: literal("finite", "nonfinite", "warning", "empty"),
+  status: literal("finite", "nonfinite", "warning", "incomplete", "empty"),
   text: string,
   steps_seen: number,
   first: nullable(origin),
@@ -108,6 +108,7 @@ const verdict = record<Verdict>({
   warnings: list(warning),
   causes: list(cause),
   problems: list(string),
+  unreadable: list(string),
 });
 
 const curve = record<Curve>({ name: string, min: numbers, max: numbers, mean: numbers, kinds: integers });

@@ -43,7 +43,7 @@ export interface Verdicts {
 
 export interface Verdict {
   readonly run: string;
-  readonly status: "finite" | "nonfinite" | "warning" | "empty";
+  readonly status: "finite" | "nonfinite" | "warning" | "incomplete" | "empty";
   readonly text: string;
   readonly steps_seen: number;
   readonly first: Origin | null;
@@ -54,6 +54,7 @@ export interface Verdict {
   readonly warnings: ReadonlyArray<Warning>;
   readonly causes: ReadonlyArray<Cause>;
   readonly problems: ReadonlyArray<string>;
+  readonly unreadable: ReadonlyArray<string>;
 }
 
 export interface Origin {

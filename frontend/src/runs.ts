@@ -1,14 +1,15 @@
 /** The list of runs: which to show first, how to sort and filter. Pure. */
-import { formatStep, KIND_LABELS } from "./format";
+import { formatStep, KIND_LABELS, plural } from "./format";
 import type { Verdict } from "./protocol.gen";
 
 export type RunOrder = "status" | "run" | "steps";
 
 const URGENCY: Readonly<Record<Verdict["status"], number>> = {
   nonfinite: 0,
-  warning: 1,
-  finite: 2,
-  empty: 3,
+  incomplete: 1,
+  warning: 2,
+  finite: 3,
+  empty: 4,
 };
 const byName = new Intl.Collator("en", { numeric: true });
 
@@ -40,6 +41,7 @@ export function mostUrgent(runs: ReadonlyArray<Verdict>, shown: string | null): 
 
 export const STATUS_LABELS: Readonly<Record<Verdict["status"], string>> = {
   nonfinite: "Non-finite",
+  incomplete: "Incomplete",
   warning: "Warning",
   finite: "Finite",
   empty: "No data",
@@ -48,10 +50,20 @@ export const STATUS_LABELS: Readonly<Record<Verdict["status"], string>> = {
 /** A shape for each status, told apart without its colour. */
 export const STATUS_SHAPES: Readonly<Record<Verdict["status"], string>> = {
   nonfinite: "✕",
+  incomplete: "◇",
   warning: "▲",
   finite: "✓",
   empty: "○",
 };
+
+/** How many runs there are, and how many of them need a reader's eye. */
+export function summarizeRuns(runs: ReadonlyArray<Verdict>): string {
+  const count = (status: Verdict["status"]) => runs.filter((run) => run.status === status).length;
+  const [bad, incomplete] = [count("nonfinite"), count("incomplete")];
+  const total =
+    bad === 0 ? plural(runs.length, "run") : `${formatStep(bad)} of ${formatStep(runs.length)} non-finite`;
+  return incomplete === 0 ? total : `${total}, ${formatStep(incomplete)} incomplete`;
+}
 
 /** The status in the few words that fit a list. */
 export function shortStatus(verdict: Verdict): string {
@@ -59,5 +71,7 @@ export function shortStatus(verdict: Verdict): string {
   if (first !== null)
     return `${first.kind === null ? "Non-finite" : KIND_LABELS[first.kind]} at ${formatStep(first.step)}`;
   const warning = warnings[0];
-  return warning === undefined ? STATUS_LABELS[verdict.status] : `From ${formatStep(warning.first_step)}`;
+  return warning === undefined || verdict.status === "incomplete"
+    ? STATUS_LABELS[verdict.status]
+    : `From ${formatStep(warning.first_step)}`;
 }

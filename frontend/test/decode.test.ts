@@ -40,7 +40,7 @@ describe("decodeVerdicts", () => {
   it("refuses a status that it could not show", () => {
     const wrong = { runs: [{ ...NONFINITE, status: "exploded" }], schema: 1 };
     expect(() => decodeVerdicts(sent(wrong))).toThrow(
-      "must hold one of finite, nonfinite, warning, empty at verdicts.runs[0].status",
+      "must hold one of finite, nonfinite, warning, incomplete, empty at verdicts.runs[0].status",
     );
   });
 

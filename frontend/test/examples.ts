@@ -41,6 +41,7 @@ export const FINITE: Verdict = {
   warnings: [],
   causes: [],
   problems: [],
+  unreadable: [],
 };
 
 export const NONFINITE: Verdict = {

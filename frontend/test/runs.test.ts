@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { filterRuns, mostUrgent, shortStatus, sortRuns } from "../src/runs";
+import { filterRuns, mostUrgent, shortStatus, sortRuns, summarizeRuns } from "../src/runs";
 import { FINITE, NONFINITE, ORIGIN } from "./examples";
 
 const RUNS = [
@@ -11,6 +11,19 @@ const RUNS = [
 ];
 
 describe("sortRuns", () => {
+  it("puts incomplete runs before warnings and finite ones, and counts them", () => {
+    const torn = { ...FINITE, run: "torn", status: "incomplete" as const };
+    expect(
+      sortRuns([...RUNS, torn], "status")
+        .map(({ run }) => run)
+        .slice(0, 3),
+    ).toEqual(["zz", "torn", "odd"]);
+    expect(shortStatus(torn)).toBe("Incomplete");
+    expect(summarizeRuns([...RUNS, torn])).toBe("1 of 6 non-finite, 1 incomplete");
+    expect(summarizeRuns([FINITE, torn])).toBe("2 runs, 1 incomplete");
+    expect(summarizeRuns([FINITE])).toBe("1 run");
+  });
+
   it("puts non-finite runs first and empty ones last, and counts numbers in names as numbers", () => {
     expect(sortRuns(RUNS, "status").map(({ run }) => run)).toEqual(["zz", "odd", "run 9", "run 10", "empty"]);
   });

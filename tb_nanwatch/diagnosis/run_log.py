@@ -51,11 +51,13 @@ class RunLog:
         run: its name, as TensorBoard shows it.
         sessions: in order.
         problems: what could not be read of it; a sentence each.
+        remarks: what else there is to say about its log; a sentence each.
     """
 
     run: str
     sessions: tuple[SessionLog, ...] = ()
     problems: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
 
 
 def steps_held(series: Series) -> IntArray:

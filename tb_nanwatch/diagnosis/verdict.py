@@ -16,6 +16,7 @@ from tb_nanwatch.diagnosis.signs import Explosion, find_explosion, find_frozen
 from tb_nanwatch.schema import records
 from tb_nanwatch.schema.records import Link, Status, Verdict
 
+_MAYBE_NOT_FIRST: Final = "Part of the log could not be read: an earlier bad step may be missing."
 _FIRSTS: Final = WeakKeyDictionary[RunLog, First | None]()
 
 
@@ -28,7 +29,7 @@ def diagnose(log: RunLog) -> Verdict:
             a finite run, about the last.
 
     Returns:
-        ``empty`` where no step was read.
+        ``incomplete`` where something of the log could not be read and nothing non-finite is known.
     """
     first = _first_of(log)
     if first is not None:
@@ -37,12 +38,13 @@ def diagnose(log: RunLog) -> Verdict:
     warnings = _warnings(log.sessions[-1], _explosion(log.sessions[-1], None)) if steps else ()
     return Verdict(
         run=log.run,
-        status=_status(steps, warnings),
+        status=_status(log, steps, warnings),
         skipped_steps=_skipped_steps(log),
         text=_finite_sentence(log, steps, warnings),
         steps_seen=steps,
         warnings=warnings,
-        problems=log.problems,
+        problems=(*log.problems, *log.remarks),
+        unreadable=log.problems,
     )
 
 
@@ -72,10 +74,11 @@ def _nonfinite(log: RunLog, first: First) -> Verdict:
         first=first.origin,
         chain=first.chains[0] if first.chains else (),
         other_chains=tuple(map(_without_stack, first.chains[1:])),
-        notes=notes_on(first),
+        notes=(*notes_on(first), *((_MAYBE_NOT_FIRST,) if log.problems else ())),
         warnings=_warnings(first.session, explosion),
         causes=likely_causes(Evidence(first, explosion, find_sum(first.session))),
-        problems=log.problems,
+        problems=(*log.problems, *log.remarks),
+        unreadable=log.problems,
     )
 
 
@@ -105,7 +108,9 @@ def _steps_seen(log: RunLog) -> int:
     return sum(session.steps_seen for session in log.sessions)
 
 
-def _status(steps: int, warnings: tuple[records.Warning, ...]) -> Status:
+def _status(log: RunLog, steps: int, warnings: tuple[records.Warning, ...]) -> Status:
+    if log.problems:
+        return "incomplete"
     if not steps:
         return "empty"
     return "warning" if warnings else "finite"
@@ -114,10 +119,11 @@ def _status(steps: int, warnings: tuple[records.Warning, ...]) -> Status:
 def _finite_sentence(log: RunLog, steps: int, warnings: tuple[records.Warning, ...]) -> str:
     if not steps:
         return "No step of this run could be read." if log.problems else "No step has been recorded yet."
-    among = "all" if not log.problems else "the"
-    those = "steps" if not log.problems else "steps that could be read"
     told = " ".join(["", *(warning.text for warning in warnings)])
-    return f"Finite in {among} {steps:,} {those}{_left_out(log)}.{told}"
+    if log.problems:
+        read = "the 1 step that was read is" if steps == 1 else f"the {steps:,} steps that were read are"
+        return f"Part of the log could not be read; {read} finite{_left_out(log)}.{told}"
+    return f"Finite in all {steps:,} steps{_left_out(log)}.{told}"
 
 
 def _left_out(log: RunLog) -> str:

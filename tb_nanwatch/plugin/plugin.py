@@ -18,6 +18,7 @@ from tb_nanwatch.plugin import alerts, answers, requests
 from tb_nanwatch.plugin.ahead import read_ahead
 from tb_nanwatch.plugin.layers import Layers
 from tb_nanwatch.plugin.listing import Listing
+from tb_nanwatch.reading.logdir import local_runs
 from tb_nanwatch.reading.memory import give_freed_memory_back, give_large_blocks_back
 from tb_nanwatch.reading.provider import RunReader
 from tb_nanwatch.reading.source import Experiment, ProviderError, RunIndex
@@ -63,7 +64,8 @@ class NanWatchPlugin(TBPlugin):
 
     def __init__(self, context: TBContext) -> None:
         super().__init__(context)
-        self._reader = RunReader(context.data_provider)
+        spec = getattr(context.flags, "logdir_spec", None) or ""
+        self._reader = RunReader(context.data_provider, files=local_runs(context.logdir or "", spec))
         self._listing = Listing(self._reader.index)
         self._layers = Layers()
 

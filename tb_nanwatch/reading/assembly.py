@@ -56,7 +56,8 @@ def assemble(run: str, contents: Mapping[Tag, TagContent]) -> RunLog:
         for number, by_worker in by_session.items()
     ]
     joined = tuple(as_one(workers, problems) for workers in sessions if workers)
-    return RunLog(run, joined, _shortlist(problems))
+    remarks = [remark for tag in sorted(contents) for remark in contents[tag].remarks]
+    return RunLog(run, joined, _shortlist(problems), _shortlist(remarks))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

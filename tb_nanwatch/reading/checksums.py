@@ -1,13 +1,23 @@
-"""The checksum of every record in an event file, where TensorBoard reads it without TensorFlow."""
+"""The checksums of an event file, and where in damaged bytes a record begins again."""
 
 from __future__ import annotations
 
-import google_crc32c
-from tensorboard.compat.tensorflow_stub import pywrap_tensorflow
+from collections.abc import Iterator
+from typing import Final
 
-_ROTATED_BY = 15
-_ADDED = 0xA282EAD8
-_32_BITS = 0xFFFFFFFF
+import google_crc32c
+import numpy as np
+import numpy.typing as npt
+
+LENGTH_BYTES: Final = 8
+CHECKSUM_BYTES: Final = 4
+HEAD_BYTES: Final = LENGTH_BYTES + CHECKSUM_BYTES
+"""Of a record: its length and the checksum of that."""
+_ROTATED_BY: Final = 15
+_ADDED: Final = 0xA282EAD8
+_32_BITS: Final = 0xFFFFFFFF
+
+_Words = npt.NDArray[np.uint32]
 
 
 def masked_checksum(data: bytes) -> int:
@@ -22,6 +32,36 @@ def masked_checksum(data: bytes) -> int:
     return (rotated + _ADDED) & _32_BITS
 
 
-def take_checksums_fast() -> None:
-    """Take checksums in C for the rest of the process: TensorBoard's own Python takes that of 6 MB in a second."""
-    pywrap_tensorflow.masked_crc32c = masked_checksum
+def heads_in(data: bytes) -> Iterator[int]:
+    """Yield each place at which eight bytes are followed by their own checksum, as at the begin of a record.
+
+    The checksum of eight bytes is the exclusive or of what each of them adds to that of eight zeros, so all places are
+    tried at once: 1 MB takes 20 ms.
+
+    Args:
+        data: bytes of an event file, from anywhere in it.
+    """
+    count = len(data) - HEAD_BYTES + 1
+    if count <= 0:
+        return
+    numbers = np.frombuffer(data, np.uint8)
+    checksums = np.full(count, _OF_ZEROS, np.uint32)
+    for place, table in enumerate(_TABLES):
+        checksums ^= table[numbers[place : place + count]]
+    masked = (checksums >> np.uint32(_ROTATED_BY)) | (checksums << np.uint32(32 - _ROTATED_BY))
+    masked += np.uint32(_ADDED)
+    stored = np.zeros(count, np.uint32)
+    for place in range(CHECKSUM_BYTES):
+        begin = LENGTH_BYTES + place
+        stored |= numbers[begin : begin + count].astype(np.uint32) << np.uint32(8 * place)
+    yield from np.flatnonzero(masked == stored).tolist()
+
+
+def _table(place: int) -> _Words:
+    """Return what each value of the byte at ``place`` adds to the checksum of eight zeros."""
+    texts = (bytes(place) + bytes([value]) + bytes(LENGTH_BYTES - 1 - place) for value in range(256))
+    return np.array([google_crc32c.value(text) ^ _OF_ZEROS for text in texts], np.uint32)
+
+
+_OF_ZEROS: Final[int] = google_crc32c.value(bytes(LENGTH_BYTES))
+_TABLES: Final = [_table(place) for place in range(LENGTH_BYTES)]

@@ -45,12 +45,14 @@ class TagContent:
     Attributes:
         written: its records, the oldest first; spans that go together as one, written when the last of them was.
         problems: what could not be read, a sentence each.
+        remarks: what else there is to say about it, a sentence each.
         is_too_new: a newer major version wrote it, so that nothing of its session may be taken at its word.
         size: in bytes.
     """
 
     written: tuple[Written, ...] = ()
     problems: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
     is_too_new: bool = False
     size: int = 0
 
@@ -72,7 +74,10 @@ def decode_tag(tag: Tag, data: Iterable[Datum]) -> TagContent:
     wrong = [message for _, message in [*found, *records] if isinstance(message, ValueError)]
     problems = dict.fromkeys(f"{tag.name}: {str(error).removesuffix('.')}." for error in wrong)
     is_too_new = any(isinstance(error, SchemaError) for error in wrong)
-    return TagContent(tuple(written), tuple(problems), is_too_new, sum(len(data) for _, data in messages))
+    versions = (wire.newer_version(data) for _, data in messages) if tag.part == "header" else ()
+    remarks = dict.fromkeys(f"{tag.name}: {version}." for version in versions if version is not None)
+    size = sum(len(data) for _, data in messages)
+    return TagContent(tuple(written), tuple(problems), tuple(remarks), is_too_new, size)
 
 
 def _spans(messages: Sequence[tuple[float, bytes]]) -> Iterator[tuple[float, Series | ValueError]]:

@@ -1,4 +1,4 @@
-"""Reads watched runs through TensorBoard's own data provider, whatever stands behind it.
+"""Reads watched runs through TensorBoard's own data provider, and from files what that may misread.
 
 What was read of a tag is kept until the tag changes: a finished generation of spans never does, so a long run is read
 once. It is kept as a part of the run's log, so that nothing stands in memory twice.
@@ -6,7 +6,7 @@ once. It is kept as a part of the run's log, so that nothing stands in memory tw
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from threading import Lock
 from typing import Final
@@ -16,8 +16,9 @@ from tensorboard.data.provider import DataProvider
 from tb_nanwatch.diagnosis import RunLog, diagnose
 from tb_nanwatch.reading.assembly import assemble
 from tb_nanwatch.reading.cache import StampedCache
+from tb_nanwatch.reading.local_runs import LocalRuns
 from tb_nanwatch.reading.memory import give_freed_memory_back
-from tb_nanwatch.reading.messages import TagContent, decode_tag
+from tb_nanwatch.reading.messages import Datum, TagContent, decode_tag
 from tb_nanwatch.reading.sharing import bytes_of, header_of, shared_with
 from tb_nanwatch.reading.sizes import HEADER_BYTES, bytes_of_tag
 from tb_nanwatch.reading.source import Experiment, RunIndex, Stamp, TagSource, Wanted
@@ -54,15 +55,16 @@ class _Read:
 class RunReader:
     """Reads and diagnoses runs; one serves every thread."""
 
-    def __init__(self, provider: DataProvider, *, known_problems: Mapping[str, tuple[str, ...]] | None = None) -> None:
-        """Read through a data provider.
+    def __init__(self, provider: DataProvider | None, *, files: LocalRuns | None = None) -> None:
+        """Read through a data provider, or from files.
 
         Args:
-            provider: TensorBoard's.
-            known_problems: by name in TensorBoard, what is known besides to be wrong with a run's files.
+            provider: TensorBoard's; ``None`` to read every run from its files.
+            files: of the runs, where they lie on this machine. A run with files that TensorBoard's loaders may misread
+                is read from them.
         """
-        self._source = TagSource(provider)
-        self._known_problems = known_problems or {}
+        self._source = None if provider is None else TagSource(provider)
+        self._files = files
         self._reads = StampedCache[_Read](_LOG_BYTES, lambda read: 1 + bytes_of(read.log))
         self._verdicts = StampedCache[Verdict](_VERDICTS, lambda _: 1)
         # Who waits for another's reading finds it done.
@@ -75,9 +77,14 @@ class RunReader:
             ProviderError: if the data provider does not answer.
             tensorboard.errors.PublicError: if it answers that it has no such experiment, or the like.
         """
-        stamps = self._source.stamps(experiment)
-        watched = {run for run, tags in stamps.items() if tags}
-        return RunIndex(experiment, parts_of_runs(watched | set(self._known_problems)), stamps)
+        stamps: dict[str, Mapping[Tag, Stamp]] = {}
+        if self._source is not None:
+            stamps |= self._source.stamps(experiment)
+        files = {} if self._files is None else self._files.look()
+        from_files = frozenset(run for run in files if self._source is None or files[run].is_irregular)
+        stamps |= {run: files[run].stamps for run in from_files}
+        watched = {run for run, tags in stamps.items() if tags} | {run for run in files if files[run].problems}
+        return RunIndex(experiment, parts_of_runs(watched), stamps, files, from_files)
 
     def log(self, index: RunIndex, run: str) -> RunLog:
         """Return what was read of a run of the index; what could not be read is named in its problems."""
@@ -140,8 +147,16 @@ class RunReader:
 
     def _fill(self, index: RunIndex, contents: Mapping[str, _Contents], wanted: Iterable[Wanted]) -> None:
         missing = [one for one in wanted if contents[one.run].get(one.tag) is None]
-        for one, data in self._source.read(index.experiment, missing):
+        for one, data in self._data(index, missing):
             contents[one.run][one.tag] = None if data is None else decode_tag(one.tag, data)
+
+    def _data(self, index: RunIndex, wanted: Sequence[Wanted]) -> Iterator[tuple[Wanted, list[Datum] | None]]:
+        if self._files is not None:
+            files = self._files
+            yield from ((one, files.read(one.name, one.tag)) for one in wanted if one.name in index.from_files)
+        if self._source is not None:
+            given = [one for one in wanted if one.name not in index.from_files]
+            yield from self._source.read(index.experiment, given)
 
     def _wanted(self, index: RunIndex, run: str, tag: Tag, *, size: int) -> Wanted:
         return Wanted(run, index.names[run][tag.worker], tag, size)
@@ -149,18 +164,19 @@ class RunReader:
     def _assembled(self, index: RunIndex, run: str, contents: _Contents, *, is_asked_for: bool) -> _Read:
         given = {tag: content for tag, content in contents.items() if content is not None}
         log = assemble(run, given)
-        problems = self._problems(index, run, set(contents) - set(given))
-        log = replace(log, problems=(*problems, *log.problems)) if problems else log
+        files = [index.files[name] for name in index.names[run] if name in index.files]
+        silent = [f"{tag.name}: it was listed, and could not be read." for tag in sorted(set(contents) - set(given))]
+        problems = (*(problem for of_part in files for problem in of_part.problems), *silent, *log.problems)
+        log = replace(
+            log, problems=problems, remarks=(*(r for of_part in files for r in of_part.remarks), *log.remarks)
+        )
         read = _Read(index.tags(run), {**contents, **shared_with(log, given)}, log)
         if read.is_whole:
             self._reads.put(*_key(index, run), value=read, makes_room=is_asked_for)
         return read
 
-    def _problems(self, index: RunIndex, run: str, missing: set[Tag]) -> tuple[str, ...]:
-        silent = tuple(f"{tag.name}: the data provider did not give it." for tag in sorted(missing))
-        known = (problem for name in index.names[run] for problem in self._known_problems.get(name, ()))
-        return (*known, *silent)
 
-
-def _key(index: RunIndex, run: str) -> tuple[tuple[str, str], frozenset[tuple[Tag, Stamp]]]:
-    return (index.experiment.id, run), frozenset(index.tags(run).items())
+def _key(index: RunIndex, run: str) -> tuple[tuple[str, str], tuple[object, ...]]:
+    files = [index.files[name] for name in index.names[run] if name in index.files]
+    problems = tuple((of_part.problems, of_part.remarks) for of_part in files)
+    return (index.experiment.id, run), (frozenset(index.tags(run).items()), problems)

@@ -7,7 +7,7 @@ read together, as many as are sure to fit.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, NamedTuple, TypeVar
 
 from tensorboard import errors
@@ -44,6 +44,23 @@ class Experiment:
 
 
 @dataclass(frozen=True, eq=False)
+class FilesOfRun:
+    """What the files of a run hold, as they stood at one moment.
+
+    Attributes:
+        stamps: of each tag; equal for as long as the tag is.
+        problems: what of the files cannot be read; a sentence each.
+        remarks: what else there is to say about them; a sentence each.
+        is_irregular: whether TensorBoard's loaders may make something else of the files than what they hold.
+    """
+
+    stamps: Mapping[Tag, Stamp] = field(default_factory=dict)
+    problems: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
+    is_irregular: bool = False
+
+
+@dataclass(frozen=True, eq=False)
 class RunIndex:
     """What there is to read, as it stood at one moment.
 
@@ -51,11 +68,15 @@ class RunIndex:
         experiment: whose runs these are.
         names: what each run is called, and its names in TensorBoard, one for each process that trained it.
         stamps: by name in TensorBoard, the last step and time of each tag: equal for as long as the tag is.
+        files: by name in TensorBoard, what the run's files hold, where they lie on this machine.
+        from_files: names in TensorBoard of the runs that are read from their files.
     """
 
     experiment: Experiment
     names: Mapping[str, tuple[str, ...]]
     stamps: Mapping[str, Mapping[Tag, Stamp]]
+    files: Mapping[str, FilesOfRun] = field(default_factory=dict)
+    from_files: frozenset[str] = frozenset()
 
     def tags(self, run: str) -> Mapping[Tag, Stamp]:
         """Return the tags of a run, and the stamp of each."""

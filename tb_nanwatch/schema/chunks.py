@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import chain
 from typing import Final, cast
@@ -110,10 +111,17 @@ def _shape(message: pb.SpanChunk) -> _Shape:
 
 
 def _check_columns(message: pb.SpanChunk) -> None:
-    for column in message.columns:
+    """Refuse what no session writes: above all a width for which there are no values, since it would be allocated."""
+    keys = [ColumnKey(column.stat, column.keeps) for column in message.columns]
+    if len(set(keys)) != len(keys):
+        twice = Counter(keys).most_common(1)[0][0]
+        raise RecordError(f"a chunk must have each column once; got {twice} more than once")
+    whole = {column.stat: column.width for column in message.columns if not column.places}
+    for key, column in zip(keys, message.columns, strict=True):
         if column.places and (column.keeps not in _BOOKKEEPING or max(column.places) >= column.width):
-            key = ColumnKey(column.stat, column.keeps)
             raise RecordError(f"places must be of a bookkeeping column, below its width; got {key} of {column.width}")
+        if column.width != whole.get(column.stat, column.width if not message.first_step else -1):
+            raise RecordError(f"column {key} must be as wide as the others of its statistic; got {column.width}")
 
 
 def _check_sizes(message: pb.SpanChunk, bytes_a_span: Sequence[int]) -> None:

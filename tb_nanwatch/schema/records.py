@@ -6,6 +6,7 @@ is the answer.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
@@ -17,7 +18,7 @@ from tb_nanwatch.errors import RecordError
 
 Phase = Literal["input", "weights", "forward", "loss", "backward", "clip", "update", "state"]
 Kind = Literal["nan", "pos_inf", "neg_inf"]
-Status = Literal["finite", "nonfinite", "warning", "empty"]
+Status = Literal["finite", "nonfinite", "warning", "incomplete", "empty"]
 Policy = Literal["raise", "skip", "record"]
 ClipKind = Literal["none", "scale", "other"]
 Role = Literal["input", "weight", "tensor", "loss", "gradient", "clipped", "state"]
@@ -88,7 +89,7 @@ class Header:
         """Refuse names that could not be told apart."""
         names = [variable.name for variable in self.variables]
         if len(set(names)) != len(names):
-            twice = next(name for name in names if names.count(name) > 1)
+            twice = Counter(names).most_common(1)[0][0]
             raise RecordError(f"names of variables must be unique in a header; {twice!r} stands there twice")
 
     def width(self, scope: str) -> int:
@@ -385,14 +386,16 @@ class Verdict:
 
     Attributes:
         run: its name, as TensorBoard shows it.
-        status: ``finite``, ``nonfinite``, ``warning`` (finite, but a warning stands) or ``empty``.
+        status: ``nonfinite``; else ``incomplete`` if something of the log could not be read; else ``empty`` if no step
+            was recorded, ``warning`` (finite, but a warning stands) or ``finite``.
         text: the answer in one sentence.
         steps_seen: how many steps were watched in all.
         first: where and when it began; ``None`` of a run that stayed finite.
         chain: from the origin to what went bad, if a replay found it.
         other_chains: from further origins in the same step, in order of data flow.
         notes: what the replay of the bad step has to say besides; a sentence each.
-        problems: what could not be read of the run's log, if anything; a sentence each.
+        problems: what is wrong with the run's log, if anything; a sentence each.
+        unreadable: which of these say that something of the log could not be read.
     """
 
     run: str
@@ -407,6 +410,7 @@ class Verdict:
     warnings: tuple[Warning, ...] = ()
     causes: tuple[Cause, ...] = ()
     problems: tuple[str, ...] = ()
+    unreadable: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator, Sequence
 from typing import Final, TypeVar, cast
 
@@ -74,9 +73,6 @@ def decode_header(data: bytes) -> Header:
     Raises:
         RecordError: if the bytes are no header.
         SchemaError: if a newer major version of the schema wrote it.
-
-    Warns:
-        UserWarning: if a newer minor version did; what is known of it is read.
     """
     message = _parse(pb.Header, data)
     _check_version(message.schema)
@@ -100,6 +96,18 @@ def decode_header(data: bytes) -> Header:
         versions=dict(message.versions),
         worker=message.worker if message.HasField("worker") else None,
     )
+
+
+def newer_version(data: bytes) -> str | None:
+    """Say that a newer minor version of the schema wrote a header; ``None`` where none did, or it is no header."""
+    try:
+        version = _parse(pb.Header, data).schema
+    except RecordError:
+        return None
+    if version.major != SCHEMA_MAJOR or version.minor <= SCHEMA_MINOR:
+        return None
+    found, known = f"{version.major}.{version.minor}", f"{SCHEMA_MAJOR}.{SCHEMA_MINOR}"
+    return f"the log is of schema {found}, newer than {known}: what is known of it is read"
 
 
 def encode_series(series: Series, *, generation: int = 0) -> bytes:
@@ -185,13 +193,11 @@ def _parse(kind: type[_M], data: bytes) -> _M:
 
 
 def _check_version(version: pb.Version) -> None:
-    found, known = f"{version.major}.{version.minor}", f"{SCHEMA_MAJOR}.{SCHEMA_MINOR}"
     if version.major != SCHEMA_MAJOR:
+        found = f"{version.major}.{version.minor}"
         raise SchemaError(
             f"a log must be of schema {SCHEMA_MAJOR}.x to be read; this one is {found}: upgrade tb_nanwatch"
         )
-    if version.minor > SCHEMA_MINOR:
-        warnings.warn(f"this log is of schema {found}, newer than {known}: what is known of it is shown", stacklevel=3)
 
 
 def _finding_message(finding: Finding) -> pb.Finding:

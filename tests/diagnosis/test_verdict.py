@@ -13,7 +13,7 @@ from tb_nanwatch.diagnosis.run_log import layer_columns, steps_held
 from tb_nanwatch.diagnosis.verdict import deciding_session
 from tb_nanwatch.numerics.spans import merge_spans
 from tb_nanwatch.schema.records import Alert, Counts, Finding, Header, Series, Variable
-from tests.event_files import HEADER, series_at, steps_of
+from tests.event_files import HEADER, only_at, series_at, steps_of
 from tests.replays import CHAIN, REPLAY, alert_of
 
 NO_STEPS = Series(np.zeros(0, np.int64), np.zeros(0, np.int64), {})
@@ -59,7 +59,21 @@ def test_a_run_without_steps_is_empty(sessions):
 
 def test_a_log_with_problems_does_not_speak_of_all_steps():
     verdict = diagnose(RunLog("run", (session_of(steps_of(0, 9)),), ("a broken file.",)))
-    assert (verdict.text, verdict.problems) == ("Finite in the 10 steps that could be read.", ("a broken file.",))
+    assert (verdict.status, verdict.unreadable) == ("incomplete", ("a broken file.",))
+    assert verdict.text == "Part of the log could not be read; the 10 steps that were read are finite."
+
+
+def test_a_remark_on_the_log_leaves_a_run_finite():
+    verdict = diagnose(RunLog("run", (session_of(steps_of(0, 9)),), remarks=("a newer version wrote it.",)))
+    assert (verdict.status, verdict.text) == ("finite", "Finite in all 10 steps.")
+    assert (verdict.problems, verdict.unreadable) == (("a newer version wrote it.",), ())
+
+
+def test_of_a_log_with_holes_the_first_bad_step_may_not_be_the_first():
+    bad = session_of(steps_of(0, 9, loss=only_at(7, math.nan, first=0, last=9)))
+    hole = "Part of the log could not be read: an earlier bad step may be missing."
+    assert hole in diagnose(RunLog("run", (bad,), ("a broken file.",))).notes
+    assert hole not in diagnose(RunLog("run", (bad,))).notes
     assert diagnose(RunLog("run", (), ("a broken file.",))).text == "No step of this run could be read."
 
 

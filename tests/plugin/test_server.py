@@ -24,11 +24,11 @@ HOSTILE = "<b>a\"b'c&é日[red]"
 TIMEOUT_S = 60
 # TensorBoard itself, with this plugin, and without TensorFlow, which would take seconds to import.
 PROGRAM = """
-import sys
+import sys, types
 from tensorboard import default, program
 from tb_nanwatch.plugin.loader import NanWatchLoader
-from tb_nanwatch.reading.logdir import leave_tensorflow_out
-leave_tensorflow_out("nowhere")
+# TensorBoard looks for a module of this name, which its build adds where TensorFlow must not be used.
+sys.modules["tensorboard.compat.notf"] = types.ModuleType("tensorboard.compat.notf")
 tensorboard = program.TensorBoard(plugins=[*default.get_static_plugins(), NanWatchLoader])
 tensorboard.configure(argv=["tensorboard", *sys.argv[1:]])
 tensorboard.main()
@@ -128,8 +128,7 @@ def nanwatch(logdir, *options):
 def test_the_page_and_the_command_give_the_same_verdicts(server, logdir):
     served = server.verdicts(expected=EXPECTED)
     printed = {run["run"]: run for run in json.loads(nanwatch(logdir, "--json").stdout)["runs"]}
-    whole = [".", "long", HOSTILE]
-    assert {name: served[name] for name in whole} == {name: printed[name] for name in whole}
+    assert served == printed
 
 
 def test_of_a_broken_file_both_read_what_stands_before_the_break(server, logdir):
@@ -137,7 +136,7 @@ def test_of_a_broken_file_both_read_what_stands_before_the_break(server, logdir)
     printed = {run["run"]: run for run in json.loads(nanwatch(logdir, "--json").stdout)["runs"]}
     for name in ("cut", "flipped"):
         assert served[name]["steps_seen"] == printed[name]["steps_seen"] == 10
-        assert len(printed[name]["problems"]) == 1
+        assert len(served[name]["unreadable"]) == len(printed[name]["unreadable"]) == 1
 
 
 def test_every_step_comes_back_without_a_flag(server):

@@ -35,8 +35,8 @@ def test_a_tag_that_cannot_be_read_is_named_and_asked_for_again(log):
     log.writer().header().spans(steps_of(0, 9)).spans(steps_of(10, 19), generation=1)
     log.provider.failing["nanwatch/0/spans/1"] = ConnectionError("gone")
     verdict = log.verdict()
-    assert verdict.problems == ("nanwatch/0/spans/1: the data provider did not give it.",)
-    assert verdict.text == "Finite in the 10 steps that could be read."
+    assert verdict.unreadable == ("nanwatch/0/spans/1: it was listed, and could not be read.",)
+    assert verdict.text == "Part of the log could not be read; the 10 steps that were read are finite."
     log.provider.failing.clear()
     assert (log.verdict().steps_seen, log.verdict().problems) == (20, ())
 
@@ -46,7 +46,7 @@ def test_one_runs_trouble_is_not_anothers(log):
     log.writer("good").header().spans(steps_of(0, 4))
     log.reload()
     verdicts = log.reader.verdicts(log.reader.index(EXPERIMENT)).runs
-    assert [(verdict.run, verdict.status) for verdict in verdicts] == [("bad", "empty"), ("good", "finite")]
+    assert [(verdict.run, verdict.status) for verdict in verdicts] == [("bad", "incomplete"), ("good", "finite")]
 
 
 def test_a_provider_that_does_not_list_is_an_error_of_its_own(log):

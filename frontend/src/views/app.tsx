@@ -42,8 +42,12 @@ function Body({ state }: { readonly state: State }) {
       <Runs state={state} runs={runs} />
       <div class="charts-column">
         {alert !== null && <ReplayView key={alertKey(alert)} alert={alert} />}
-        {verdict.status === "empty" ? (
-          <p class="note">This run has recorded nothing yet.</p>
+        {verdict.steps_seen === 0 ? (
+          <p class="note">
+            {verdict.status === "incomplete"
+              ? "No step of this run could be read."
+              : "This run has recorded nothing yet."}
+          </p>
         ) : (
           <Charts state={state} />
         )}

@@ -1,8 +1,16 @@
 import { useMemo } from "preact/hooks";
 import { showRun } from "../actions";
-import { formatStep, plural } from "../format";
+import { plural } from "../format";
 import type { Verdict } from "../protocol.gen";
-import { filterRuns, type RunOrder, STATUS_LABELS, STATUS_SHAPES, shortStatus, sortRuns } from "../runs";
+import {
+  filterRuns,
+  type RunOrder,
+  STATUS_LABELS,
+  STATUS_SHAPES,
+  shortStatus,
+  sortRuns,
+  summarizeRuns,
+} from "../runs";
 import type { State } from "../state";
 import { Choice } from "./choice";
 import { Name } from "./name";
@@ -21,7 +29,7 @@ export function Runs({ state, runs }: { readonly state: State; readonly runs: Re
     <section class="runs" aria-label="Runs">
       <div class="bar">
         <h2>Runs</h2>
-        <span class="muted number">{summary(runs)}</span>
+        <span class="muted number">{summarizeRuns(runs)}</span>
       </div>
       {runs.length >= FILTER_FROM && <Finder state={state} matches={shown.length} />}
       <ul class="runs-list">
@@ -31,13 +39,6 @@ export function Runs({ state, runs }: { readonly state: State; readonly runs: Re
       </ul>
     </section>
   );
-}
-
-function summary(runs: ReadonlyArray<Verdict>): string {
-  const bad = runs.filter((run) => run.status === "nonfinite").length;
-  return bad === 0
-    ? plural(runs.length, "run")
-    : `${formatStep(bad)} of ${formatStep(runs.length)} non-finite`;
 }
 
 const ORDERS: ReadonlyArray<{ readonly value: RunOrder; readonly label: string }> = [

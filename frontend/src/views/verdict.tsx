@@ -27,7 +27,7 @@ export function VerdictView({ verdict }: { readonly verdict: Verdict }) {
       <Notes notes={verdict.notes} />
       {verdict.status === "nonfinite" && <Causes causes={verdict.causes} />}
       <Warnings warnings={verdict.warnings} />
-      <Problems problems={verdict.problems} />
+      <Problems problems={verdict.problems} unreadable={verdict.unreadable} />
     </section>
   );
 }
@@ -157,14 +157,20 @@ function Warnings({ warnings }: { readonly warnings: ReadonlyArray<Warning> }) {
   );
 }
 
-function Problems({ problems }: { readonly problems: ReadonlyArray<string> }) {
+interface ProblemsProps {
+  readonly problems: ReadonlyArray<string>;
+  readonly unreadable: ReadonlyArray<string>;
+}
+
+function Problems({ problems, unreadable }: ProblemsProps) {
   if (problems.length === 0) return null;
   return (
     <ul class="problems">
       {problems.map((problem) => (
         <li key={problem}>
           <p>
-            <b>Part of the log could not be read.</b> {visible(problem)}
+            <b>{unreadable.includes(problem) ? "Part of the log could not be read." : "About the log."}</b>{" "}
+            {visible(problem)}
           </p>
         </li>
       ))}
