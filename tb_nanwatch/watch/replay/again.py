@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import time
@@ -23,9 +24,11 @@ from tb_nanwatch.watch.naming import describe
 from tb_nanwatch.watch.replay.arguments import Arguments
 from tb_nanwatch.watch.replay.describe import Description
 from tb_nanwatch.watch.replay.dump import dumped, folder_for_dump, is_debugger_on
+from tb_nanwatch.watch.replay.lines import users_line
 from tb_nanwatch.watch.replay.names import Names
 from tb_nanwatch.watch.replay.phases import Phases, Stage
 from tb_nanwatch.watch.replay.probe import Probe
+from tb_nanwatch.watch.replay.refused import account_of, failed_op
 from tb_nanwatch.watch.replay.run import (
     UNSEEDED,
     CannotReplayError,
@@ -166,7 +169,7 @@ def _replay_once(
         run(traced, sinks, starting_from=starting_from)
     except tf.errors.OpError as error:
         if not probe.expired:
-            raise CannotReplayError(_cause(error)) from None
+            raise CannotReplayError(_account(error, traced)) from None
         raise CannotReplayError(f"it took longer than {limits.seconds:g} seconds and was broken off") from None
     names = Names(traced, arguments.names(traced.graph), *_watched(traced, evidence), arguments.nan_numbers)
     walk = Walk(traced.flow, partial(_was_bad, names, cleaned))
@@ -177,9 +180,21 @@ def _replay_once(
 
 
 def _cause(error: tf.errors.OpError) -> str:
-    """Return the line that tells what went wrong, of an account in which most tell where."""
-    lines = [line.strip() for line in str(error.message).splitlines()]
-    return next((line for line in lines if _RAISED.match(line)), lines[0] if lines else type(error).__name__)
+    """Return the line that says what went wrong, of a message in which most lines say where."""
+    lines = [line.strip() for line in str(error.message).splitlines() if line.strip()]
+    raised = next((line for line in lines if _RAISED.match(line)), None)
+    # TensorFlow puts the node after the line that matters.
+    before_node = next((before for before, line in itertools.pairwise(lines) if line.startswith("[[")), None)
+    return raised or before_node or (lines[0] if lines else type(error).__name__)
+
+
+def _account(error: tf.errors.OpError, traced: Traced) -> str:
+    """Return why a trial could not be run to its end, as the rest of a sentence."""
+    op, reason = failed_op(error, traced.flow.graphs), _cause(error)
+    # What a Python function of the program raised says enough.
+    if op is None or op.type.endswith("PyFunc"):
+        return reason
+    return account_of(op, reason, users_line(traced.flow.stack(op)))
 
 
 def _watched(traced: Traced, evidence: Evidence) -> tuple[Sequence[Any], Sequence[Variable]]:

@@ -26,6 +26,7 @@ from tensorflow.python.framework.func_graph import FuncGraph
 from tb_nanwatch.watch.freeze import writes
 from tb_nanwatch.watch.replay.creation import Creation, creation_now
 from tb_nanwatch.watch.replay.look import Look, look_at
+from tb_nanwatch.watch.replay.refused import TAKES_LABELS, let_labels_pass
 
 Op = Any
 CONTROL_FLOW: Final = frozenset({"While", "StatelessWhile", "If", "StatelessIf", "Case", "StatelessCase"})
@@ -191,13 +192,17 @@ class Probe:
         return self._instrumented(node, outputs, watched)
 
     def _instrumented(self, node: Node, outputs: Any, watched: list[int]) -> list[Any]:
-        inputs = node.op.inputs
+        # The watch may give the operation others.
+        inputs = tuple(node.op.inputs)
         told = [place for place, tensor in enumerate(inputs) if _is_number(tensor.dtype)]
         report = _Report(weakref.ref(self), node, told=told, watched=watched)
-        given = [inputs[place] for place in told] + [outputs[place] for place in watched]
-        replaced = list(outputs)
         # Recorded on no tape: the user's gradients are taken past it.
         with record.stop_recording(), tf.name_scope("nanwatch"):
+            if node.op.type == TAKES_LABELS:
+                outputs = let_labels_pass(node.op, outputs)
+                self._mine |= {(id(node.op.graph), tensor.op.name) for tensor in outputs}
+            given = [inputs[place] for place in told] + [outputs[place] for place in watched]
+            replaced = list(outputs)
             reported = tf.numpy_function(report, given, [], stateful=True)
             _run_independently(reported)
             if not watched:
