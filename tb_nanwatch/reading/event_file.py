@@ -92,7 +92,8 @@ class EventFile:
             found.append(f"{name}: {len(damaged) - len(found):,} more parts are damaged.")
         if self._scan.is_cut:
             found.append(f"{name} ends within a record: its writer was stopped, or is still writing.")
-        is_silent = not found and not self.places and name.endswith(_NAMED_BY_A_WATCH)
+        is_ours = name.endswith(_NAMED_BY_A_WATCH) or self._scan.is_empty
+        is_silent = not found and not self.places and is_ours
         return (f"{name} holds no message of a watch.",) if is_silent else tuple(found)
 
     def look(self) -> None:
@@ -140,6 +141,11 @@ class _Scan:
         self.damaged: list[tuple[int, int]] = []
         self.is_cut = self.is_out_of_order = self.is_strange = self.is_given_up = False
         self._read_until = self._searched = 0
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether the file has no byte."""
+        return not self._read_until and not self.is_cut
 
     def read_on(self, file: BinaryIO, end: int) -> None:
         """Go on from where the last call ended, up to the byte ``end``."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import itertools
 import json
+import math
 import os
 import struct
 import tokenize
@@ -19,6 +20,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
+import numpy.typing as npt
 import tensorflow as tf
 
 from tb_nanwatch.errors import RecordError, SchemaError
@@ -32,6 +34,12 @@ MOST_BYTES: Final = 64 * 1024 * 1024
 """Of a batch that is saved as a whole."""
 _DESCRIPTION: Final = "description"
 _VERSION: Final = 1
+_HEADS: Final = {
+    (1, 0): np.lib.format.read_array_header_1_0,
+    (2, 0): np.lib.format.read_array_header_2_0,
+    # The third differs in how it writes the names of fields.
+    (3, 0): np.lib.format.read_array_header_2_0,
+}
 _NO_BATCH = (
     *(ArithmeticError, AttributeError, EOFError, LookupError, MemoryError, RuntimeError, SyntaxError, TypeError),
     *(ValueError, struct.error, tokenize.TokenError, zipfile.BadZipFile, zlib.error, tf.errors.OpError),
@@ -183,12 +191,13 @@ def _write(directory: str, step: int, data: bytes) -> str:
 
 
 def _decode(data: bytes) -> Batch:
-    with np.lib.npyio.NpzFile(io.BytesIO(data), allow_pickle=False) as file:
-        description = json.loads(file[_DESCRIPTION].tobytes())
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        _check_sizes(archive, most_bytes=len(data))
+        description = json.loads(_array_in(archive, _DESCRIPTION).tobytes())
         version = int(description["tb_nanwatch_batch"])
         if version > _VERSION:
             raise SchemaError(f"a batch must be of version {_VERSION} at most to be loaded; this one is of {version}")
-        unpacker = Unpacker([file[str(place)] for place in range(len(file.files) - 1)])
+        unpacker = Unpacker([_array_in(archive, str(place)) for place in range(len(archive.namelist()) - 1)])
     args, kwargs = unpacker.unpack(description["args"]), unpacker.unpack(description["kwargs"])
     if not isinstance(args, tuple) or not isinstance(kwargs, dict) or not all(isinstance(key, str) for key in kwargs):
         raise RecordError("its arguments must be a tuple and a dictionary of names")
@@ -201,6 +210,32 @@ def _decode(data: bytes) -> Batch:
         left_out=tuple(map(str, description["left_out"])),
         notes=tuple(map(str, description["notes"])),
     )
+
+
+def _check_sizes(archive: zipfile.ZipFile, *, most_bytes: int) -> None:
+    """Refuse an archive that holds more than it has bytes: compressed, or one part of the file under many names."""
+    members = archive.infolist()
+    if any(member.compress_type != zipfile.ZIP_STORED for member in members):
+        raise RecordError("its arrays must not be compressed")
+    held = sum(member.file_size for member in members)
+    if held > most_bytes:
+        raise RecordError(f"its arrays must fit in its {most_bytes:,} bytes; they have {held:,}")
+
+
+def _array_in(archive: zipfile.ZipFile, name: str) -> npt.NDArray[Any]:
+    """Read an array; NumPy would make room for as much as its head says, before it looks for the bytes."""
+    data = archive.read(f"{name}.npy")
+    file = io.BytesIO(data)
+    read_head = _HEADS.get(np.lib.format.read_magic(file))
+    if read_head is None:
+        raise RecordError(f"{name}.npy must be of a known version of NumPy's format")
+    shape, _, dtype = read_head(file)
+    needed = math.prod(shape) * max(1, dtype.itemsize)
+    if not 0 <= needed <= len(data) - file.tell():
+        raise RecordError(f"{name}.npy must hold as much as its head says, {needed:,} bytes; it has {len(data):,}")
+    file.seek(0)
+    array: npt.NDArray[Any] = np.lib.format.read_array(file, allow_pickle=False)
+    return array
 
 
 def _on_left_out(names: Sequence[str]) -> tuple[str, ...]:

@@ -35,6 +35,10 @@ class LeftOut:
     type: str
 
 
+_MOST_EMPTY_ROWS: Final = 2**20
+"""Of a ragged tensor: rows without values take no bytes in the file, and eight each in memory."""
+
+
 class Packer:
     """Takes values apart.
 
@@ -100,7 +104,7 @@ class Unpacker:
 
     def __init__(self, arrays: Sequence[Array]) -> None:
         """Read from these arrays, in the packer's order."""
-        self._arrays = arrays
+        self._left = dict(enumerate(arrays))
 
     def unpack(self, node: Node) -> Any:
         """Return the value of a node.
@@ -114,6 +118,12 @@ class Unpacker:
         if kind not in _READERS:
             raise RecordError(f"a packed value must be of a known kind; got {kind!r}")
         return _READERS[kind](self, node)
+
+    def _take(self, place: int) -> Array:
+        """Return an array, which is some value's alone: what many share would be copied for each."""
+        if place not in self._left:
+            raise RecordError(f"array {place} must be there, and belong to one value alone")
+        return self._left.pop(place)
 
     def _dict(self, node: Node) -> dict[Any, Any]:
         return {self.unpack(key): self.unpack(item) for key, item in node["items"]}
@@ -135,11 +145,13 @@ class Unpacker:
     def _array(self, node: Node) -> Array:
         if "bytes" in node:
             return self._strings(node)
-        array = self._arrays[node["at"]]
+        array = self._take(node["at"])
         return array.view(tf.as_dtype(node["dtype"]).as_numpy_dtype) if "dtype" in node else array
 
     def _strings(self, node: Node) -> Array:
-        data, lengths = self._arrays[node["bytes"]].tobytes(), self._arrays[node["lengths"]]
+        data, lengths = self._take(node["bytes"]).tobytes(), self._take(node["lengths"])
+        if lengths.dtype.kind not in "iu" or not all(0 <= length <= len(data) for length in lengths.flat):
+            raise RecordError("the lengths of texts must be those of parts of their bytes")
         ends = np.cumsum(lengths.reshape(-1), dtype=np.int64)
         items = np.empty(lengths.size, object)
         items[:] = [data[end - size : end] for end, size in zip(ends.tolist(), lengths.flat, strict=True)]
@@ -160,6 +172,8 @@ class Unpacker:
     def _ragged(self, node: Node) -> tf.RaggedTensor:
         values = self.unpack(node["values"])
         if "size" in node:
+            if not node["size"] and node["rows"] > _MOST_EMPTY_ROWS:
+                raise RecordError(f"a ragged tensor must have at most {_MOST_EMPTY_ROWS:,} empty rows")
             return tf.RaggedTensor.from_uniform_row_length(values, node["size"], node["rows"])
         return tf.RaggedTensor.from_row_splits(values, self._array(node["splits"]))
 

@@ -193,7 +193,10 @@ def test_what_tensorboard_hides_or_gives_otherwise_is_known(log, change):
 def test_a_file_of_a_watch_without_a_message_is_named(tmp_path):
     ours = "events.out.tfevents.1700000000.host.1.session-0.v2"
     assert looked(RunWriter(tmp_path, name=ours).path).problems == (f"{ours} holds no message of a watch.",)
-    assert looked(RunWriter(tmp_path, name=NAME).path).problems == ()
+    path = RunWriter(tmp_path, name=NAME).path
+    assert looked(path).problems == ()
+    path.write_bytes(b"")
+    assert looked(path).problems == (f"{NAME} holds no message of a watch.",)
 
 
 def test_what_is_no_file_is_named(tmp_path):

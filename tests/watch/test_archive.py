@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import copy
 import io
 import json
 import pickle
@@ -416,8 +417,46 @@ class TestFilesOfOthers:
         np.lib.format.write_array_header_1_0(header, {"descr": "|u1", "fortran_order": False, "shape": (1 << 60,)})
         with zipfile.ZipFile(buffer, "w") as archive:
             archive.writestr("description.npy", header.getvalue())
-        with pytest.raises(RecordError):
+        with pytest.raises(RecordError, match="must hold as much as its head says, 1,152,921,504,606,846,976 bytes"):
             self.load(tmp_path, buffer.getvalue())
+
+    def test_a_compressed_file_is_not_unpacked(self, tmp_path):
+        buffer = io.BytesIO()
+        np.savez_compressed(buffer, description=np.zeros(2**20, np.uint8))
+        with pytest.raises(RecordError, match="its arrays must not be compressed"):
+            self.load(tmp_path, buffer.getvalue())
+
+    def test_one_part_of_the_file_is_no_two_arrays(self, tmp_path):
+        buffer = io.BytesIO()
+        with zipfile.ZipFile(buffer, "w") as archive:
+            archive.writestr("description.npy", bytes(10_000))
+            for number in range(9):
+                again = copy.copy(archive.filelist[0])
+                again.filename = f"{number}.npy"
+                archive.filelist.append(again)
+        with pytest.raises(RecordError, match=r"its arrays must fit in its 10,\d\d\d bytes; they have 100,000"):
+            self.load(tmp_path, buffer.getvalue())
+
+    def test_one_array_is_no_two_values(self, tmp_path):
+        tensor = {"is": "tensor", "at": 0}
+        about = np.load(io.BytesIO(described(args={"is": "tuple", "items": [tensor, tensor]})))["description"]
+        with pytest.raises(RecordError, match="array 0 must be there, and belong to one value alone"):
+            self.load(tmp_path, npz(**{"description": about, "0": np.ones(3)}))
+
+    @pytest.mark.parametrize("lengths", [[3, -3, 3, -3], [4], [0.5]])
+    def test_texts_are_parts_of_their_bytes(self, lengths, tmp_path):
+        texts = {"is": "array", "bytes": 0, "lengths": 1, "text": False}
+        about = np.load(io.BytesIO(described(args={"is": "tuple", "items": [texts]})))["description"]
+        arrays = {"0": np.zeros(3, np.uint8), "1": np.array(lengths)}
+        with pytest.raises(RecordError, match="the lengths of texts must be those of parts of their bytes"):
+            self.load(tmp_path, npz(description=about, **arrays))
+
+    def test_rows_without_values_are_not_made_without_end(self, tmp_path):
+        values = {"is": "tensor", "at": 0}
+        ragged = {"is": "ragged", "values": values, "size": 0, "rows": 2**40}
+        about = np.load(io.BytesIO(described(args={"is": "tuple", "items": [ragged]})))["description"]
+        with pytest.raises(RecordError, match="a ragged tensor must have at most 1,048,576 empty rows"):
+            self.load(tmp_path, npz(**{"description": about, "0": np.zeros(0)}))
 
 
 def inner_places(value):
