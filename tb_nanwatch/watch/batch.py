@@ -35,6 +35,11 @@ class Call(NamedTuple):
             Finding("input", name, counts, bad_samples(value)) for name, value, counts in found if counts.nonfinite
         )
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What there is to say about the call; a sentence each."""
+        return ()
+
     def leaves(self) -> Iterator[tuple[str, Any]]:
         """Yield every argument that is no container, however deep, with its name, in the order of the signature."""
         for name, argument in self._named().items():

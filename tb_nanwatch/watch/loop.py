@@ -250,7 +250,7 @@ class Loop:
         found = self._replayed(call, alert, spoilt)
         if saved.path is None and not spoilt and found is not None and found.chains:
             saved = self._saved(call, alert, found.chains[0][0].samples)
-        whole = replace(alert, replay=found, batch=saved.path, notes=(*alert.notes, *saved.notes))
+        whole = replace(alert, replay=found, batch=saved.path, notes=(*alert.notes, *saved.notes, *call.notes))
         if whole != alert:
             session.supplement(whole)
         return whole

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import numpy as np
@@ -15,6 +15,7 @@ from tb_nanwatch.schema.records import Link, Operation, Replay
 from tb_nanwatch.watch.boundary import attempt
 from tb_nanwatch.watch.measure import dense_values
 from tb_nanwatch.watch.replay.again import Evidence, ReplayLimits, chains_of, is_settled
+from tb_nanwatch.watch.replay.flow import inner_graphs
 from tb_nanwatch.watch.replay.lines import stack_of, users_line, whole
 from tb_nanwatch.watch.replay.look import range_of
 from tb_nanwatch.watch.replay.phases import Stage
@@ -23,7 +24,9 @@ from tb_nanwatch.watch.replay.trial import Given, Trial
 from tb_nanwatch.watch.tf1.describe import GraphDescription, GraphNames, GraphPhases, hides_operations
 from tb_nanwatch.watch.tf1.feeds import FedCall, name_of_fed
 from tb_nanwatch.watch.tf1.graph import Op, Tensor, ancestors, source_of, writes
-from tb_nanwatch.watch.tf1.keep import initializers_of
+from tb_nanwatch.watch.tf1.intake import source_read
+from tb_nanwatch.watch.tf1.keep import Kept, placeholder_for, read_first
+from tb_nanwatch.watch.tf1.others import SideWrites, Writes
 from tb_nanwatch.watch.tf1.plan import Built
 from tb_nanwatch.watch.tf1.probe import SOURCES, GraphFlow, GraphProbe, GraphWalk
 
@@ -43,12 +46,15 @@ class Again:
         session: that ran it.
         call: what was fed.
         brought: which placeholders bring gradients, see :func:`~tb_nanwatch.watch.tf1.feeds.fed_gradients`.
+        others: what the runs of the session wrote besides the step.
     """
 
     built: Built
     session: Any
     call: FedCall
     brought: Mapping[str, int]
+    others: Writes
+    _values: dict[str, Any] = field(default_factory=dict)
 
     def replay(self, evidence: Evidence, *, limits: ReplayLimits) -> Replay:
         """Run the step again up to its gradients, and leave every variable as it was.
@@ -63,10 +69,11 @@ class Again:
         began_s = time.monotonic()
 
         def again() -> Replay:
-            if evidence.spoilt:
-                return self._last_update(evidence)
             with _unfinished(self.built.graph):
-                return self._run(evidence, limits)
+                if evidence.spoilt:
+                    return self._last_update(evidence)
+                found = self._run(evidence, limits)
+                return self._run_overwritten(evidence, limits) or found if found.outcome == "finite" else found
 
         result = attempt(
             again, failed=lambda reason: Replay("failed", (f"The step could not be run again: {reason}.",))
@@ -79,30 +86,56 @@ class Again:
         sinks = [sink for _, some in stages for sink in some]
         needed = ancestors(sinks, stop=lambda tensor: tensor.name in fed)
         _check_repeatable(needed)
+        besides = SideWrites.of(self.others.now, needed, self.call)
         probe = GraphProbe(time_limit_s=limits.seconds)
-        reports = probe.look_at(graph, [op for op in graph.get_operations() if op in needed])
-        self._run_reports(reports, needed, probe=probe, limits=limits)
+        seen = needed | besides.operations
+        reports = probe.look_at(graph, [op for op in graph.get_operations() if op in seen])
+        values = self._run_reports(reports, besides.values, needed, probe=probe, limits=limits)
         flow = GraphFlow(probe, graph, fed.keys())
         trial = Trial(self.built, tensors=self.built.tensors)
         traced = Traced(trial, [given], graph, flow, reports, fed, set())
         arguments = {name: name_of_fed(name) for name in fed}
         names = GraphNames(traced, arguments, evidence.variables, evidence.described, (), self._value)
-        walk = GraphWalk(flow, self._is_bad)
-        description = GraphDescription(names, GraphPhases(names, given, self.brought), walk)
-        chains = chains_of(walk, [(stages, description)])
+        walk = GraphWalk(flow, self._is_bad, written=besides.bad(values, first=len(probe.nodes)))
+        description = GraphDescription(names, GraphPhases(names, given, self.brought, besides.only), walk)
+        chains = self.others.without_doubtful(chains_of(walk, [(stages, description)]))
         if not chains:
-            return Replay("finite", tuple(_why_finite(needed)))
+            return Replay("finite", tuple(_why_finite(needed, self.call.had)))
         hidden = any(hides_operations(origin) for origin in walk.origins if is_settled(origin))
-        return Replay("found", (_INSIDE,) if hidden and chains[0][0].op is None else (), chains)
+        notes = (_INSIDE,) if hidden and chains[0][0].op is None else ()
+        return Replay("found", (*notes, *self.others.notes_on(walk.origins)), chains)
 
-    def _run_reports(self, reports: Sequence[Op], needed: set[Op], *, probe: GraphProbe, limits: ReplayLimits) -> None:
+    def _run_overwritten(self, evidence: Evidence, limits: ReplayLimits) -> Replay | None:
+        """Run the step with what a reference variable may have held before another fetch of the run overwrote it."""
+        before = self.others.values_before()
+        reads = {name: source_read(self.built.graph.get_tensor_by_name(name).op) for name in self.call.had}
+        had = {
+            name: np.broadcast_to(before[source.name], np.shape(self.call.had[name]))
+            for name, source in reads.items()
+            if source is not None and source.name in before
+        }
+        if not had:
+            return None
+        found = replace(self, call=self.call.having(had), _values={})._run(evidence, limits)
+        return found if found.outcome == "found" else None
+
+    def _run_reports(
+        self,
+        reports: Sequence[Op],
+        values: Sequence[Tensor],
+        needed: set[Op],
+        *,
+        probe: GraphProbe,
+        limits: ReplayLimits,
+    ) -> Sequence[Any]:
         with self._variables_kept(needed):
             try:
-                self.session.run(reports, dict(self.call.fed))
+                _, seen = self.session.run([reports, values], {**self.call.fed, **self.call.had})
             except tf.errors.OpError:
                 if not probe.expired:
                     raise
                 raise CannotReplayError(f"it took longer than {limits.seconds:g} seconds and was broken off") from None
+        return list(seen)
 
     def _given(self) -> Given:
         inputs = self.built.inputs
@@ -121,27 +154,38 @@ class Again:
         ]
 
     def _value(self, tensor: Tensor) -> Any:
+        """Return what was fed for a tensor, or the value of the variable of a source as the bad step read it."""
         if tensor.name in self.call.fed:
             return np.asarray(self.call.fed[tensor.name])
-        return self.session.run(_read_of(tensor))
+        if tensor.name not in self._values:
+            self._values[tensor.name] = self._value_read(tensor)
+        return self._values[tensor.name]
+
+    def _value_read(self, source: Tensor) -> Any:
+        reads = [self.built.graph.get_tensor_by_name(name).op for name in self.call.had]
+        of_source = [op for op in reads if (read := source_read(op)) is not None and read.name == source.name]
+        # What waits for something may have been read after the step itself wrote the variable.
+        free = next((op.outputs[0].name for op in of_source if not op.control_inputs), None)
+        # A read of the user's may run what he makes wait before it, so the watch has one of its own.
+        return self.session.run(read_first(self.built.graph, source)) if free is None else self.call.had[free]
 
     def _is_bad(self, tensor: Tensor) -> bool:
         """Return whether what is fed, or a variable, was bad as the step began."""
-        if tensor.name not in self.call.fed and _read_of(tensor) is None:
-            return False
         array = np.asarray(self._value(tensor))
         return array.dtype.kind in "fcV" and not bool(np.isfinite(array).all())
 
     @contextmanager
     def _variables_kept(self, needed: set[Op]) -> Iterator[None]:
-        initializers = initializers_of(self.built.graph)
-        written = {source.name: source for _, source in writes(needed) if source.name in initializers}
-        values = {name: np.array(self._value(source)) for name, source in written.items()}
+        graph = self.built.graph
+        written = {source.name: source for _, source in writes(needed)}
+        values = {name: np.array(self.session.run(read_first(graph, source))) for name, source in written.items()}
+        given = {name: placeholder_for(graph, source) for name, source in written.items()}
+        with graph.as_default(), graph.control_dependencies(None):
+            restored = [Kept(source, given[name]).put_back() for name, source in written.items()]
         try:
             yield
         finally:
-            for name, value in values.items():
-                self.session.run(initializers[name], {initializers[name].inputs[1]: value})
+            self.session.run(restored, {given[name]: value for name, value in values.items()})
 
     def _last_update(self, evidence: Evidence) -> Replay:
         """Name the operation that applied the update of the step before, which left a variable bad.
@@ -196,14 +240,6 @@ class Again:
         return True
 
 
-def _read_of(source: Tensor) -> Tensor | None:
-    """Return a tensor of a variable's value that is there already; ``None`` of what is no variable."""
-    if source.dtype != tf.resource:
-        return source
-    reads = (op.outputs[0] for op in source.consumers() if op.type == "ReadVariableOp")
-    return next((read for read in reads if read.op._get_control_flow_context() is None), None)
-
-
 @contextmanager
 def _unfinished(graph: Any) -> Iterator[None]:
     """Let a finished graph be added to; what is added stands beside, and nothing of the user's depends on it."""
@@ -216,13 +252,22 @@ def _unfinished(graph: Any) -> Iterator[None]:
             graph.finalize()
 
 
-def _check_repeatable(operations: set[Op]) -> None:
-    for kind in sorted({op.type for op in operations}):
+def _check_repeatable(operations: Iterable[Op]) -> None:
+    for kind in sorted({op.type for op in _with_inner(operations)}):
         if kind.startswith(NOT_REPEATABLE):
             raise CannotReplayError(f"it runs {kind}, which would not give it the same again")
 
 
-def _why_finite(operations: set[Op]) -> Iterator[str]:
-    drawn = sorted({op.type for op in operations} & UNSEEDED)
+def _why_finite(operations: Iterable[Op], had: Mapping[str, Any]) -> Iterator[str]:
+    anew = {op.type for op in _with_inner(operations) if any(output.name not in had for output in op.outputs)}
+    drawn = sorted(anew & UNSEEDED)
     if drawn:
         yield f"The step draws random numbers by {', '.join(drawn)}, which draws others when it is run again."
+
+
+def _with_inner(operations: Iterable[Op]) -> Iterator[Op]:
+    """Yield some operations, and those of the branches, loops and functions that they run."""
+    for op in operations:
+        yield op
+        for graph in inner_graphs(op):
+            yield from _with_inner(graph.get_operations())

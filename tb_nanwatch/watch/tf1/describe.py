@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Final
@@ -17,7 +17,7 @@ from tb_nanwatch.watch.replay.names import PASSING, Names
 from tb_nanwatch.watch.replay.phases import Phases, Stage
 from tb_nanwatch.watch.replay.probe import CONTROL_FLOW
 from tb_nanwatch.watch.replay.walk import Visit
-from tb_nanwatch.watch.tf1.graph import Op, Tensor, name_of_source, source_of
+from tb_nanwatch.watch.tf1.graph import Op, Tensor, name_of_source, source_of, writes
 from tb_nanwatch.watch.tf1.probe import EXITS, SOURCES
 from tb_nanwatch.watch.tf1.scopes import users_scope
 
@@ -71,14 +71,16 @@ class GraphPhases(Phases):
 
     Attributes:
         brought: by name of a placeholder that brings a gradient, the place of its variable in what was given.
+        besides: operations of the same run that are no part of the step, and write a variable that it reads.
     """
 
     brought: Mapping[str, int]
+    besides: Collection[Op]
 
     def of(self, visit: Visit, stage: Stage) -> Phase:
         """Return the phase of something bad; see :class:`Phases`."""
         if visit.node is not None:
-            return super().of(visit, stage)
+            return "state" if visit.node.op in self.besides else super().of(visit, stage)
         if visit.outside.op.type in SOURCES:
             return "state" if self.names.column(visit.outside) is None else "weights"
         return "backward" if self.names.operand(visit.outside) in self.brought else "input"
@@ -92,6 +94,9 @@ class GraphDescription(Description):
 
     def _link(self, visit: Visit, stage: Stage, *, is_first: bool) -> Link:
         link = super()._link(visit, stage, is_first=is_first)
+        if visit.node is not None and visit.node.op in self.phases.besides:
+            written = [self.names.variable(source) for _, source in writes([visit.node.op])]
+            link = replace(link, variable=next(iter(written), None))
         # The operation that was first stands somewhere inside, and what it was nobody saw.
         return replace(link, op=None, inputs=()) if is_first and hides_operations(visit) else link
 

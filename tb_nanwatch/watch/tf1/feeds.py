@@ -3,13 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, cast
 
 import numpy as np
 import tensorflow as tf
 
+from tb_nanwatch.schema.records import Finding
 from tb_nanwatch.watch.batch import Call
 from tb_nanwatch.watch.tf1.graph import Graph, Tensor, ancestors, has_read, source_of
+from tb_nanwatch.watch.tf1.intake import Intake
+
+
+@dataclass(frozen=True, eq=False)
+class SessionRun:
+    """Stands for ``session.run`` of a step, where a call is asked for its function.
+
+    Attributes:
+        had: see :attr:`FedCall.had`.
+        taken: names of the tensors that are fed in a replay, and were not by the user.
+        notes: what there is to say about the run; a sentence each.
+    """
+
+    had: Mapping[str, Any]
+    taken: frozenset[str]
+    notes: tuple[str, ...] = ()
+
+    def __call__(self, feed_dict: Mapping[str, Any]) -> None:
+        """Do nothing: a session is run by whoever has it."""
 
 
 class FedCall(Call):
@@ -23,18 +44,59 @@ class FedCall(Call):
             graph: of the session.
             feed_dict: as the user gave it.
         """
-        return cls(_session_run, (dict(_by_name(graph, feed_dict or {})),), {})
+        return cls(SessionRun({}, frozenset()), (dict(_by_name(graph, feed_dict or {})),), {})
 
     def copied(self) -> FedCall:
         """Return the same with arrays of its own: the user may write over his when the run is over."""
         own = {name: value.copy() if isinstance(value, np.ndarray) else value for name, value in self.fed.items()}
         return FedCall(self.function, (own,), {})
 
+    def entered(self, values: Mapping[str, Any], intake: Intake) -> FedCall:
+        """Return the same with what entered the run besides the feed.
+
+        Args:
+            values: by name of the tensor.
+            intake: that they are of; elements of an iterator or a queue are fed like the batch that they are.
+        """
+        batch = intake.batch(values)
+        others = {name: value for name, value in values.items() if name not in batch}
+        return FedCall(SessionRun(others, frozenset(batch)), ({**self.fed, **batch},), {})
+
+    def noting(self, notes: tuple[str, ...]) -> FedCall:
+        """Return the same with something to say about the run."""
+        return FedCall(replace(self._run, notes=notes), self.args, {})
+
+    def having(self, values: Mapping[str, Any]) -> FedCall:
+        """Return the same with other values for some of what the run drew, was given or read."""
+        return FedCall(replace(self._run, had={**self.had, **values}), self.args, {})
+
+    @property
+    def _run(self) -> SessionRun:
+        return cast("SessionRun", self.function)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What there is to say about the run; a sentence each."""
+        return self._run.notes
+
     @property
     def fed(self) -> Mapping[str, Any]:
         """What is fed, by the name of the tensor it is fed for."""
         fed: Mapping[str, Any] = self.args[0]
         return fed
+
+    @property
+    def had(self) -> Mapping[str, Any]:
+        """What the run drew, was given by Python, or read of variables, by name of the tensor."""
+        return self._run.had
+
+    def findings(self) -> tuple[Finding, ...]:
+        """Return what the user fed that holds anything non-finite.
+
+        Of an element of an iterator that is known only for a bad step: it may be so in each, and do no harm.
+        """
+        taken = {name_of_fed(name) for name in self._run.taken}
+        return tuple(found for found in super().findings() if found.name not in taken)
 
     def leaves(self) -> Iterator[tuple[str, Any]]:
         """Yield what is fed, with the name of its placeholder."""
@@ -83,7 +145,3 @@ def _by_name(graph: Graph, feed_dict: Mapping[Any, Any]) -> Iterator[tuple[str, 
             yield from ((part.name, given) for part, given in zip(parts, value, strict=True))
         else:
             yield graph.as_graph_element(key, allow_operation=False).name, value
-
-
-def _session_run(feed_dict: Mapping[str, Any]) -> None:
-    """Stand for ``session.run`` of a step, where a call is asked for its function."""

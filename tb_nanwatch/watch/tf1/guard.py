@@ -20,6 +20,7 @@ from tensorflow.python.ops import cond_v2
 from tb_nanwatch.schema.records import IntArray
 from tb_nanwatch.watch.observation import Observation
 from tb_nanwatch.watch.tf1.graph import Op, ancestors, is_in_loop, writes
+from tb_nanwatch.watch.tf1.intake import Intake
 from tb_nanwatch.watch.tf1.keep import KeptState
 
 
@@ -31,24 +32,28 @@ class Seen(NamedTuple):
         row: float32 ``[cells]``.
         counts: int64 ``[cells, 4]``; ``[0, 4]`` of a row that was finite at once.
         kept: of such a row nothing; else what :meth:`~tb_nanwatch.watch.tf1.keep.KeptState.beside_flat` gives.
+        intake: likewise, what :meth:`~tb_nanwatch.watch.tf1.intake.Intake.packed` gives.
     """
 
     step: int
     row: npt.NDArray[np.float32]
     counts: IntArray
     kept: npt.NDArray[np.float64]
+    intake: npt.NDArray[np.float64]
 
     @classmethod
-    def unpacked(cls, told: npt.NDArray[np.float64], *, cells: int) -> Seen:
+    def unpacked(cls, told: npt.NDArray[np.float64], *, cells: int, kept: int) -> Seen:
         """Take apart what was fetched: one vector, because each fetch has its price.
 
         Args:
             told: float64, one after the other; integers below 2**53 are exact.
             cells: of a row.
+            kept: elements of what is kept of a bad step.
         """
         row, rest = told[1 : 1 + cells].astype(np.float32), told[1 + cells :]
         counts = rest[: 4 * cells].astype(np.int64).reshape(-1, 4)
-        return cls(int(told[0]), row, counts, rest[4 * cells :])
+        after = 4 * cells + kept
+        return cls(int(told[0]), row, counts, rest[4 * cells : after], rest[after:])
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,29 +64,41 @@ class Guard:
         told: for the host to fetch with the step, see :meth:`Seen.unpacked`; float64 vector.
         passed: whether the step was finite, bool scalar.
         state: what is put back if it was not.
+        intake: what comes to the host if it was not.
     """
 
     told: tf.Tensor
     passed: tf.Tensor
     state: KeptState
+    intake: Intake
 
     @classmethod
-    def of(cls, observation: Observation, *, step: tf.Tensor | None, state: KeptState) -> Guard:
+    def of(cls, observation: Observation, *, step: tf.Tensor | None, state: KeptState, intake: Intake) -> Guard:
         """Look at a step.
 
         Args:
             observation: of the step.
             step: the user's, integer scalar, read before anything writes it.
             state: what the forward pass writes.
+            intake: what enters the step besides its feed.
         """
         row = observation.row()
         number = tf.zeros([1], tf.float64) if step is None else tf.reshape(tf.cast(step, tf.float64), [1])
         told, passed = _rarely(
             tf.reduce_all(tf.math.is_finite(row)),
             lambda: (tf.concat([number, tf.cast(row, tf.float64)], 0), tf.constant(True)),
-            lambda: _look_closer(observation, state, number),
+            lambda: _look_closer(observation, state, intake, number=number),
         )
-        return cls(told, passed, state)
+        return cls(told, passed, state, intake)
+
+    def seen(self, told: npt.NDArray[np.float64], *, cells: int) -> Seen:
+        """Take apart what was fetched.
+
+        Args:
+            told: the value of the attribute of this name.
+            cells: of a row.
+        """
+        return Seen.unpacked(told, cells=cells, kept=self.state.beside_size)
 
     def apply(self, update: Callable[[], Any], *, withholds: bool) -> Op:
         """Build the update, and return the operation that runs it if the step was finite.
@@ -117,11 +134,13 @@ class Guard:
             return tf.identity(stay, name="nanwatch/withheld")
 
 
-def _look_closer(observation: Observation, state: KeptState, number: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+def _look_closer(
+    observation: Observation, state: KeptState, intake: Intake, *, number: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor]:
     counts = observation.counts()
     flat = tf.reshape(tf.cast(counts, tf.float64), [-1])
     row = observation.settled_row()
-    told = tf.concat([number, tf.cast(row, tf.float64), flat, state.beside_flat()], 0)
+    told = tf.concat([number, tf.cast(row, tf.float64), flat, state.beside_flat(), intake.packed()], 0)
     return told, tf.reduce_all(tf.math.is_finite(row))
 
 

@@ -16,6 +16,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from tb_nanwatch.watch.tf1.graph import Graph, Op, Tensor, ancestors, dtype_of_source, is_in_loop, source_of, writes
+from tb_nanwatch.watch.tf1.intake import takes_anew
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,6 +76,16 @@ class KeptState:
         flat = [tf.reshape(tf.cast(kept.value, tf.float64), [-1]) for kept in self.beside]
         return tf.concat(flat, 0) if flat else tf.zeros([0], tf.float64)
 
+    @property
+    def sources(self) -> set[str]:
+        """Names of the sources of what is put back."""
+        return {kept.source.name for kept in (*self.before, *self.beside)}
+
+    @property
+    def beside_size(self) -> int:
+        """How many values :meth:`beside_flat` gives."""
+        return sum(int(np.prod(tuple(kept.value.shape))) for kept in self.beside)
+
     def put_back_beside(self, session: Any, flat: npt.NDArray[np.float64]) -> None:
         """Assign again what was written beside a bad step that has run.
 
@@ -95,23 +106,32 @@ class KeptState:
                 session.run(initializer, {initializer.inputs[1]: values.astype(kept.value.dtype.as_numpy_dtype)})
 
 
-def written_values(graph: Graph, needed: Iterable[Any]) -> dict[str, tf.Tensor]:
+def written_values(graph: Graph, needed: Iterable[Any]) -> dict[str, tuple[Tensor, tf.Tensor]]:
     """Return what is written to each variable: its new value, or what is added to it.
+
+    Of ``UPDATE_OPS`` only what is made of values that the step has: they may be those of another network.
 
     Args:
         graph: of the step.
         needed: operations and tensors that the guard waits for.
 
     Returns:
-        By name of the variable.
+        By name of the variable, its source and that value.
     """
-    found: dict[str, tf.Tensor] = {}
+    found: dict[str, tuple[Tensor, tf.Tensor]] = {}
     updates = graph.get_collection(tf.compat.v1.GraphKeys.UPDATE_OPS)
+    first = ancestors(needed)
     for op, source in _in_order(graph, ancestors([*needed, *updates])):
-        if op._get_control_flow_context() is None:
+        if op._get_control_flow_context() is None and (op in first or not _asks_for_more(op, first)):
             values = [one for one in op.inputs if one.dtype.is_floating and not one.dtype._is_ref_dtype]
-            found.update((str(source.op.name), value) for value in values)
+            found.update((str(source.op.name), (source, value)) for value in values)
     return found
+
+
+def _asks_for_more(op: Op, first: set[Op]) -> bool:
+    """Return whether what an operation is given takes or changes anything that the step itself does not."""
+    others = ancestors(op.inputs) - first
+    return any(one.type == "Placeholder" or takes_anew(one) for one in others) or any(True for _ in writes(others))
 
 
 def _keep(graph: Graph, operations: set[Op]) -> list[Kept]:
@@ -132,6 +152,12 @@ def read_first(graph: Graph, source: Tensor) -> tf.Tensor:
             return tf.raw_ops.ReadVariableOp(resource=source, dtype=dtype_of_source(source))
         # What is read of a reference is the variable's own memory, and what writes it writes it in place.
         return tf.raw_ops.DeepCopy(x=source)
+
+
+def placeholder_for(graph: Graph, source: Tensor) -> tf.Tensor:
+    """Return a placeholder for a value of a variable."""
+    with graph.as_default(), graph.control_dependencies(None), tf.name_scope("nanwatch"):
+        return tf.compat.v1.placeholder(dtype_of_source(source), source.op.get_attr("shape"))
 
 
 def _has_plain_form(value: tf.Tensor) -> bool:

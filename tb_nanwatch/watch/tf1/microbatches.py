@@ -6,7 +6,7 @@ run of the update is fed what the host has added up, so that its row and its gua
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +23,7 @@ from tb_nanwatch.watch.observation import Observation
 from tb_nanwatch.watch.tf1.feeds import FedCall
 from tb_nanwatch.watch.tf1.graph import Graph, Op
 from tb_nanwatch.watch.tf1.guard import Guard, Seen
+from tb_nanwatch.watch.tf1.intake import Intake
 from tb_nanwatch.watch.tf1.keep import KeptState
 
 
@@ -112,17 +113,28 @@ class Microbatches:
     accumulation: HostAccumulation
 
     @classmethod
-    def of(cls, graph: Graph, inputs: StepInputs, gradients: Sequence[Gradient]) -> Microbatches:
+    def of(
+        cls,
+        graph: Graph,
+        inputs: StepInputs,
+        gradients: Sequence[Gradient],
+        *,
+        intake_of: Callable[[list[Any]], Intake],
+    ) -> Microbatches:
         """Build what measures a micro-batch.
 
         Args:
             graph: of the step.
             inputs: what ``accumulate`` was given.
             gradients: by column.
+            intake_of: finds what enters a run besides its feed.
         """
         needed = [*_measured(inputs), *([] if inputs.loss is None else [inputs.loss])]
         observation = Observation(raw=gradients, clipped=None, weights=(), tensors=(), loss=inputs.loss)
-        guard = Guard.of(observation, step=None, state=KeptState.of(graph, needed).by_host())
+        state = KeptState.of(graph, needed).by_host()
+        # A run of a micro-batch takes its gradients, and nothing else that the program makes wait here.
+        with graph.control_dependencies(None):
+            guard = Guard.of(observation, step=None, state=state, intake=intake_of(needed))
         none = _no_cells(len(gradients))
         cells = tf.compat.v1.placeholder_with_default(none, none.shape, name="nanwatch/microbatches")
         return cls(inputs, guard, cells, HostAccumulation(columns=len(gradients)))
@@ -145,8 +157,9 @@ class Microbatches:
             call: what it was fed.
             puts_back: whether what the forward pass of a bad one wrote is put back.
         """
-        seen = Seen.unpacked(told, cells=self.accumulation.columns + (self.inputs.loss is not None))
-        if not self.accumulation.add(seen, call) and puts_back:
+        seen = self.guard.seen(told, cells=self.accumulation.columns + (self.inputs.loss is not None))
+        entered = self.guard.intake.unpacked(seen.intake)
+        if not self.accumulation.add(seen, call.entered(entered, self.guard.intake)) and puts_back:
             self.guard.state.put_back_beside(session, seen.kept)
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import tensorflow as tf
@@ -22,6 +23,7 @@ from tb_nanwatch.watch.plan import Plan
 from tb_nanwatch.watch.state import is_statistic
 from tb_nanwatch.watch.tf1.graph import Graph, Op, ancestors, backward_order, is_at_top, source_of
 from tb_nanwatch.watch.tf1.guard import Guard
+from tb_nanwatch.watch.tf1.intake import Intake
 from tb_nanwatch.watch.tf1.keep import KeptState, read_first, written_values
 from tb_nanwatch.watch.tf1.microbatches import Microbatches
 from tb_nanwatch.watch.tf1.recorder import HostRecorder
@@ -81,14 +83,19 @@ def build(
     graph = tf.compat.v1.get_default_graph()
     _check_place(graph, inputs)
     variables = _watched(plan, inputs)
-    microbatches = _microbatches(graph, microbatch, variables)
+    own = {source_of(variable).name for variable in variables}
+    find = partial(_intake, graph, watched=own, options=options)
+    microbatches = _microbatches(graph, microbatch, variables, intake_of=find)
     tensors = _tensors(plan, graph, run=None if microbatches is None else _run_of(graph, inputs, microbatches))
     needed = _needed(graph, inputs, tensors)
     described = describe(variables, backward_order(graph, variables))
-    own = {source_of(variable).op.name for variable in variables}
     # What the forward pass of a micro-batch writes is not written by the update's run.
     written = {} if microbatches is not None else written_values(graph, needed)
-    statistics = {name: value for name, value in written.items() if name not in own and is_statistic(name, described)}
+    statistics = {
+        name: value
+        for name, (source, value) in written.items()
+        if source.name not in own and is_statistic(name, described)
+    }
     layout = Layout(
         described,
         tuple(tensors),
@@ -102,7 +109,8 @@ def build(
     number = None if step is None else read_first(graph, source_of(step))
     observation = _observation(layout, inputs, variables, others=[*tensors.values(), *statistics.values()], state=state)
     observation = replace(observation, microbatches=None if microbatches is None else microbatches.cells)
-    guard = Guard.of(observation, step=number, state=state)
+    intake = find([*needed, *statistics.values()]).without(state.sources)
+    guard = Guard.of(observation, step=number, state=state, intake=intake)
     before = len(graph.get_operations())
     train_op = guard.apply(update, withholds=options.policy != "record")
     recorder = HostRecorder(window=options.window, cells=len(layout.cells))
@@ -137,11 +145,22 @@ def _watched(plan: Plan, inputs: StepInputs) -> list[Any]:
     return [*plan.variables, *besides]
 
 
-def _microbatches(graph: Graph, inputs: StepInputs | None, variables: Sequence[Any]) -> Microbatches | None:
+def _intake(graph: Graph, needed: Sequence[Any], *, watched: Collection[str], options: LoopOptions) -> Intake:
+    """Return what is needed to save the batch and to run the step again."""
+    found = Intake.of(graph, ancestors(needed), watched=watched)
+    if options.replay and options.policy != "record":
+        return found
+    return Intake(found.elements) if options.save_batch else Intake()
+
+
+def _microbatches(
+    graph: Graph, inputs: StepInputs | None, variables: Sequence[Any], *, intake_of: Callable[[list[Any]], Intake]
+) -> Microbatches | None:
     if inputs is None:
         return None
     _check_place(graph, inputs)
-    return Microbatches.of(graph, inputs, _by_column([gradient for gradient, _ in inputs.pairs], inputs, variables))
+    gradients = _by_column([gradient for gradient, _ in inputs.pairs], inputs, variables)
+    return Microbatches.of(graph, inputs, gradients, intake_of=intake_of)
 
 
 def _run_of(graph: Graph, inputs: StepInputs, microbatches: Microbatches) -> set[Op]:

@@ -18,7 +18,7 @@ from tb_nanwatch.watch.replay import Evidence, ReplayLimits
 from tb_nanwatch.watch.tf1.again import Again
 from tb_nanwatch.watch.tf1.feeds import FedCall, fed_gradients
 from tb_nanwatch.watch.tf1.graph import ancestors
-from tb_nanwatch.watch.tf1.guard import Seen
+from tb_nanwatch.watch.tf1.others import Write, Writes, note_on_kept, other_writes
 from tb_nanwatch.watch.tf1.plan import Built, build
 
 _MOST_KNOWN: Final = 256
@@ -50,10 +50,11 @@ class SessionRuns:
         """
         self._loop, self._plan = loop, plan
         self._built: Built | None = None
-        self._fetched: dict[tuple[int, ...], tuple[Kind, Any]] = {}
+        self._fetched: dict[tuple[int, ...], tuple[Kind, Sequence[Write], Any]] = {}
         self._microbatch: StepInputs | None = None
         self._brought: Mapping[str, int] = {}
         self._session: Any = None
+        self._writes = Writes()
 
     @property
     def built(self) -> Built:
@@ -126,11 +127,13 @@ class SessionRuns:
         Args:
             fetches: as the user gave them.
         """
-        kind, microbatches = self._kind(fetches), self.built.microbatches
+        (kind, others, _), microbatches = self._known(fetches), self.built.microbatches
+        self._writes.begin(others)
         if kind == "update":
             return Besides({kind: self.built.guard.told}, None if microbatches is None else microbatches.feed)
         if kind == "microbatch" and microbatches is not None:
             return Besides({kind: microbatches.guard.told}, None)
+        self._writes.end(self._writes.next_step)
         return None
 
     def after_run(self, session: Any, told: Mapping[Kind, Any], feed_dict: Mapping[Any, Any] | None) -> None:
@@ -154,14 +157,22 @@ class SessionRuns:
 
     def _take_update(self, told: Any, call: FedCall, *, puts_back: bool) -> None:
         built, microbatches = self.built, self.built.microbatches
-        seen = Seen.unpacked(told, cells=built.recorder.cells)
+        seen = built.guard.seen(told, cells=built.recorder.cells)
         is_finite = built.recorder.add(seen.row, seen.counts, step=seen.step)
+        if len(seen.intake):
+            call = call.entered(built.guard.intake.unpacked(seen.intake), built.guard.intake)
         if not is_finite and puts_back:
+            call = call.noting(tuple(note_on_kept(self._writes.now)))
             built.guard.state.put_back_beside(self._session, seen.kept)
         if microbatches is not None:
             self._loop.bad_microbatch = microbatches.accumulation.bad_call
             microbatches.accumulation.end()
-        self._loop.after_step(call)
+        step = built.recorder.rows_written() - 1 if self._plan.counted else seen.step
+        try:
+            self._loop.after_step(call)
+        finally:
+            self._writes.end(step)
+            self._writes.next_step = step + 1
 
     def run(self, session: Any, fetches: Any, **arguments: Any) -> Any:
         """Run a session once, watched; see :meth:`tb_nanwatch.watch.watch.Watch.session_run`.
@@ -189,28 +200,29 @@ class SessionRuns:
         self._session = session
         self._loop.close()
 
-    def _kind(self, fetches: Any) -> Kind:
+    def _known(self, fetches: Any) -> tuple[Kind, Sequence[Write], Any]:
         flat = tf.nest.flatten(fetches, expand_composites=True)
         key = tuple(map(id, flat))
         if key not in self._fetched:
             if len(self._fetched) >= _MOST_KNOWN:
                 self._fetched.clear()
             # With the fetches themselves, so that no other object takes the place of one.
-            self._fetched[key] = self._kind_of(flat), flat
-        return self._fetched[key][0]
+            self._fetched[key] = *self._made_of(flat), flat
+        return self._fetched[key]
 
-    def _kind_of(self, fetches: Sequence[Any]) -> Kind:
+    def _made_of(self, fetches: Sequence[Any]) -> tuple[Kind, Sequence[Write]]:
         graph, microbatches = self.built.graph, self.built.microbatches
         run = ancestors(graph.as_graph_element(fetch) for fetch in fetches if fetch is not None)
+        others = other_writes(run, self.built)
         if self.built.guard.passed.op in run:
-            return "update"
-        return "microbatch" if microbatches is not None and microbatches.is_run_by(run) else "other"
+            return "update", others
+        return ("microbatch" if microbatches is not None and microbatches.is_run_by(run) else "other"), others
 
     def _run_again(self, call: FedCall, evidence: Evidence, *, limits: ReplayLimits, **_: Any) -> Replay:
         built, brought, microbatches = self.built, self._brought, self.built.microbatches
         if microbatches is not None and call is microbatches.accumulation.bad_call:
             built, brought = replace(built, inputs=microbatches.inputs, tensors={}, statistics={}), {}
-        return Again(built, self._session, call, brought).replay(evidence, limits=limits)
+        return Again(built, self._session, call, brought, self._writes).replay(evidence, limits=limits)
 
     def _last_values(self) -> Sequence[Any]:
         return [_Value(variable, self._session) for variable in self._plan.variables]

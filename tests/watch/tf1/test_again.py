@@ -199,11 +199,11 @@ def test_a_masked_infinity_is_no_origin(scalar):
     assert scalar.verdict_after(loss, [[1, 1, 0], [1, 0, 1]]) is None
 
 
-def test_a_batch_from_an_iterator_cannot_be_given_again_and_is_not_taken_twice(tmp_path):
+def test_a_batch_from_an_iterator_inside_a_function_cannot_be_given_again_and_is_not_taken_twice(tmp_path):
     watch = Watch(tmp_path)
     data = tf.data.Dataset.from_tensor_slices([1.0, 0.0, 7.0])
     iterator = v1.data.make_one_shot_iterator(data)
-    element = iterator.get_next()
+    element = tf.function(iterator.get_next)()
     w = v1.get_variable("layer/w", [], initializer=v1.ones_initializer())
     loss = tf.math.log(element * w)
     optimizer = v1.train.GradientDescentOptimizer(0.1)
@@ -218,15 +218,18 @@ def test_a_batch_from_an_iterator_cannot_be_given_again_and_is_not_taken_twice(t
 
 
 def test_what_is_drawn_anew_is_not_held_to_be_the_cause(scalar):
-    # A draw that gives the first time what no other does.
-    drawn = v1.random_uniform([], seed=1)
+    # A draw that gives the first time what no other does, where no session can feed it.
     calls = []
 
     def once(_):
         calls.append(1)
         return np.float32(np.nan if len(calls) == 1 else 1)
 
-    spoilt = tf.reshape(tf.numpy_function(once, [drawn], tf.float32), [])
+    @tf.function
+    def drawn():
+        return tf.reshape(tf.numpy_function(once, [v1.random_uniform([], seed=1)], tf.float32), [])
+
+    spoilt = drawn()
     verdict = scalar.verdict_after(tf.reduce_sum(scalar.w) * spoilt + 0 * scalar.x[0], [[1]])
     assert (verdict.first.op, verdict.first.evidence) == (None, "records")
     assert "RandomUniform" in " ".join(verdict.notes)
