@@ -150,7 +150,7 @@ class Unpacker:
 
     def _strings(self, node: Node) -> Array:
         data, lengths = self._take(node["bytes"]).tobytes(), self._take(node["lengths"])
-        if lengths.dtype.kind not in "iu" or not all(0 <= length <= len(data) for length in lengths.flat):
+        if lengths.dtype.kind not in "iu" or not all(0 <= length <= len(data) for length in lengths.ravel().tolist()):
             raise RecordError("the lengths of texts must be those of parts of their bytes")
         ends = np.cumsum(lengths.reshape(-1), dtype=np.int64)
         items = np.empty(lengths.size, object)
