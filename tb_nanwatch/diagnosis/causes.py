@@ -151,8 +151,9 @@ def _loss_alone(evidence: Evidence) -> Cause | None:
     return Cause(
         id="forward-range",
         text="The watched variables were finite as the step began: something between them and there left the range, "
-        "such as log(0), 0/0, the root of a negative number, an exp or a square that overflows. Or it came with a variable "
-        "that is not watched, or with a batch that is no argument of the watched step: nothing looked at those.",
+        "such as log(0), 0/0, the root of a negative number, an exp or a square that overflows. Or it came with a "
+        "variable that is not watched, or with a batch that is no argument of the watched step: nothing looked at "
+        "those.",
         fix="Watch what goes into such operations with watch.tensor, and keep them in range: an epsilon, a clip, or "
         "TensorFlow's own cross-entropy from logits.",
         confidence="low",
