@@ -67,9 +67,11 @@ def decode_tag(tag: Tag, data: Iterable[Datum]) -> TagContent:
     Returns:
         What decodes; what does not is among the problems.
     """
-    found = [(datum.wall_time, _message(datum)) for datum in sorted(data, key=lambda datum: datum.wall_time)]
+    ordered = sorted(data, key=lambda datum: datum.wall_time)
+    # Each span that was not full stands in place of the one before.
+    found = [(datum.wall_time, _message(datum)) for datum in (ordered[-1:] if tag.part == "rest" else ordered)]
     messages = [(wall_time, message) for wall_time, message in found if isinstance(message, bytes)]
-    records = list(_spans(messages) if tag.part == "spans" else _records(tag.part, messages))
+    records = list(_spans(messages) if tag.part in ("spans", "rest") else _records(tag.part, messages))
     written = [Written(wall_time, record) for wall_time, record in records if not isinstance(record, ValueError)]
     wrong = [message for _, message in [*found, *records] if isinstance(message, ValueError)]
     problems = dict.fromkeys(f"{tag.name}: {str(error).removesuffix('.')}." for error in wrong)

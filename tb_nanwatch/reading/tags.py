@@ -5,21 +5,22 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Final, Literal, cast
+from typing import Final, Literal, cast, get_args
 
-Part = Literal["header", "spans", "alerts"]
+Part = Literal["header", "spans", "rest", "alerts"]
 
 _DIRECTORY: Final = "nanwatch"
 _OF_WORKER: Final = re.compile(r"((?:|.*[/\\])nanwatch)[/\\]worker-(\d{1,9})", re.ASCII | re.DOTALL)
 _TAG: Final = re.compile(
-    r"nanwatch/(?P<session>\d{1,9})/(?:(?P<part>header)|(?P<spans>spans)/\d{1,9}|(?P<alerts>alerts)/-?\d{1,19}-\d{1,9})",
+    r"nanwatch/(?P<session>\d{1,9})/"
+    r"(?:(?P<header>header)|(?P<spans>spans/\d{1,9})|(?P<rest>rest)|(?P<alerts>alerts/-?\d{1,19}-\d{1,9}))",
     re.ASCII,
 )
 
 
 @dataclass(frozen=True, order=True)
 class Tag:
-    """One tag of a session: its header, the spans of a generation, or an alert.
+    """One tag of a session: its header, the spans of a generation, the span that is not full, or an alert.
 
     Attributes:
         session: its number.
@@ -44,8 +45,8 @@ def parse_tag(name: str) -> Tag | None:
     match = _TAG.fullmatch(name)
     if match is None:
         return None
-    part = next(part for part in ("part", "spans", "alerts") if match[part])
-    return Tag(int(match["session"]), cast("Part", match[part]), name)
+    part = next(part for part in get_args(Part) if match[part])
+    return Tag(int(match["session"]), cast("Part", part), name)
 
 
 def shown_runs(names: Iterable[str]) -> dict[str, str]:

@@ -236,7 +236,7 @@ class Loop:
         before = session.steps_seen
         inputs = tuple(found for found in bad.findings() if found.name not in self._tolerated) if bad else ()
         alert = session.collect(action=self._action, inputs=inputs)
-        self._schedule(steps=session.steps_seen - before)
+        self._schedule(steps=session.steps_seen - before, seen=session.steps_seen)
         call = bad if alert is not None and alert.microbatch is not None else call
         if alert is not None and call is not None:
             alert = self._look_again(session, alert, call)
@@ -315,10 +315,12 @@ class Loop:
     def _has_news(self, incident: int | None) -> bool:
         return incident is not None and (self._session is None or not self._session.is_known(incident))
 
-    def _schedule(self, *, steps: int) -> None:
+    def _schedule(self, *, steps: int, seen: int) -> None:
         # One call may run many steps, and the ring must be read before it comes round.
-        steps_a_call = max(1.0, steps / max(1, self._calls))
-        self._calls, self._calls_due = 0, max(1, int(self._options.window / steps_a_call))
+        steps_a_call, window = max(1.0, steps / max(1, self._calls)), self._options.window
+        # Read at multiples of the window, no span of up to as many steps is left unfinished by a read.
+        due = window - seen % window if steps_a_call == 1 else window
+        self._calls, self._calls_due = 0, max(1, int(due / steps_a_call))
         self._flush_at_s = time.monotonic() + self._options.flush_interval_s
 
     def _note_harmless(self, call: Call | None) -> None:

@@ -39,15 +39,16 @@ def names_in(directory: str) -> list[str]:
     require_nameable(directory)
     try:
         # TensorFlow fails where any name in a local directory is not UTF-8.
-        return os.listdir(directory) if _is_local(directory) else list(tf.io.gfile.listdir(directory))
+        return list(tf.io.gfile.listdir(directory)) if is_remote(directory) else os.listdir(directory)
     except _NO_DIRECTORY:
         return []
 
 
 def is_gone(path: str) -> bool:
     """Return whether a file that was written to is not there any more; never for an address, which takes a request."""
-    return _is_local(path) and not os.path.exists(path)
+    return not is_remote(path) and not os.path.exists(path)
 
 
-def _is_local(path: str) -> bool:
-    return "://" not in path
+def is_remote(path: str) -> bool:
+    """Return whether a path is an address that TensorFlow's file layer takes apart."""
+    return "://" in path

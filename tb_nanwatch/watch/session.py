@@ -116,6 +116,7 @@ class Session:
             self._steps[numbers % self._recorder.window] = steps
             for segment in _segments(steps):
                 self._take(rows[segment], steps[segment], _shifted(counts, segment))
+            self._writer.keep(self._thinner.unfinished)
         if incident is None or not self._is_onset(incident[0], action=action, began_well=began_well):
             return None
         return self._tell(*incident, action=action, inputs=inputs)

@@ -56,6 +56,11 @@ class Thinner:
             self._begun, self._missing = None, self._length
 
     @property
+    def unfinished(self) -> tuple[int, Series] | None:
+        """The generation of the span that is not full, and what its steps so far come to; ``None`` if there is none."""
+        return None if self._begun is None else (self._generation, self._begun)
+
+    @property
     def _length(self) -> int:
         return 1 << self._generation
 

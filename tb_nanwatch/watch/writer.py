@@ -20,7 +20,8 @@ import tensorflow as tf
 from tb_nanwatch.schema import wire
 from tb_nanwatch.schema.records import Alert, Header, Series
 from tb_nanwatch.watch.boundary import attempt
-from tb_nanwatch.watch.paths import is_gone, names_in, require_nameable
+from tb_nanwatch.watch.paths import is_gone, is_remote, names_in, require_nameable
+from tb_nanwatch.watch.rest_files import RestFiles, is_rest_file
 
 _T = TypeVar("_T")
 SUBDIRECTORY: Final = "nanwatch"
@@ -49,7 +50,9 @@ class Writer:
         """
         self._directory = os.path.join(logdir, SUBDIRECTORY)
         self._file: tf.io.TFRecordWriter | None = None
-        self._path = ""
+        self._rest: RestFiles | None = None
+        self._path = self._stem_of_rest = ""
+        self._wall_time = 0.0
         self._flushed_at_s = -math.inf
         self._failed = False
         self._session: int | None = None
@@ -85,6 +88,21 @@ class Writer:
         self._alerts += 1
         self.flush()
 
+    def keep(self, rest: tuple[int, Series] | None) -> None:
+        """See to it that nothing is lost of what was written, nor of a span that is not full, if the process is killed.
+
+        A remote file system sends what it is handed, so there it is handed over only every few seconds.
+
+        Args:
+            rest: the span's generation, and the span; ``None`` where there is none.
+        """
+        if is_remote(self._directory) and time.monotonic() < self._flushed_at_s + FLUSH_EVERY_S:
+            return
+        # First what is full: a reader takes of the spans that were not full the last alone.
+        self.flush()
+        if rest is not None and self._file is not None:
+            self._attempt(lambda: self._put_rest(*rest))
+
     def flush(self) -> None:
         """Hand everything written so far to the file system."""
         if self._file is not None:
@@ -92,22 +110,42 @@ class Writer:
             self._flushed_at_s = time.monotonic()
 
     def close(self) -> None:
-        """Flush and close the file."""
+        """Flush and close the file; what was left of a span must have been written."""
         if self._file is not None:
             self._attempt(self._file.close)
             self._file = None
+        if self._rest is not None:
+            self._attempt(self._rest.remove)
+            self._rest = None
 
     def _write(self, tag: str, data: bytes, *, step: int) -> None:
         self._attempt(lambda: self._put(f"{wire.PLUGIN_NAME}/{self._session}/{tag}", data, step))
 
     def _put(self, tag: str, data: bytes, step: int) -> None:
         file = self._open() if self._file is None else self._file
+        file.write(self._event(tag, data, step))
+
+    def _put_rest(self, generation: int, span: Series) -> None:
+        if self._rest is None:
+            self._rest = RestFiles(self._stem_of_rest, heading=self._heading())
+        data = wire.encode_series(span, generation=generation)
+        # Of the events of a tag at one step, TensorBoard's data server keeps the last.
+        self._rest.write(self._event(f"{wire.PLUGIN_NAME}/{self._session}/rest", data, step=0))
+
+    def _event(self, tag: str, data: bytes, step: int) -> bytes:
         value = tf.compat.v1.Summary.Value(tag=tag, metadata=_METADATA, tensor=tf.make_tensor_proto(data))
-        event = tf.compat.v1.Event(wall_time=time.time(), step=step, summary=tf.compat.v1.Summary(value=[value]))
-        file.write(event.SerializeToString())
-        # Somebody may be looking on; but what is flushed to a distant file system is sent there.
-        if time.monotonic() >= self._flushed_at_s + FLUSH_EVERY_S:
-            self.flush()
+        summary = tf.compat.v1.Summary(value=[value])
+        event: bytes = tf.compat.v1.Event(wall_time=self._now(), step=step, summary=summary).SerializeToString()
+        return event
+
+    def _heading(self) -> bytes:
+        heading: bytes = tf.compat.v1.Event(wall_time=self._now(), file_version=_VERSION).SerializeToString()
+        return heading
+
+    def _now(self) -> float:
+        # Of two spans that overlap a reader takes the later: a clock that is set back must not turn that round.
+        self._wall_time = max(self._wall_time, time.time())
+        return self._wall_time
 
     def _hand_over(self) -> None:
         if self._file is not None:
@@ -119,23 +157,26 @@ class Writer:
     def _open(self) -> tf.io.TFRecordWriter:
         require_nameable(self._directory)
         tf.io.gfile.makedirs(self._directory)
-        self._path = self._new_path()
+        self._path, self._stem_of_rest = self._new_paths()
         self._file, self._flushed_at_s = tf.io.TFRecordWriter(self._path), -math.inf
-        self._file.write(tf.compat.v1.Event(wall_time=time.time(), file_version=_VERSION).SerializeToString())
+        self._file.write(self._heading())
         return self._file
 
-    def _new_path(self) -> str:
-        """Return where the next file goes, which is after all that there are by name: TensorBoard reads on from there.
+    def _new_paths(self) -> tuple[str, str]:
+        """Return where the next file goes, and the stem of its rest files.
 
-        The time alone would not do: a session that goes on in the second in which it was closed overwrote its file.
+        By name the file is after all that there are, because TensorBoard reads on from there; its rest files are
+        between these and it. The time alone would not do: a session that goes on in the second in which it was closed
+        overwrote its file.
         """
-        found = (_TIME_OF_FILE.search(name) for name in self._files())
-        second = max([int(time.time()), *(int(match[1]) + 1 for match in found if match)])
-        whose = f"{socket.gethostname()}.{os.getpid()}.session-{self._session}.v2"
-        return os.path.join(self._directory, f"events.out.tfevents.{second:010d}.{whose}")
+        found = (_TIME_OF_FILE.search(name) for name in names_in(self._directory))
+        second = max([int(time.time()), *(int(match[1]) + 2 for match in found if match)])
+        whose = f"{socket.gethostname()}.{os.getpid()}.session-{self._session}"
+        path, rest = (f"events.out.tfevents.{second - before:010d}.{whose}" for before in (0, 1))
+        return os.path.join(self._directory, f"{path}.v2"), os.path.join(self._directory, rest)
 
     def _files(self) -> list[str]:
-        return [name for name in names_in(self._directory) if "tfevents" in name]
+        return [name for name in names_in(self._directory) if "tfevents" in name and not is_rest_file(name)]
 
     def _attempt(self, action: Callable[[], _T]) -> _T | None:
         return None if self._failed else attempt(action, failed=self._give_up)

@@ -116,3 +116,8 @@ def test_a_series_that_was_read_says_what_was_written():
     ).written
     assert isinstance(entry.record, Series)
     assert entry.record.column("grad_norm", "max").tolist() == [[1.0, 2.0, 3.0, 4.0]] * 3
+
+
+def test_of_spans_that_were_not_full_the_last_stands_for_all():
+    content = decode_tag(parse_tag("nanwatch/0/rest"), events(chunk(6, 6), chunk(2, 3), times=[8.0, 7.0]))
+    assert steps_in(content) == [[6]]

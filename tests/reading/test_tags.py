@@ -12,6 +12,7 @@ from tb_nanwatch.reading.tags import Tag, is_run_directory, parse_tag, parts_of_
     [
         ("nanwatch/0/header", Tag(0, "header", "nanwatch/0/header")),
         ("nanwatch/12/spans/3", Tag(12, "spans", "nanwatch/12/spans/3")),
+        ("nanwatch/12/rest", Tag(12, "rest", "nanwatch/12/rest")),
         ("nanwatch/1/alerts/411-0", Tag(1, "alerts", "nanwatch/1/alerts/411-0")),
     ],
 )
