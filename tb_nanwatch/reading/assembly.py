@@ -29,7 +29,6 @@ from tb_nanwatch.schema.stats import BOOKKEEPING, BY_KEY
 _MOST_PROBLEMS: Final = 20
 _STEPS_BELOW: Final = 2**50
 """JSON's numbers and the arithmetic of thinning hold steps below this exactly; more than any training has."""
-_ENDS: Final = (("first_step", 0), ("last_step", -1))
 _R = TypeVar("_R")
 
 
@@ -145,24 +144,28 @@ def _check_steps(*steps: int) -> None:
 
 def _without_overlap(chunks: Iterable[Series]) -> list[Series]:
     """Return the chunks in order of steps; of two that overlap, the one that was written later and what it leaves."""
-    starts: list[int] = []
+    begins: list[int] = []
+    ends: list[int] = []
     kept: list[Series] = []
     for chunk in reversed([chunk for chunk in chunks if len(chunk)]):
-        for part in _outside(chunk, kept):
-            at = bisect.bisect(starts, int(part.first_step[0]))
-            starts.insert(at, int(part.first_step[0]))
+        # What is kept is in order and apart, so that few of it come near a chunk.
+        near = slice(bisect.bisect_left(ends, chunk.first_step[0]), bisect.bisect_right(begins, chunk.last_step[-1]))
+        for part in _outside(chunk, begins[near], ends[near]):
+            at = bisect.bisect(begins, int(part.first_step[0]))
+            begins.insert(at, int(part.first_step[0]))
+            ends.insert(at, int(part.last_step[-1]))
             kept.insert(at, part)
     return kept
 
 
-def _outside(chunk: Series, kept: Sequence[Series]) -> list[Series]:
+def _outside(chunk: Series, begins: Sequence[int], ends: Sequence[int]) -> list[Series]:
     """Return what of a chunk overlaps none of the others, in pieces that have none of the others between them."""
-    begins, ends = (np.array([getattr(one, end)[at] for one in kept], np.int64) for end, at in _ENDS)
-    # How many of the others end before a span, and how many begin before it ends.
-    before, begun = np.searchsorted(ends, chunk.first_step), np.searchsorted(begins, chunk.last_step, side="right")
-    free = np.flatnonzero(before == begun)
-    if len(free) == len(chunk) and before[0] == before[-1]:
+    if not begins:
         return [chunk]
+    # How many of the others end before a span, and how many begin before it ends.
+    before = np.searchsorted(np.array(ends, np.int64), chunk.first_step)
+    begun = np.searchsorted(np.array(begins, np.int64), chunk.last_step, side="right")
+    free = np.flatnonzero(before == begun)
     cuts = np.flatnonzero((np.diff(free) > 1) | (np.diff(before[free]) > 0)) + 1
     return [chunk.rows(slice(int(rows[0]), int(rows[-1]) + 1)) for rows in np.split(free, cuts) if len(rows)]
 

@@ -28,6 +28,10 @@ PLUGIN_NAME: Final = "nanwatch"
 SCHEMA_MAJOR: Final = 1
 SCHEMA_MINOR: Final = 3
 
+MOST_NAMES: Final = 2**17
+"""That a message lists; more than any network has variables."""
+MOST_LINKS: Final = 2**12
+"""Of all chains of a replay; a watch writes at most 8 of 64."""
 _M = TypeVar("_M", bound=Message)
 _ROLES: Final[dict[int, Role]] = {
     1: "input",
@@ -76,6 +80,7 @@ def decode_header(data: bytes) -> Header:
     """
     message = _parse(pb.Header, data)
     _check_version(message.schema)
+    _check_count("variables and tensors", len(message.variables) + len(message.tensors))
     variables = tuple(
         Variable(
             name=v.name,
@@ -166,6 +171,8 @@ def encode_alert(alert: Alert) -> bytes:
 def decode_alert(data: bytes) -> Alert:
     """Read an alert; raises RecordError if the bytes are none."""
     message = _parse(pb.Alert, data)
+    _check_count("findings", len(message.findings))
+    _check_count("links", sum(len(chain.links) for chain in message.replay.chains), most=MOST_LINKS)
     return Alert(
         step=message.step,
         session=message.session,
@@ -190,6 +197,12 @@ def _parse(kind: type[_M], data: bytes) -> _M:
     except DecodeError as error:
         raise RecordError(f"{len(data)} bytes do not decode as {kind.DESCRIPTOR.name}: {error}") from error
     return message
+
+
+def _check_count(what: str, count: int, *, most: int = MOST_NAMES) -> None:
+    """Refuse what no watch writes, before a record is made of each: one log must not keep the others waiting."""
+    if count > most:
+        raise RecordError(f"a message must have at most {most:,} {what}; got {count:,}")
 
 
 def _check_version(version: pb.Version) -> None:

@@ -171,3 +171,35 @@ def test_places_beyond_the_width_are_refused():
     column = pb.Column(stat="loss", keeps="count", width=1, values=bytes(8), places=[1])
     with pytest.raises(RecordError, match="places must be of a bookkeeping column, below its width"):
         wire.decode_series(pb.SpanChunk(first_step=[0], last_step=[0], columns=[column]).SerializeToString())
+
+
+def test_a_message_lists_no_more_than_a_network_can_have():
+    header = pb.Header(schema=pb.Version(major=1), variables=[pb.Variable(name=str(n)) for n in range(2**17 + 1)])
+    with pytest.raises(RecordError, match="at most 131,072 variables and tensors; got 131,073"):
+        wire.decode_header(header.SerializeToString())
+    alert = pb.Alert(findings=[pb.Finding(role=pb.ROLE_LOSS)] * (2**17 + 1))
+    with pytest.raises(RecordError, match="at most 131,072 findings; got 131,073"):
+        wire.decode_alert(alert.SerializeToString())
+    alert = pb.Alert(replay=pb.Replay(chains=[pb.Chain(links=[pb.Link()] * 4097)]))
+    with pytest.raises(RecordError, match="at most 4,096 links; got 4,097"):
+        wire.decode_alert(alert.SerializeToString())
+
+
+@pytest.mark.parametrize("width", [5, 2**32 - 1])
+def test_a_column_is_as_wide_as_what_stands_beside_it(width):
+    chunk = pb.SpanChunk(first_step=[0], last_step=[0])
+    chunk.columns.add(stat="loss", keeps="max", width=1, values=bytes(4))
+    chunk.columns.add(stat="loss", keeps="count", width=width, values=bytes(8), places=[0])
+    with pytest.raises(RecordError, match=f"as wide as the others of its statistic; got {width}"):
+        wire.decode_series(chunk.SerializeToString())
+    del chunk.columns[0]
+    with pytest.raises(RecordError, match="as wide as the others of its statistic"):
+        wire.decode_series(chunk.SerializeToString())
+
+
+def test_a_column_that_stands_twice_is_refused():
+    chunk = pb.SpanChunk(first_step=[0], last_step=[0])
+    for _ in range(2):
+        chunk.columns.add(stat="loss", keeps="max", width=1, values=bytes(4))
+    with pytest.raises(RecordError, match="must have each column once"):
+        wire.decode_series(chunk.SerializeToString())
