@@ -90,6 +90,19 @@ def loss_scale_of(optimizer: Any) -> tf.Tensor | None:
     return tf.convert_to_tensor(scale)
 
 
+def session_loss_scale_of(optimizer: Any) -> tf.Tensor | None:
+    """Return by what an optimizer of TensorFlow 1 scales the loss, if it changes that by itself; else ``None``.
+
+    ``tf.compat.v1.mixed_precision.MixedPrecisionLossScaleOptimizer`` gives the gradients without their scale.
+
+    Args:
+        optimizer: whose ``compute_gradients`` was called.
+    """
+    scale: Any = getattr(optimizer, "_loss_scale", None)
+    is_dynamic = isinstance(scale, tf.compat.v1.mixed_precision.DynamicLossScale)
+    return tf.convert_to_tensor(scale()) if is_dynamic else None
+
+
 def floating(loss: tf.Tensor) -> tf.Tensor:
     """Return a loss as a floating tensor; raises SetupError if it is no number."""
     if not (loss.dtype.is_floating or loss.dtype.is_integer or loss.dtype.is_bool):

@@ -79,7 +79,9 @@ class Observation:
             return tf.constant(False)
         bad = tf.reduce_sum(counts[:, 1:], axis=1)
         gradients = len(self.raw) + len(self.clipped or ())
-        return (tf.reduce_sum(bad[gradients:]) == 0) & (tf.reduce_sum(bad[:gradients]) > 0) & (self.scale > 1)
+        others, own = tf.reduce_sum(bad[gradients:]), tf.reduce_sum(bad[:gradients])
+        # Programs of TensorFlow 1 turn off that == compares the values of tensors.
+        return tf.equal(others, 0) & (own > 0) & (self.scale > 1)
 
     def overflown_row(self, row: tf.Tensor) -> tf.Tensor:
         """Return the row of a step whose gradients overflowed for their scale: without them.
@@ -88,7 +90,7 @@ class Observation:
             row: from :meth:`settled_row`.
         """
         gradients = len(self.raw) + len(self.clipped or ())
-        scale = tf.range(tf.size(row)) == tf.size(row) - (1 if self.loss is None else 2)
+        scale = tf.equal(tf.range(tf.size(row)), tf.size(row) - (1 if self.loss is None else 2))
         absent = tf.range(tf.size(row)) < gradients
         return tf.where(absent, ABSENT, tf.where(scale, -row, row))
 

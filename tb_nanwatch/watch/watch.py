@@ -16,7 +16,7 @@ from tb_nanwatch.errors import SetupError
 from tb_nanwatch.schema.records import Policy, Replay, Verdict
 from tb_nanwatch.watch.batch import Call
 from tb_nanwatch.watch.distributed import can_meet, is_last_here, own_inputs, replica_context, replica_here, together
-from tb_nanwatch.watch.inputs import StepInputs, loss_scale_of
+from tb_nanwatch.watch.inputs import StepInputs, loss_scale_of, session_loss_scale_of
 from tb_nanwatch.watch.loop import Loop
 from tb_nanwatch.watch.measure import Seldom
 from tb_nanwatch.watch.options import LoopOptions, checked_variables, directory_of
@@ -223,6 +223,8 @@ class Watch:
         extra = {} if global_step is None else {"global_step": global_step}
         if is_session_graph():
             given = StepInputs.checked(pairs, raw=raw, loss=loss, step=None, in_session=True)
+            scale = session_loss_scale_of(optimizer)
+            given = given._replace(scale=scale, is_unscaled=scale is not None)
             return self.session_runs.apply_gradients(optimizer, given, step=step, extra=extra)
         inputs = StepInputs.checked(pairs, raw=raw, loss=loss, step=step)
         self._plan.prepare(optimizer, inputs.variables)

@@ -140,6 +140,7 @@ def _look_closer(
     counts = observation.counts()
     flat = tf.reshape(tf.cast(counts, tf.float64), [-1])
     row = observation.settled_row()
+    row = tf.where(observation.is_overflow(counts), observation.overflown_row(row), row)
     told = tf.concat([number, tf.cast(row, tf.float64), flat, state.beside_flat(), intake.packed()], 0)
     return told, tf.reduce_all(tf.math.is_finite(row))
 

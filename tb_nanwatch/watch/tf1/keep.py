@@ -84,7 +84,7 @@ class KeptState:
     @property
     def beside_size(self) -> int:
         """How many values :meth:`beside_flat` gives."""
-        return sum(int(np.prod(tuple(kept.value.shape))) for kept in self.beside)
+        return sum(int(kept.value.shape.num_elements() or 0) for kept in self.beside)
 
     def put_back_beside(self, session: Any, flat: npt.NDArray[np.float64]) -> None:
         """Assign again what was written beside a bad step that has run.

@@ -104,6 +104,7 @@ def build(
         tuple(statistics),
         skips=options.policy == "skip",
         accumulates=microbatch is not None,
+        scale=inputs.scale is not None,
     )
     state = KeptState.of(graph, needed)
     number = None if step is None else read_first(graph, source_of(step))
@@ -221,6 +222,8 @@ def _observation(
         ],
         tensors=others,
         loss=inputs.loss,
+        scale=inputs.scale,
+        is_unscaled=inputs.is_unscaled,
     )
 
 
