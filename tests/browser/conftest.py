@@ -42,6 +42,15 @@ def write_hostile(directory: Path) -> None:
     RunWriter(directory / "nanwatch").header(HOSTILE).spans(window).alert(alert)
 
 
+def write_damaged(directory: Path) -> None:
+    """Write a run of three chunks, in the second of which a byte is flipped."""
+    writer = RunWriter(directory / "nanwatch").header().spans(series_at(range(100)))
+    begin = writer.path.stat().st_size
+    data = bytearray(writer.spans(series_at(range(100, 200))).spans(series_at(range(200, 300))).path.read_bytes())
+    data[begin + 100] ^= 1
+    writer.path.write_bytes(data)
+
+
 @pytest.fixture(scope="session")
 def logdir(tmp_path_factory):
     """A logdir with a run of each sort."""
@@ -49,6 +58,7 @@ def logdir(tmp_path_factory):
     write_critic(root / "critic")
     write_hostile(root / "<img src=x onerror=alert(1)>")
     RunWriter(root / "calm" / "nanwatch").header().spans(series_at(range(2000)))
+    write_damaged(root / "damaged")
     return root
 
 

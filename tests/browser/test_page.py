@@ -74,6 +74,19 @@ def test_a_finite_run_says_so(page, tensorboards, verdicts):
     expect(frame.get_by_test_id("findings")).to_have_count(0)
 
 
+@pytest.mark.parametrize("load_fast", ["true", "false"])
+def test_a_damaged_run_is_not_called_finite(page, tensorboards, verdicts, load_fast):
+    damaged = verdicts["damaged"]
+    frame = open_page(page, tensorboards[load_fast], run="damaged")
+    expect(frame.get_by_test_id("verdict")).to_have_text(
+        "Part of the log could not be read; the 200 steps that were read are finite."
+    )
+    expect(frame.get_by_test_id("verdict-status")).to_contain_text("Incomplete")
+    expect(frame.locator(".problems")).to_have_text(f"Part of the log could not be read. {damaged['unreadable'][0]}")
+    row = frame.locator('[data-testid="run-row"][data-run="damaged"]')
+    expect(row).to_contain_text("Incomplete")
+
+
 def test_a_click_on_a_cell_selects_its_step_and_layer_in_both_charts(page, tensorboards):
     frame = open_page(page, tensorboards["true"], run="critic")
     box = drawn(frame).bounding_box()
