@@ -54,7 +54,12 @@ class _Stamp(NamedTuple):
 
 
 class EventFile:
-    """What one event file holds, kept up to date: what was found to be whole is not read again."""
+    """What one event file holds, kept up to date: what was found to be whole is not read again.
+
+    Attributes:
+        path: of the file.
+        is_gone: whether it was not there at the last look; who writes a run replaces some of its files.
+    """
 
     def __init__(self, path: Path) -> None:
         """Take a file; nothing is read before :meth:`look`."""
@@ -62,6 +67,7 @@ class EventFile:
         self._stamp: _Stamp | None = None
         self._scan = _Scan()
         self._error = ""
+        self.is_gone = False
 
     @property
     def places(self) -> Mapping[Tag, Sequence[Place]]:
@@ -107,10 +113,11 @@ class EventFile:
                 self._scan = _Scan()
             with self.path.open("rb") as file:
                 self._scan.read_on(file, stamp.size)
-            self._stamp, self._error = stamp, ""
+            self._stamp, self._error, self.is_gone = stamp, "", False
         except OSError as error:
             self._stamp, self._scan = None, _Scan()
             self._error = error.strerror or type(error).__name__
+            self.is_gone = isinstance(error, FileNotFoundError)
 
     def read(self, tag: Tag) -> list[Datum]:
         """Return the messages of a tag.

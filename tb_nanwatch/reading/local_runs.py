@@ -53,7 +53,10 @@ class LocalRuns:
                 time.sleep(_PATIENCE_S)
                 for file in torn:
                     file.look()
-            return {name: _summary(list(of_run.values())) for name, of_run in self._files.items() if of_run}
+            there = {
+                name: [file for file in of_run.values() if not file.is_gone] for name, of_run in self._files.items()
+            }
+            return {name: _summary(of_run) for name, of_run in there.items() if of_run}
 
     def read(self, name: str, tag: Tag) -> list[Datum] | None:
         """Return the messages of a tag; ``None`` where the files have changed meanwhile."""

@@ -204,4 +204,14 @@ def test_what_is_no_file_is_named(tmp_path):
     os.mkfifo(tmp_path / "tfevents.pipe")
     for path in (tmp_path / "tfevents.directory", tmp_path / "tfevents.pipe"):
         assert looked(path).problems == (f"{path.name} cannot be read (it is no regular file).",)
-    assert looked(tmp_path / "tfevents.gone").problems == ("tfevents.gone cannot be read (No such file or directory).",)
+
+
+def test_a_file_that_is_not_there_any_more_is_known_to_be_gone(log):
+    file = looked(log.path)
+    data = log.path.read_bytes()
+    log.path.unlink()
+    file.look()
+    assert file.is_gone
+    log.path.write_bytes(data)
+    file.look()
+    assert (file.is_gone, file.problems, len(steps_in(file))) == (False, (), 10)

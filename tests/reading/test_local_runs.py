@@ -8,9 +8,11 @@ import time
 
 import pytest
 
+from tb_nanwatch.reading.event_file import EventFile
 from tb_nanwatch.reading.local_runs import LocalRuns
 from tb_nanwatch.reading.provider import RunReader
 from tb_nanwatch.reading.tags import parse_tag
+from tb_nanwatch.schema import wire
 from tests.event_files import RunWriter, steps_of
 from tests.followed_log import EXPERIMENT, FollowedLog
 
@@ -85,6 +87,22 @@ def test_what_is_gone_since_the_last_look_is_not_given(tmp_path):
     runs.look()
     path.unlink()
     assert runs.read("nanwatch", SPANS) is None
+
+
+def test_a_file_that_the_writer_replaces_is_no_damage(tmp_path, monkeypatch):
+    RunWriter(tmp_path / "nanwatch").header().spans(steps_of(0, 9))
+    rest = RunWriter(tmp_path / "nanwatch", name="events.out.tfevents.0.here.rest-000000000.v2")
+    rest.message("nanwatch/0/rest", wire.encode_series(steps_of(10, 14)), step=14)
+    look = EventFile.look
+
+    def look_at_what_goes(file):
+        if ".rest-" in file.path.name:
+            file.path.unlink(missing_ok=True)
+        look(file)
+
+    monkeypatch.setattr(EventFile, "look", look_at_what_goes)
+    (found,) = LocalRuns({str(tmp_path): None}).look().values()
+    assert (found.problems, found.is_irregular, found.stamps[SPANS][0]) == ((), False, 9)
 
 
 def test_directories_are_walked_through_now_and_then(tmp_path):
