@@ -82,7 +82,7 @@ const link = record<Link>({
 const chain = list(link);
 
 const warning = record<Warning>({
-  kind: literal("exploding", "frozen", "accumulated-sum"),
+  kind: literal("exploding", "frozen", "accumulated-sum", "unfinished-step"),
   first_step: number,
   layer: nullable(string),
   text: string,

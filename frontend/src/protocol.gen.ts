@@ -121,7 +121,7 @@ export interface Operand {
 }
 
 export interface Warning {
-  readonly kind: "exploding" | "frozen" | "accumulated-sum";
+  readonly kind: "exploding" | "frozen" | "accumulated-sum" | "unfinished-step";
   readonly first_step: number;
   readonly layer: string | null;
   readonly text: string;

@@ -6,7 +6,7 @@ import math
 from typing import Final
 
 from tb_nanwatch.diagnosis.origin import First
-from tb_nanwatch.schema.records import PHASES, Phase
+from tb_nanwatch.schema.records import PHASES, Alert, Phase
 
 _FINITE: Final = "The step came out finite when it was run again, so what was recorded is all that is known of it."
 _FAILED: Final = "The step could not be run again, so what was recorded is all that is known of it."
@@ -17,6 +17,11 @@ _WHERE: Final[dict[Phase, str]] = {"input": "in the batch", "weights": "in a var
 def notes_on(first: First) -> tuple[str, ...]:
     """Return what there is to say about the replay of the first bad step, and about its batch."""
     return (*_on_replay(first), *(first.alert.notes if first.alert else ()))
+
+
+def unfinished_sentence(alert: Alert) -> str:
+    """Return what is said of a step that an error ended."""
+    return f"Step {alert.step:,} did not end: {str(alert.error).rstrip('.')}."
 
 
 def _on_replay(first: First) -> tuple[str, ...]:

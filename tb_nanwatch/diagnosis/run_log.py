@@ -16,12 +16,14 @@ class SessionLog:
     Attributes:
         header: its constants.
         series: its spans; of length 0 where none were written.
-        alerts: its alerts, in order of steps.
+        alerts: those of bad steps, in order of steps.
+        unfinished: those of steps that ended with an error before they were whole, bad or not.
     """
 
     header: Header
     series: Series
     alerts: tuple[Alert, ...] = ()
+    unfinished: tuple[Alert, ...] = ()
 
     @property
     def first_step(self) -> int | None:

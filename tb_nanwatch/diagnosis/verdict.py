@@ -8,13 +8,13 @@ from weakref import WeakKeyDictionary
 
 from tb_nanwatch.diagnosis.accumulation import find_sum
 from tb_nanwatch.diagnosis.causes import Evidence, likely_causes
-from tb_nanwatch.diagnosis.notes import notes_on
+from tb_nanwatch.diagnosis.notes import notes_on, unfinished_sentence
 from tb_nanwatch.diagnosis.origin import First, first_of_run
 from tb_nanwatch.diagnosis.run_log import RunLog, SessionLog, skipped_steps
 from tb_nanwatch.diagnosis.sentences import origin_sentence
 from tb_nanwatch.diagnosis.signs import Explosion, find_explosion, find_frozen
 from tb_nanwatch.schema import records
-from tb_nanwatch.schema.records import Link, Status, Verdict
+from tb_nanwatch.schema.records import Alert, Link, Status, Verdict
 
 _MAYBE_NOT_FIRST: Final = "Part of the log could not be read: an earlier bad step may be missing."
 _FIRSTS: Final = WeakKeyDictionary[RunLog, First | None]()
@@ -35,7 +35,7 @@ def diagnose(log: RunLog) -> Verdict:
     if first is not None:
         return _nonfinite(log, first)
     steps = _steps_seen(log)
-    warnings = _warnings(log.sessions[-1], _explosion(log.sessions[-1], None)) if steps else ()
+    warnings = _warnings(log.sessions[-1], _explosion(log.sessions[-1], None)) if steps else _last_unfinished(log)
     return Verdict(
         run=log.run,
         status=_status(log, steps, warnings),
@@ -96,8 +96,18 @@ def _warnings(session: SessionLog, explosion: Explosion | None) -> tuple[records
         explosion.warning if explosion else None,
         find_frozen(session),
         total.warning if total is not None and total.grows else None,
+        *map(_unfinished, session.unfinished[-1:]),
     )
     return tuple(warning for warning in found if warning is not None)
+
+
+def _last_unfinished(log: RunLog) -> tuple[records.Warning, ...]:
+    return tuple(_unfinished(alert) for session in log.sessions[-1:] for alert in session.unfinished[-1:])
+
+
+def _unfinished(alert: Alert) -> records.Warning:
+    notes = alert.replay.notes if alert.replay and not alert.findings else ()
+    return records.Warning("unfinished-step", alert.step, None, " ".join([unfinished_sentence(alert), *notes]))
 
 
 def _skipped_steps(log: RunLog) -> int:
@@ -111,14 +121,15 @@ def _steps_seen(log: RunLog) -> int:
 def _status(log: RunLog, steps: int, warnings: tuple[records.Warning, ...]) -> Status:
     if log.problems:
         return "incomplete"
-    if not steps:
+    if not steps and not warnings:
         return "empty"
     return "warning" if warnings else "finite"
 
 
 def _finite_sentence(log: RunLog, steps: int, warnings: tuple[records.Warning, ...]) -> str:
     if not steps:
-        return "No step of this run could be read." if log.problems else "No step has been recorded yet."
+        nothing = "No step of this run could be read." if log.problems else "No step has been recorded yet."
+        return " ".join([nothing, *(warning.text for warning in warnings)])
     told = " ".join(["", *(warning.text for warning in warnings)])
     if log.problems:
         read = "the 1 step that was read is" if steps == 1 else f"the {steps:,} steps that were read are"

@@ -80,7 +80,8 @@ class _SessionReader:
         alerts = sorted(self._alerts(), key=lambda alert: alert.step)
         chunks = _without_overlap(self._chunks())
         series = self._joined([*chunks, *_remembered(chunks, alerts)])
-        return SessionLog(self.header, series, tuple(alerts))
+        bad = tuple(alert for alert in alerts if alert.findings)
+        return SessionLog(self.header, series, bad, tuple(alert for alert in alerts if alert.error))
 
     def _alerts(self) -> Iterable[Alert]:
         return completed(self._readable_alerts())

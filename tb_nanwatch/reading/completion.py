@@ -53,12 +53,14 @@ def _is_addition(alert: Alert) -> bool:
 
 
 def _key(alert: Alert) -> _Key:
-    return alert.step, alert.findings
+    # What was not finite in a step that did not end is known only when it was run again.
+    return alert.step, () if alert.error else alert.findings
 
 
 def _with(alert: Alert, addition: Alert) -> Alert:
     return replace(
         alert,
+        findings=addition.findings or alert.findings,
         replay=addition.replay or alert.replay,
         batch=addition.batch or alert.batch,
         notes=(*alert.notes, *addition.notes),

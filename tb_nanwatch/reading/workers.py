@@ -33,7 +33,7 @@ def as_one(workers: Sequence[SessionLog], problems: list[str]) -> SessionLog:
     ]
     series = [one.series for one in alike if len(one.series)]
     header = replace(first.header, worker=None)
-    return SessionLog(header, merge_alike(series) if series else first.series, _alerts(workers))
+    return SessionLog(header, merge_alike(series) if series else first.series, _alerts(workers), first.unfinished)
 
 
 def _goes_with(one: SessionLog, first: SessionLog) -> bool:

@@ -122,7 +122,7 @@ class Finding(_message.Message):
     def __init__(self, role: _Optional[_Union[Role, str]] = ..., name: _Optional[str] = ..., size: _Optional[int] = ..., nan: _Optional[int] = ..., pos_inf: _Optional[int] = ..., neg_inf: _Optional[int] = ..., samples: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class Alert(_message.Message):
-    __slots__ = ("step", "first_step", "action", "findings", "window", "session", "replay", "batch", "notes", "replica", "microbatch", "worker")
+    __slots__ = ("step", "first_step", "action", "findings", "window", "session", "replay", "batch", "notes", "replica", "microbatch", "worker", "error")
     STEP_FIELD_NUMBER: _ClassVar[int]
     FIRST_STEP_FIELD_NUMBER: _ClassVar[int]
     ACTION_FIELD_NUMBER: _ClassVar[int]
@@ -135,6 +135,7 @@ class Alert(_message.Message):
     REPLICA_FIELD_NUMBER: _ClassVar[int]
     MICROBATCH_FIELD_NUMBER: _ClassVar[int]
     WORKER_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
     step: int
     first_step: int
     action: str
@@ -147,7 +148,8 @@ class Alert(_message.Message):
     replica: int
     microbatch: int
     worker: int
-    def __init__(self, step: _Optional[int] = ..., first_step: _Optional[int] = ..., action: _Optional[str] = ..., findings: _Optional[_Iterable[_Union[Finding, _Mapping]]] = ..., window: _Optional[_Union[SpanChunk, _Mapping]] = ..., session: _Optional[int] = ..., replay: _Optional[_Union[Replay, _Mapping]] = ..., batch: _Optional[str] = ..., notes: _Optional[_Iterable[str]] = ..., replica: _Optional[int] = ..., microbatch: _Optional[int] = ..., worker: _Optional[int] = ...) -> None: ...
+    error: str
+    def __init__(self, step: _Optional[int] = ..., first_step: _Optional[int] = ..., action: _Optional[str] = ..., findings: _Optional[_Iterable[_Union[Finding, _Mapping]]] = ..., window: _Optional[_Union[SpanChunk, _Mapping]] = ..., session: _Optional[int] = ..., replay: _Optional[_Union[Replay, _Mapping]] = ..., batch: _Optional[str] = ..., notes: _Optional[_Iterable[str]] = ..., replica: _Optional[int] = ..., microbatch: _Optional[int] = ..., worker: _Optional[int] = ..., error: _Optional[str] = ...) -> None: ...
 
 class Replay(_message.Message):
     __slots__ = ("outcome", "notes", "chains", "seconds", "dump")

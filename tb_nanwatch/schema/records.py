@@ -309,7 +309,7 @@ class Alert:
         session: the session that met it.
         first_step: the first step that this session watched.
         action: what the policy made of it.
-        findings: never empty.
+        findings: empty only where the step did not end, and nothing non-finite is known of it.
         window: the flight recorder at that moment, the bad step last. Of an alert that is written a second time, with
             what its replay brought, it is empty.
         replay: ``None`` where there was none.
@@ -318,6 +318,7 @@ class Alert:
         replica: whose gradients the findings are of, from 0; ``None`` where there is but one.
         microbatch: of the accumulated step, the first that was bad, from 0; ``None`` where that is not known.
         worker: whose findings these are, of several processes; ``None`` for the one that wrote it.
+        error: that ended the step before it was whole, in one line; ``None`` where the step ended.
     """
 
     step: int
@@ -332,10 +333,11 @@ class Alert:
     replica: int | None = None
     microbatch: int | None = None
     worker: int | None = None
+    error: str | None = None
 
     def __post_init__(self) -> None:
         """Refuse an alert about nothing."""
-        if not self.findings:
+        if not self.findings and not self.error:
             raise RecordError(f"an alert must say what was non-finite; that of step {self.step} does not")
 
 
@@ -364,7 +366,7 @@ class Origin:
 class Warning:  # noqa: A001 - the field's word, and the JSON's
     """Something that a finite run should be looked at for."""
 
-    kind: Literal["exploding", "frozen", "accumulated-sum"]
+    kind: Literal["exploding", "frozen", "accumulated-sum", "unfinished-step"]
     first_step: int
     layer: str | None
     text: str

@@ -26,7 +26,7 @@ from tb_nanwatch.schema.replay_wire import replay_message, replay_record, writab
 
 PLUGIN_NAME: Final = "nanwatch"
 SCHEMA_MAJOR: Final = 1
-SCHEMA_MINOR: Final = 3
+SCHEMA_MINOR: Final = 4
 
 MOST_NAMES: Final = 2**17
 """That a message lists; more than any network has variables."""
@@ -164,6 +164,7 @@ def encode_alert(alert: Alert) -> bytes:
         replica=alert.replica,
         microbatch=alert.microbatch,
         worker=alert.worker,
+        error=writable(alert.error or ""),
     )
     return message.SerializeToString(deterministic=True)
 
@@ -187,6 +188,7 @@ def decode_alert(data: bytes) -> Alert:
         replica=message.replica if message.HasField("replica") else None,
         microbatch=message.microbatch if message.HasField("microbatch") else None,
         worker=message.worker if message.HasField("worker") else None,
+        error=message.error or None,
     )
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from tb_nanwatch.diagnosis import RunLog, SessionLog, diagnose
 from tb_nanwatch.errors import SetupError
-from tb_nanwatch.schema.records import Alert, Finding, Header, Phase, Replay, Role, Series, Variable, Verdict
+from tb_nanwatch.schema.records import Alert, Finding, Header, Link, Phase, Replay, Role, Series, Variable, Verdict
 
 _ROLE_OF_PHASE: Final[dict[Phase, Role]] = {
     "input": "input",
@@ -35,7 +35,8 @@ def verdict_of_alert(header: Header, alert: Alert, *, steps_seen: int, run: str)
         steps_seen: by the session.
         run: its name.
     """
-    log = RunLog(run, (SessionLog(header, _since_the_last_bad_step(alert.window), (alert,)),))
+    bad, unfinished = (alert,) if alert.findings else (), (alert,) if alert.error else ()
+    log = RunLog(run, (SessionLog(header, _since_the_last_bad_step(alert.window), bad, unfinished),))
     return replace(diagnose(log), steps_seen=steps_seen)
 
 
@@ -56,10 +57,14 @@ def verdict_by_hand(found: Replay, variables: Sequence[Variable], *, step: int, 
     if found.outcome == "finite":
         return Verdict(run, "finite", "Every operation of the step was finite.", steps_seen=1, notes=found.notes)
     nothing = np.zeros(0, np.int64)
-    first = found.chains[0][0]
-    finding = Finding(_ROLE_OF_PHASE[first.phase], first.tensor or first.variable or "loss", first.counts)
+    finding = finding_of(found.chains[0][0])
     alert = Alert(step, 0, step, "raised", (finding,), Series(nothing, nothing, {}), found)
     return verdict_of_alert(Header(0, tuple(variables)), alert, steps_seen=1, run=run)
+
+
+def finding_of(link: Link) -> Finding:
+    """Return the origin that a replay found as what the records of a bad step would say of it."""
+    return Finding(_ROLE_OF_PHASE[link.phase], link.tensor or link.variable or "loss", link.counts, link.samples)
 
 
 def gradient_sizes_before(alert: Alert, variables: Sequence[Variable]) -> tuple[float, ...]:

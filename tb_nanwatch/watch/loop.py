@@ -28,6 +28,7 @@ from tb_nanwatch.watch.options import LoopOptions
 from tb_nanwatch.watch.plan import Plan
 from tb_nanwatch.watch.replay import Evidence, ReplayLimits, replay
 from tb_nanwatch.watch.session import Accumulated, Session
+from tb_nanwatch.watch.unfinished import REPEATABLE, error_line, findings_of, is_fault, tell_user, text_of
 from tb_nanwatch.watch.writer import Writer
 
 _T = TypeVar("_T")
@@ -61,7 +62,7 @@ class Loop:
         self._tolerated: set[str] = set()
         self._last_call: Call | None = None
         self._batches_left = MOST_BATCHES
-        self._has_replayed = False
+        self._has_replayed = self._has_met_error = False
         self._find_call: Callable[[], Call | None] | None = None
         self._microbatches = MicrobatchCalls()
         # In a graph of TensorFlow 1 these are its session's.
@@ -111,9 +112,11 @@ class Loop:
         outer = _running.set(self)
         try:
             result = step()
-        except tf.errors.InvalidArgumentError as error:
+        except tf.errors.OpError as error:
             if MESSAGE in str(error):
                 self._collect(call)
+            elif is_fault(error):
+                attempt(partial(self._tell_of_unfinished, error, call), failed=_warn_of_unfinished)
             raise
         finally:
             _running.reset(outer)
@@ -255,10 +258,43 @@ class Loop:
             session.supplement(whole)
         return whole
 
+    def _tell_of_unfinished(self, error: tf.errors.OpError, call: Call | None) -> None:
+        """Write of a step that an error ended, and add to the error what running the step again shows."""
+        session = self._session_now()
+        if session is None or self._has_met_error:
+            # Of a program that goes on after errors the first is looked at.
+            return
+        self._has_met_error = True
+        before, calls = session.steps_seen, self._calls
+        bad = session.collect(action=self._action)
+        alert = session.tell_of_unfinished(
+            error_line(error), action=self._action, is_recorded=session.steps_seen - before == calls + 1
+        )
+        call = call or (self._find_call() if self._find_call is not None else None)
+        if alert is None or bad is not None or session.header is None:
+            return
+        if call is not None and self._plan.replicas is None and isinstance(error, REPEATABLE):
+            alert = self._look_behind(error, alert, call)
+            session.supplement(alert)
+        verdict = verdict_of_alert(session.header, alert, steps_seen=session.steps_seen, run=self._options.run)
+        tell_user(error, text_of(alert, verdict), self._options.logdir)
+
+    def _look_behind(self, error: tf.errors.OpError, alert: Alert, call: Call) -> Alert:
+        found, plan = None, self._plan
+        if self._options.replay:
+            evidence = Evidence(frozenset(), plan.variables, plan.described, has_several=plan.has_several, error=error)
+            found = self.run_again(
+                call, evidence, watch=self, limits=ReplayLimits(), logdir=self._options.logdir, dump=None
+            )
+        findings = findings_of(found)
+        saved = self._saved(call, alert, findings[0].samples if findings else ())
+        return replace(alert, findings=findings, replay=found, batch=saved.path, notes=(*alert.notes, *saved.notes))
+
     def _saved(self, call: Call, alert: Alert, samples: Sequence[int]) -> SavedBatch:
         if not self._options.save_batch or self._batches_left == 0:
             return SavedBatch(None)
-        step = int(alert.window.last_step[-1]) if len(alert.window) else alert.step
+        is_before_window = alert.error is not None or not len(alert.window)
+        step = alert.step if is_before_window else int(alert.window.last_step[-1])
         saved = save_batch(self._options.logdir, call, step=step, samples=samples)
         self._batches_left -= saved.path is not None
         return saved
@@ -345,6 +381,10 @@ class Loop:
                 worker=worker,
             )
         return self._session
+
+
+def _warn_of_unfinished(reason: str) -> None:
+    warnings.warn(f"tb_nanwatch could not write of a step that an error ended: {reason}", stacklevel=2)
 
 
 def _warn_of_callback(reason: str) -> None:

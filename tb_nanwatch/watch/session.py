@@ -85,6 +85,8 @@ class Session:
         self.skips_in_a_row = 0
         self.last_alert: Alert | None = None
         self._alerts_left = MOST_ALERTS
+        self.header: Header | None = None
+        self._first_step = self._last_step = -1
         self._begin()
 
     def collect(self, *, action: Action, inputs: Sequence[Finding] = ()) -> Alert | None:
@@ -174,13 +176,34 @@ class Session:
         window = self._window(self.steps_seen - 1, None)
         return self._alert(window, action, findings, step=self._last_step + 1, microbatch=number)
 
+    def tell_of_unfinished(self, error: str, *, action: Action, is_recorded: bool) -> Alert | None:
+        """Write the alert of a step that an error ended.
+
+        Args:
+            error: in one line.
+            action: what the policy makes of bad steps.
+            is_recorded: whether the step left its row before it failed.
+
+        Returns:
+            The alert.
+        """
+        if self.header is None:
+            nothing = np.zeros(0, np.int64)
+            rows = np.zeros([0, len(self._layout.cells)], np.float32)
+            self.header = self._new_header(self._layout.decode(rows, nothing, {}))
+            self._writer.write_header(self.header)
+            self._first_step = 0
+        window = self._window(self.steps_seen - 1, None) if self.steps_seen else _NOTHING
+        step = self._last_step + (not is_recorded)
+        return self._alert(window, action, (), step=step, error=error)
+
     def close(self) -> None:
         """Write what is left."""
         self._write_rest()
         self._writer.flush()
 
     def _begin(self) -> None:
-        self.header: Header | None = None
+        self.header = None
         self._first_step = self._last_step = -1
         self._thinner = Thinner()
 
@@ -273,6 +296,7 @@ class Session:
         notes: tuple[str, ...] = (),
         microbatch: int | None = None,
         whose: tuple[int | None, int | None] = (None, None),
+        error: str | None = None,
     ) -> Alert | None:
         if self.header is None:
             return None
@@ -287,6 +311,7 @@ class Session:
             microbatch=microbatch,
             replica=whose[0],
             worker=whose[1],
+            error=error,
         )
         self.last_alert = alert
         self._alerts_left -= action != "raised"

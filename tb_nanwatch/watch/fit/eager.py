@@ -43,9 +43,11 @@ class EagerSteps:
         self._watch.eager_step_begins()
         try:
             result = step(data)
-        except tf.errors.InvalidArgumentError as error:
+        except tf.errors.OpError as error:
             if MESSAGE in str(error):
                 self._note_bad(data, kept)
+            else:
+                self._bad_batch = data
             raise
         if self._watch.is_eager_step_bad():
             self._note_bad(data, kept)

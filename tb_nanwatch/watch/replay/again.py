@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import itertools
 import os
-import re
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Final
 
@@ -24,11 +22,11 @@ from tb_nanwatch.watch.naming import describe
 from tb_nanwatch.watch.replay.arguments import Arguments
 from tb_nanwatch.watch.replay.describe import Description
 from tb_nanwatch.watch.replay.dump import dumped, folder_for_dump, is_debugger_on
-from tb_nanwatch.watch.replay.lines import users_line
 from tb_nanwatch.watch.replay.names import Names
 from tb_nanwatch.watch.replay.phases import Phases, Stage
 from tb_nanwatch.watch.replay.probe import Probe
-from tb_nanwatch.watch.replay.refused import account_of, failed_op
+from tb_nanwatch.watch.replay.refused import account_of, failed_op, place_of
+from tb_nanwatch.watch.replay.refused import cause_of as _cause
 from tb_nanwatch.watch.replay.run import (
     UNSEEDED,
     CannotReplayError,
@@ -44,7 +42,6 @@ from tb_nanwatch.watch.replay.walk import Visit, Walk
 
 Tensor = Any
 _MOST_ORIGINS: Final = 8
-_RAISED: Final = re.compile(r"\w+(Error|Exception): ")
 _BEFORE_UPDATE: Final[frozenset[Role]] = frozenset({"input", "tensor", "loss", "gradient", "clipped"})
 
 
@@ -70,6 +67,7 @@ class Evidence:
         spoilt: names of the variables that were bad as the step began, by the update of the step before.
         gradient_sizes: in column order, the root of the mean square of that update's gradient.
         has_several: whether the step has several optimizers.
+        error: that ended the step; ``None`` where the step ended by itself.
         is_first_update: whether the update of the step before was the first that was watched, and spoilt a variable.
     """
 
@@ -80,6 +78,7 @@ class Evidence:
     gradient_sizes: Sequence[float] = ()
     has_several: bool = False
     is_first_update: bool = False
+    error: tf.errors.OpError | None = None
 
     @property
     def handles(self) -> Sequence[Tensor]:
@@ -154,7 +153,7 @@ def _replay(call: Call, evidence: Evidence, *, watch: object, limits: ReplayLimi
 def _replay_once(
     call: Call, evidence: Evidence, *, watch: object, limits: ReplayLimits, are_slots_bad_before: bool = False
 ) -> Replay:
-    probe = Probe(time_limit_s=limits.seconds)
+    probe = Probe(time_limit_s=limits.seconds, lets_labels_pass=evidence.error is None)
     sizes = {id(handle): size for handle, size in zip(evidence.handles, evidence.gradient_sizes, strict=False)}
     trial = Trial(watch, evidence.scope, sizes, evidence.has_several, are_slots_bad_before)
     arguments = Arguments.of(call)
@@ -166,26 +165,54 @@ def _replay_once(
     try:
         starting_from = partial(go_back, cleaned=cleaned) if is_over else None
         sinks = [sink for _, stages in rounds for _, some in stages for sink in some]
-        run(traced, sinks, starting_from=starting_from)
+        run(_with_failed(traced, evidence.error), sinks, starting_from=starting_from)
     except tf.errors.OpError as error:
-        if not probe.expired:
+        if probe.expired:
+            raise CannotReplayError(f"it took longer than {limits.seconds:g} seconds and was broken off") from None
+        if type(error) is not type(evidence.error):
             raise CannotReplayError(_account(error, traced)) from None
-        raise CannotReplayError(f"it took longer than {limits.seconds:g} seconds and was broken off") from None
+        met = error
+    else:
+        met = None
     names = Names(traced, arguments.names(traced.graph), *_watched(traced, evidence), arguments.nan_numbers)
     walk = Walk(traced.flow, partial(_was_bad, names, cleaned))
+    if evidence.error is not None:
+        return _behind_error(met, names, walk, own=failed_op(evidence.error, traced.flow.graphs))
     chains = chains_of(walk, [(stages, Description(names, Phases(names, given), walk)) for given, stages in rounds])
     if is_over and not _explains(walk, traced, evidence):
         chains = ()
     return Replay("found", (), chains) if chains else Replay("finite", tuple(_why_finite(probe)))
 
 
-def _cause(error: tf.errors.OpError) -> str:
-    """Return the line that says what went wrong, of a message in which most lines say where."""
-    lines = [line.strip() for line in str(error.message).splitlines() if line.strip()]
-    raised = next((line for line in lines if _RAISED.match(line)), None)
-    # TensorFlow puts the node after the line that matters.
-    before_node = next((before for before, line in itertools.pairwise(lines) if line.startswith("[[")), None)
-    return raised or before_node or (lines[0] if lines else type(error).__name__)
+def _with_failed(traced: Traced, error: tf.errors.OpError | None) -> Traced:
+    """Return a trial that runs the operation that ended the step, though nothing in question may depend on it."""
+    op = None if error is None else failed_op(error, traced.flow.graphs)
+    return traced if op is None else replace(traced, besides=[*traced.besides, traced.flow.called_from(op.graph) or op])
+
+
+def _behind_error(error: tf.errors.OpError | None, names: Names, walk: Walk, *, own: Any) -> Replay:
+    """Return what was not finite before the operation that ended a step with an error.
+
+    Inf among what an index is made of is no fault: a mask is such.
+
+    Args:
+        error: of the trial; ``None`` where it came to its end.
+        names: of the trial's things.
+        walk: through it.
+        own: the operation of the trial that ended the step itself, if that is known.
+    """
+    traced = names.traced
+    op = None if error is None else failed_op(error, traced.flow.graphs)
+    if op is None:
+        return Replay("finite", ("The step did not end so when it was run again.",))
+    sinks = [tensor for tensor, is_direct in traced.flow.floating_behind(op) if is_direct or walk.has_nan(tensor)]
+    before = [place.node.number for sink in sinks for place in traced.flow.places(sink) if place.node is not None]
+    updates = sum(numbers.stop <= max(before, default=0) for numbers in traced.given[-1].earlier)
+    description = Description(names, Phases(names, traced.given[updates]), walk)
+    chains = chains_of(walk, [([("forward", sinks)], description)])
+    # Of several operations that fail together, another one may be first the second time.
+    note = (f"The error is of {op.type}{place_of(op, traced.flow)}.",) if op is own else ()
+    return Replay("found" if chains else "finite", note, chains)
 
 
 def _account(error: tf.errors.OpError, traced: Traced) -> str:
@@ -194,7 +221,7 @@ def _account(error: tf.errors.OpError, traced: Traced) -> str:
     # What a Python function of the program raised says enough.
     if op is None or op.type.endswith("PyFunc"):
         return reason
-    return account_of(op, reason, users_line(traced.flow.stack(op)))
+    return account_of(op, reason, place_of(op, traced.flow))
 
 
 def _watched(traced: Traced, evidence: Evidence) -> tuple[Sequence[Any], Sequence[Variable]]:

@@ -110,6 +110,32 @@ class Flow:
         seen: set[tuple[int, str]] = set()
         return [place for tensor in op.inputs for place in self._places(tensor, seen)]
 
+    def floating_behind(self, op: Op) -> list[tuple[Tensor, bool]]:
+        """Return the floating tensors that an operation depends on, and of each whether directly.
+
+        Behind whole numbers and truth values, as an index is, those are returned that they were made of.
+        """
+        found: list[tuple[Tensor, bool]] = []
+        seen: set[tuple[int, str]] = set()
+        waiting = [(tensor, True) for tensor in op.inputs]
+        while waiting:
+            tensor, is_direct = waiting.pop(0)
+            real = self._probe.real(tensor)
+            if (id(real.graph), real.name) in seen:
+                continue
+            seen.add((id(real.graph), real.name))
+            if real.dtype.is_floating or real.dtype.is_complex:
+                found.append((real, is_direct))
+            elif real.dtype not in _HOLDERS:
+                waiting += [(one, False) for one in self._one_back(real)]
+        return found
+
+    def _one_back(self, tensor: Tensor) -> Sequence[Tensor]:
+        entry, inner = self._entries.get((id(tensor.graph), tensor.name)), inner_graphs(tensor.op)
+        if entry is not None:
+            return [] if tensor.graph is self._root else self._handed_in(entry)
+        return self._returned(tensor.op, inner, tensor.value_index) if inner else list(tensor.op.inputs)
+
     def writers(self, resource: Tensor) -> Sequence[Op]:
         """Return the operations that write a resource, given by the root graph's placeholder, in order of creation."""
         return self._writers.get(resource.name, ())

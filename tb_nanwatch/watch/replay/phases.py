@@ -46,7 +46,8 @@ class Phases:
         worked: Stage = "update" if self.update(visit) < len(self.given.earlier) else stage
         if worked in ("update", "state"):
             return worked
-        if visit.node.number in self._forward:
+        is_aside = stage == "forward" and not visit.node.creation.in_gradient
+        if is_aside or visit.node.number in self._forward:
             return "forward" if self._is_models(visit.node) else "loss"
         return "clip" if stage == "clip" and visit.node.number not in self._backward else "backward"
 

@@ -25,8 +25,8 @@ from tensorflow.python.framework.func_graph import FuncGraph
 
 from tb_nanwatch.watch.freeze import writes
 from tb_nanwatch.watch.replay.creation import Creation, creation_now
+from tb_nanwatch.watch.replay.labels import TAKES_LABELS, let_labels_pass
 from tb_nanwatch.watch.replay.look import Look, look_at
-from tb_nanwatch.watch.replay.refused import TAKES_LABELS, let_labels_pass
 
 Op = Any
 CONTROL_FLOW: Final = frozenset({"While", "StatelessWhile", "If", "StatelessIf", "Case", "StatelessCase"})
@@ -66,12 +66,14 @@ class Node:
 class Probe:
     """Instruments the operations that are created while it is attached, and keeps what they report."""
 
-    def __init__(self, *, time_limit_s: float) -> None:
+    def __init__(self, *, time_limit_s: float, lets_labels_pass: bool = True) -> None:
         """Prepare.
 
         Args:
             time_limit_s: seconds after which :meth:`expired` is true and the trial's operations refuse to run.
+            lets_labels_pass: whether a label out of its range makes NaN, as in a step that XLA compiles, and no error.
         """
+        self._lets_labels_pass = lets_labels_pass
         self._deadline_s = time.monotonic() + time_limit_s
         self._nodes: dict[tuple[int, str], Node] = {}
         self._mine: set[tuple[int, str]] = set()
@@ -198,7 +200,7 @@ class Probe:
         report = _Report(weakref.ref(self), node, told=told, watched=watched)
         # Recorded on no tape: the user's gradients are taken past it.
         with record.stop_recording(), tf.name_scope("nanwatch"):
-            if node.op.type == TAKES_LABELS:
+            if node.op.type == TAKES_LABELS and self._lets_labels_pass:
                 outputs = let_labels_pass(node.op, outputs)
                 self._mine |= {(id(node.op.graph), tensor.op.name) for tensor in outputs}
             given = [inputs[place] for place in told] + [outputs[place] for place in watched]

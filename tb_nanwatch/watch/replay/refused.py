@@ -1,44 +1,35 @@
-"""Operations that refuse an index outside of its range: what a replay makes of them, and what their errors say.
-
-XLA and GPUs let such an index pass where a CPU ends the step with an error, so that a replay outside of XLA may meet an
-error that the step did not meet.
-"""
+"""What the error of an operation says that ended a step or its replay, and which operation it is of."""
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any, Final
 
 import tensorflow as tf
 
-from tb_nanwatch.schema.records import Source
+from tb_nanwatch.watch.replay.flow import Flow
+from tb_nanwatch.watch.replay.forward import forward_op
+from tb_nanwatch.watch.replay.lines import users_line
 
 Op = Any
-Tensor = Any
-TAKES_LABELS: Final = "SparseSoftmaxCrossEntropyWithLogits"
 _INDEXED: Final = frozenset({"Gather", "GatherV2", "GatherNd", "ResourceGather", "ResourceGatherNd"})
+_RAISED: Final = re.compile(r"\w+(Error|Exception): ")
+_NOISE: Final = re.compile(r"\x1b\[[\d;]*m|\{\{function_node [^{}]*\}\}|\[Op:\w*\] name:.*$")
+_KERAS: Final = "Exception encountered when calling"
 _NODE: Final = re.compile(r"\{\{node ([^{}]+)\}\}")
 
 
-def let_labels_pass(op: Op, outputs: Sequence[Tensor]) -> list[Tensor]:
-    """Make a cross-entropy give NaN for a label out of its range, as it does under XLA and on a GPU.
-
-    Args:
-        op: of type ``SparseSoftmaxCrossEntropyWithLogits``, just created.
-        outputs: of it: a loss for each sample, ``[B]``, and the gradient of the logits, ``[B, C]``.
-
-    Returns:
-        What takes the place of the outputs. The first input of what makes each of them is the output itself.
-    """
-    logits, labels = op.inputs
-    is_outside = (labels < 0) | (labels >= tf.shape(logits, labels.dtype)[-1])
-    op._update_input(1, tf.where(is_outside, tf.zeros_like(labels), labels))
-    loss, slope = outputs
-    nan = tf.constant(float("nan"), loss.dtype)
-    extra = tf.where(is_outside, nan, tf.zeros_like(nan))
-    return [tf.raw_ops.AddV2(x=loss, y=extra), tf.raw_ops.AddV2(x=slope, y=extra[:, None])]
+def cause_of(error: tf.errors.OpError) -> str:
+    """Return the line that says what went wrong, of a message in which most lines say where."""
+    lines = [line for line in (_NOISE.sub("", line).strip() for line in str(error.message).splitlines()) if line]
+    lines = [line for line in lines if not line.startswith(_KERAS)]
+    raised = next((line for line in lines if _RAISED.match(line)), None)
+    # TensorFlow puts the node after the line that matters.
+    before_node = next((before for before, line in itertools.pairwise(lines) if line.startswith("[[")), None)
+    return raised or before_node or (lines[0] if lines else type(error).__name__)
 
 
 def failed_op(error: tf.errors.OpError, graphs: Iterable[Any]) -> Op | None:
@@ -50,17 +41,28 @@ def failed_op(error: tf.errors.OpError, graphs: Iterable[Any]) -> Op | None:
     return None
 
 
-def account_of(op: Op, reason: str, source: Source | None) -> str:
+def account_of(op: Op, reason: str, place: str) -> str:
     """Return what is said of an operation that ended a replay with an error: the rest of a sentence on the replay.
 
     Args:
         op: that failed.
         reason: from its error.
-        source: the user's line that made it.
+        place: see :func:`place_of`.
     """
-    where = f" ({source.file}:{source.line})" if source else ""
     unchecked = " (XLA and GPUs do not check this)" if op.type in _INDEXED else ""
-    return f"{op.type}{where} ended it with an error: {reason.rstrip('.')}{unchecked}"
+    return f"{op.type}{place} ended it with an error: {reason.rstrip('.')}{unchecked}"
+
+
+def place_of(op: Op, flow: Flow) -> str:
+    """Return what follows the name of an operation to say where it is made; nothing where that is not known.
+
+    An operation of a gradient stands where the forward operation does.
+    """
+    node = flow.node_of(op)
+    forward = forward_op(flow, node) if node is not None and node.creation.in_gradient else None
+    source = users_line(flow.stack(op if forward is None else forward))
+    whose = "" if forward is None else f", in the gradient of {forward.type}"
+    return f"{whose} ({source.file}:{source.line})" if source else whose
 
 
 def _named(graph: Any, name: str) -> list[Op]:

@@ -121,6 +121,10 @@ class Walk:
         """Return whether a tensor was bad."""
         return bool(self._bad_sources([tensor], moment=_END, towards=None))
 
+    def has_nan(self, tensor: Tensor) -> bool:
+        """Return whether a tensor held NaN."""
+        return any(visit.has_nan for visit in self._bad_sources([tensor], moment=_END, towards=None))
+
     def _note(self, visit: Visit, before: Sequence[Visit]) -> None:
         for one in before:
             self._users.setdefault(one.key, []).append(visit)
