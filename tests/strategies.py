@@ -12,6 +12,7 @@ from tb_nanwatch.schema.records import (
     PHASES,
     Alert,
     Counts,
+    Entry,
     Finding,
     Header,
     Link,
@@ -132,6 +133,7 @@ links = st.builds(
     indices,
     st.lists(operands, max_size=5).map(tuple),
     st.lists(sources, max_size=2).map(tuple),
+    st.none() | st.builds(Entry, st.sampled_from(["argument", "captured", "constant"]), indices, st.just(((), (1, 2)))),
 )
 
 

@@ -1,6 +1,6 @@
 /** The chain that a replay found, as people read it: what is named, and which of many hops are shown. Pure. */
 import { formatStep, shorten, visible } from "./format";
-import type { Counts, Link, Operand, Source } from "./protocol.gen";
+import type { Counts, Entry, Link, Operand, Source } from "./protocol.gen";
 
 /** What stands at a hop: an operation, or where none was at work, what brought the value along. */
 export interface Place {
@@ -11,11 +11,18 @@ export interface Place {
   readonly detail: string;
 }
 
-export function placeOf({ op, phase, tensor, variable }: Link): Place {
+const ENTRIES: Readonly<Record<Entry["way"], string>> = {
+  argument: "Argument",
+  captured: "Captured tensor",
+  constant: "Constant",
+};
+
+export function placeOf({ op, phase, tensor, variable, entry }: Link): Place {
   if (op !== null) return { label: "", name: op.type, detail: op.name === op.type ? "" : op.name };
   if (variable !== null) return { label: "Variable", name: variable, detail: "" };
-  if (tensor !== null) return { label: "Argument", name: tensor, detail: "" };
-  return { label: phase === "input" ? "The batch" : "Not known", name: "", detail: "" };
+  const label = entry === null ? "Argument" : ENTRIES[entry.way];
+  if (tensor !== null) return { label, name: tensor, detail: "" };
+  return { label: phase === "input" && entry !== null ? label : "Not known", name: "", detail: "" };
 }
 
 /** The hops of a long chain that are shown unasked: its beginning, and what it ends in. */

@@ -5,6 +5,7 @@ import type {
   Cause,
   Counts,
   Curve,
+  Entry,
   FindingRow,
   HeatmapAnswer,
   HeatmapRow,
@@ -37,6 +38,12 @@ const source = record<Source>({
 const kind = literal("nan", "pos_inf", "neg_inf");
 const phase = literal("input", "weights", "forward", "loss", "backward", "clip", "update", "state");
 
+const entry = record<Entry>({
+  way: literal("argument", "captured", "constant"),
+  shape: integers,
+  elements: list(integers),
+});
+
 const origin = record<Origin>({
   step: number,
   phase,
@@ -53,6 +60,7 @@ const origin = record<Origin>({
   microbatch: nullable(number),
   evidence: literal("replay", "records"),
   batch: nullable(string),
+  entry: nullable(entry),
 });
 
 const operand = record<Operand>({
@@ -77,6 +85,7 @@ const link = record<Link>({
   samples: integers,
   inputs: list(operand),
   stack: list(source),
+  entry: nullable(entry),
 });
 
 const chain = list(link);

@@ -16,7 +16,7 @@ const KIND_BITS: ReadonlyArray<readonly [bit: number, label: string]> = [
 export const KIND_LABELS: Readonly<Record<Kind, string>> = { nan: "NaN", pos_inf: "+Inf", neg_inf: "-Inf" };
 
 export const PHASE_LABELS: Readonly<Record<Origin["phase"], string>> = {
-  input: "input batch",
+  input: "input",
   weights: "weights, before the step",
   forward: "forward pass",
   loss: "loss",

@@ -73,6 +73,7 @@ export interface Origin {
   readonly microbatch: number | null;
   readonly evidence: "replay" | "records";
   readonly batch: string | null;
+  readonly entry: Entry | null;
 }
 
 export interface Operation {
@@ -96,6 +97,12 @@ export interface Counts {
   readonly neg_inf: number;
 }
 
+export interface Entry {
+  readonly way: "argument" | "captured" | "constant";
+  readonly shape: ReadonlyArray<number>;
+  readonly elements: ReadonlyArray<ReadonlyArray<number>>;
+}
+
 export interface Link {
   readonly op: Operation | null;
   readonly phase: "input" | "weights" | "forward" | "loss" | "backward" | "clip" | "update" | "state";
@@ -108,6 +115,7 @@ export interface Link {
   readonly samples: ReadonlyArray<number>;
   readonly inputs: ReadonlyArray<Operand>;
   readonly stack: ReadonlyArray<Source>;
+  readonly entry: Entry | null;
 }
 
 export interface Operand {

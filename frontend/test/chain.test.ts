@@ -31,11 +31,21 @@ describe("placeOf", () => {
 
   it("makes up no name that is not known", () => {
     expect(placeOf({ ...LINK, op: null, phase: "input" })).toEqual({
-      label: "The batch",
+      label: "Not known",
       name: "",
       detail: "",
     });
     expect(placeOf({ ...LINK, op: null, phase: "state" }).label).toBe("Not known");
+  });
+
+  it("is a captured tensor or a constant where no argument brought the value", () => {
+    const entry = { way: "captured", shape: [2], elements: [[1]] } as const;
+    const link = { ...LINK, op: null, phase: "input", tensor: "mean", entry } as const;
+    expect(placeOf(link)).toMatchObject({ label: "Captured tensor", name: "mean" });
+    expect(placeOf({ ...link, entry: { ...entry, way: "constant" }, tensor: null })).toMatchObject({
+      label: "Constant",
+      name: "",
+    });
   });
 });
 

@@ -26,6 +26,7 @@ export const ORIGIN: Origin = {
   microbatch: null,
   evidence: "records",
   batch: null,
+  entry: null,
 };
 
 export const FINITE: Verdict = {
@@ -122,6 +123,7 @@ export const LINK: Link = {
   samples: [7, 31, 50],
   inputs: [OPERAND],
   stack: [SOURCE],
+  entry: null,
 };
 
 export const ALERT: AlertAnswer = {

@@ -12,7 +12,7 @@ from tb_nanwatch.diagnosis.operations import causes_of_chain
 from tb_nanwatch.diagnosis.origin import First
 from tb_nanwatch.diagnosis.sentences import shortened
 from tb_nanwatch.diagnosis.signs import Explosion, norm_limit
-from tb_nanwatch.schema.records import Cause, Origin, Variable
+from tb_nanwatch.schema.records import Cause, EntryWay, Origin, Variable
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,13 +77,23 @@ def _accumulated_sum(evidence: Evidence) -> Cause | None:
 def _bad_input(evidence: Evidence) -> Cause | None:
     if evidence.origin.phase != "input":
         return None
-    return Cause(
-        id="bad-input",
-        text="The batch held the value before the model saw it.",
-        fix="Check the data where it is made (missing values, a division by a zero deviation, a broken "
-        "file), and leave such samples out.",
-        confidence="high",
-    )
+    way = "argument" if evidence.origin.entry is None else evidence.origin.entry.way
+    return Cause(id="bad-input", text=_HELD[way], fix=_CHECKS[way], confidence="high")
+
+
+_HELD: Final[dict[EntryWay, str]] = {
+    "argument": "The step was given the value: no operation of the step made it.",
+    "captured": "The tensor held the value before the step ran, and it is no argument of the step.",
+    "constant": "The program's data held the value, and the step made a constant of it: it is no argument of the step.",
+}
+_CHECKS: Final[dict[EntryWay, str]] = {
+    "argument": "Check the data where it is made (missing values, a division by a zero deviation, a broken file), and "
+    "leave such samples out.",
+    "captured": "Check what computed it before training, such as the mean and the deviation that a preprocessing layer "
+    "adapted to data with missing values.",
+    "constant": "Check the array or number where it is made (missing values, a division by a count of 0), and put a "
+    "finite number in its place; for a mask a large finite one that fits the dtype.",
+}
 
 
 def _bad_start(evidence: Evidence) -> Cause | None:

@@ -129,6 +129,7 @@ def _replayed_origin(header: Header, alert: Alert, link: Link) -> Origin:
         microbatch=alert.microbatch,
         evidence="replay",
         batch=None,
+        entry=link.entry,
     )
 
 

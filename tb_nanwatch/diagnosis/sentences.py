@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Final
 
 from tb_nanwatch.diagnosis.sightings import ABOUT_VARIABLES
-from tb_nanwatch.schema.records import Kind, Operation, Origin, Phase, Source
+from tb_nanwatch.schema.records import Entry, Kind, Operation, Origin, Phase, Source
 
 KINDS: Final[dict[Kind | None, str]] = {
     "nan": "NaN",
@@ -15,7 +15,7 @@ KINDS: Final[dict[Kind | None, str]] = {
     None: "NaN or Inf",
 }
 _DURING: Final[dict[Phase, str]] = {
-    "input": "in the batch",
+    "input": "in the input",
     "weights": "in reading the variables",
     "forward": "in the forward pass",
     "loss": "in the loss",
@@ -26,6 +26,7 @@ _DURING: Final[dict[Phase, str]] = {
 }
 _LONGEST_NAME: Final = 120
 _MOST_SAMPLES: Final = 8
+_MOST_ELEMENTS: Final = 3
 _SAMPLES_KEPT: Final = 64
 
 
@@ -81,8 +82,30 @@ def _operation(origin: Origin, op: Operation) -> str:
 
 
 def _input(origin: Origin) -> str:
-    name = f"the input {shortened(origin.tensor)}" if origin.tensor else "the batch"
-    return f"was in {name}, before anything was computed"
+    what = entry_phrase(origin.entry, origin.tensor)
+    line = f" ({spoken_source(origin.source)})" if origin.source else ""
+    layer = f" in the layer {shortened(origin.layer)}" if origin.layer is not None else ""
+    return f"was in {what}{line}{layer}, before anything was computed"
+
+
+def entry_phrase(entry: Entry | None, tensor: str | None) -> str:
+    """Return what brought a value into a step, with its name where it has one.
+
+    Example:
+        >>> entry_phrase(Entry("captured", (2,), ((1,),)), "mean")
+        'the tensor mean of shape [2], which the step captures'
+    """
+    name = f" {shortened(tensor)}" if tensor else ""
+    match entry:
+        case Entry(way="captured", shape=shape):
+            return f"{'the' if name else 'a'} tensor{name}{_of_shape(shape)}, which the step captures"
+        case Entry(way="constant", shape=shape):
+            return f"{'the' if name else 'a'} constant{name}{_of_shape(shape)}, made of the program's data"
+    return f"the input{name}" if name else "what the step was given"
+
+
+def _of_shape(shape: tuple[int, ...]) -> str:
+    return f" of shape {list(shape)}" if shape else ""
 
 
 def _weights(origin: Origin) -> str:
@@ -151,14 +174,25 @@ def _whose(origin: Origin) -> str:
 
 def _extent(origin: Origin) -> str:
     counts = origin.counts
-    return f"{counts.nonfinite:,} of {counts.size:,} elements" if counts and counts.size > 1 else ""
+    if not counts or counts.size <= 1:
+        return ""
+    return f"{counts.nonfinite:,} of {counts.size:,} elements{_elements(origin)}"
+
+
+def _elements(origin: Origin) -> str:
+    """Say where the elements stand, unless samples say so or all are bad."""
+    entry, counts = origin.entry, origin.counts
+    if entry is None or counts is None or origin.samples or counts.nonfinite == counts.size:
+        return ""
+    shown = ", ".join(str(list(at)) for at in entry.elements[:_MOST_ELEMENTS])
+    return f", at {shown}{', ...' if counts.nonfinite > _MOST_ELEMENTS else ''}" if shown else ""
 
 
 def _samples(origin: Origin) -> str:
     samples, counts = origin.samples, origin.counts
     if not samples:
         return ""
-    if counts and counts.nonfinite == counts.size > 1:
+    if counts and counts.nonfinite == counts.size > 1 and _is_every_sample(origin):
         return "every sample"
     if len(samples) > 2 and samples == tuple(range(samples[0], samples[0] + len(samples))):
         more = ", if not more" if len(samples) >= _SAMPLES_KEPT else ""
@@ -166,6 +200,13 @@ def _samples(origin: Origin) -> str:
     shown = ", ".join(str(sample) for sample in samples[:_MOST_SAMPLES])
     more = ", ..." if len(samples) > _MOST_SAMPLES else ""
     return f"{'sample' if len(samples) == 1 else 'samples'} {shown}{more}"
+
+
+def _is_every_sample(origin: Origin) -> bool:
+    """Return whether the samples are all there are, where all elements are bad: a replay lists what came through."""
+    if origin.evidence == "records":
+        return True
+    return origin.entry is not None and origin.entry.shape[:1] == (len(origin.samples),)
 
 
 def _open_question(origin: Origin) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import numpy as np
 import numpy.typing as npt
 
@@ -9,6 +11,8 @@ from tb_nanwatch.schema.records import Array, Counts, KindArray
 
 NAN, POS_INF, NEG_INF, INF = 1, 2, 4, 8
 """The bits of the ``kinds`` column; INF is an infinity whose sign was not recorded."""
+MOST_SAMPLES: Final = 64
+"""How many bad samples of a tensor are kept."""
 
 
 def count_nonfinite(values: npt.ArrayLike) -> Counts:
@@ -40,7 +44,7 @@ def count_nonfinite(values: npt.ArrayLike) -> Counts:
     )
 
 
-def bad_samples(values: npt.ArrayLike, *, limit: int = 64) -> tuple[int, ...]:
+def bad_samples(values: npt.ArrayLike, *, limit: int = MOST_SAMPLES) -> tuple[int, ...]:
     """Return the indices in the leading dimension that hold anything non-finite, the first ``limit`` of them.
 
     Args:
@@ -59,6 +63,28 @@ def bad_samples(values: npt.ArrayLike, *, limit: int = 64) -> tuple[int, ...]:
         return ()
     bad = ~np.isfinite(array).reshape(len(array), -1).all(axis=1) if array.size else np.zeros(0, bool)
     return tuple(int(index) for index in np.flatnonzero(bad)[:limit])
+
+
+def bad_elements(values: npt.ArrayLike, *, limit: int) -> tuple[tuple[int, ...], ...]:
+    """Return the indices of the elements that are not finite, the first ``limit`` of them.
+
+    Args:
+        values: any shape.
+        limit: how many to return at the most.
+
+    Returns:
+        An index in each dimension for each element, in the order of memory: for a scalar that is not finite, one empty
+        tuple; empty where all is finite.
+
+    Example:
+        >>> bad_elements([[1.0, 2.0], [float("nan"), 3.0]], limit=8)
+        ((1, 0),)
+    """
+    array = np.asarray(values)
+    if not _can_be_nonfinite(array):
+        return ()
+    places = np.flatnonzero(~np.isfinite(array))[:limit]
+    return tuple(tuple(int(at) for at in np.unravel_index(place, array.shape)) for place in places)
 
 
 def kinds_of(norms: npt.ArrayLike) -> KindArray:

@@ -172,7 +172,7 @@ class Chain(_message.Message):
     def __init__(self, links: _Optional[_Iterable[_Union[Link, _Mapping]]] = ...) -> None: ...
 
 class Link(_message.Message):
-    __slots__ = ("op_type", "op_name", "phase", "layer", "source", "variable", "tensor", "output", "kind", "samples", "inputs", "stack")
+    __slots__ = ("op_type", "op_name", "phase", "layer", "source", "variable", "tensor", "output", "kind", "samples", "inputs", "stack", "entry")
     OP_TYPE_FIELD_NUMBER: _ClassVar[int]
     OP_NAME_FIELD_NUMBER: _ClassVar[int]
     PHASE_FIELD_NUMBER: _ClassVar[int]
@@ -185,6 +185,7 @@ class Link(_message.Message):
     SAMPLES_FIELD_NUMBER: _ClassVar[int]
     INPUTS_FIELD_NUMBER: _ClassVar[int]
     STACK_FIELD_NUMBER: _ClassVar[int]
+    ENTRY_FIELD_NUMBER: _ClassVar[int]
     op_type: str
     op_name: str
     phase: str
@@ -197,7 +198,24 @@ class Link(_message.Message):
     samples: _containers.RepeatedScalarFieldContainer[int]
     inputs: _containers.RepeatedCompositeFieldContainer[Operand]
     stack: _containers.RepeatedCompositeFieldContainer[Source]
-    def __init__(self, op_type: _Optional[str] = ..., op_name: _Optional[str] = ..., phase: _Optional[str] = ..., layer: _Optional[str] = ..., source: _Optional[_Union[Source, _Mapping]] = ..., variable: _Optional[str] = ..., tensor: _Optional[str] = ..., output: _Optional[_Union[Counted, _Mapping]] = ..., kind: _Optional[str] = ..., samples: _Optional[_Iterable[int]] = ..., inputs: _Optional[_Iterable[_Union[Operand, _Mapping]]] = ..., stack: _Optional[_Iterable[_Union[Source, _Mapping]]] = ...) -> None: ...
+    entry: Entry
+    def __init__(self, op_type: _Optional[str] = ..., op_name: _Optional[str] = ..., phase: _Optional[str] = ..., layer: _Optional[str] = ..., source: _Optional[_Union[Source, _Mapping]] = ..., variable: _Optional[str] = ..., tensor: _Optional[str] = ..., output: _Optional[_Union[Counted, _Mapping]] = ..., kind: _Optional[str] = ..., samples: _Optional[_Iterable[int]] = ..., inputs: _Optional[_Iterable[_Union[Operand, _Mapping]]] = ..., stack: _Optional[_Iterable[_Union[Source, _Mapping]]] = ..., entry: _Optional[_Union[Entry, _Mapping]] = ...) -> None: ...
+
+class Entry(_message.Message):
+    __slots__ = ("way", "shape", "elements")
+    WAY_FIELD_NUMBER: _ClassVar[int]
+    SHAPE_FIELD_NUMBER: _ClassVar[int]
+    ELEMENTS_FIELD_NUMBER: _ClassVar[int]
+    way: str
+    shape: _containers.RepeatedScalarFieldContainer[int]
+    elements: _containers.RepeatedCompositeFieldContainer[Index]
+    def __init__(self, way: _Optional[str] = ..., shape: _Optional[_Iterable[int]] = ..., elements: _Optional[_Iterable[_Union[Index, _Mapping]]] = ...) -> None: ...
+
+class Index(_message.Message):
+    __slots__ = ("at",)
+    AT_FIELD_NUMBER: _ClassVar[int]
+    at: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, at: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class Source(_message.Message):
     __slots__ = ("file", "line", "function", "text", "before", "after")

@@ -24,6 +24,7 @@ ClipKind = Literal["none", "scale", "other"]
 Role = Literal["input", "weight", "tensor", "loss", "gradient", "clipped", "state"]
 Action = Literal["raised", "skipped", "recorded"]
 ReplayOutcome = Literal["found", "finite", "failed"]
+EntryWay = Literal["argument", "captured", "constant"]
 
 PHASES: tuple[Phase, ...] = ("input", "weights", "forward", "loss", "backward", "clip", "update", "state")
 """The phases of a training step, in the order data flows through them."""
@@ -245,21 +246,39 @@ class Operand:
 
 
 @dataclass(frozen=True)
+class Entry:
+    """How a value came into a step that no operation of the step computed.
+
+    Attributes:
+        way: ``argument`` of the step, ``captured`` tensor from outside, or ``constant`` that the program's data became
+            as the step was traced.
+        shape: of the value.
+        elements: the indices of the non-finite elements, one tuple each, at most eight; of a scalar one empty tuple.
+    """
+
+    way: EntryWay
+    shape: tuple[int, ...] = ()
+    elements: tuple[tuple[int, ...], ...] = ()
+
+
+@dataclass(frozen=True)
 class Link:
     """One hop of the chain from where a value first was non-finite to what went bad.
 
     Attributes:
-        op: the operation that brought the value forth; ``None`` where it came with the batch or stood in a variable.
+        op: the operation that brought the value forth; ``None`` where it came from outside or stood in a variable.
         phase: of the training step.
         layer: the layer, or the name scope; ``None`` where neither is known.
         kind: of its output.
-        source: the user's line; for an operation of a gradient, the line that made the forward operation.
+        source: the user's line; for an operation of a gradient, the line that made the forward operation; for what a
+            step captured or made a constant of, the line that uses it.
         variable: the variable it stood in, or whose gradient it is.
-        tensor: the argument of the step that brought it.
+        tensor: the argument, the captured tensor or the constant that brought it, as the program names it.
         counts: of its output.
         samples: where its leading dimension is the batch, the bad indices in it (at most 64).
         inputs: what the operation was given.
         stack: the Python stack that made it, outermost first; only for the first link.
+        entry: how it came into the step; ``None`` for what an operation made or a variable held.
     """
 
     op: Operation | None
@@ -273,6 +292,7 @@ class Link:
     samples: tuple[int, ...] = ()
     inputs: tuple[Operand, ...] = ()
     stack: tuple[Source, ...] = ()
+    entry: Entry | None = None
 
 
 @dataclass(frozen=True)
@@ -360,6 +380,7 @@ class Origin:
     microbatch: int | None
     evidence: Literal["replay", "records"]
     batch: str | None
+    entry: Entry | None = None
 
 
 @dataclass(frozen=True)

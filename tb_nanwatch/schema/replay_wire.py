@@ -10,6 +10,8 @@ from tb_nanwatch.schema import nanwatch_pb2 as pb
 from tb_nanwatch.schema.records import (
     PHASES,
     Counts,
+    Entry,
+    EntryWay,
     Kind,
     Link,
     Operand,
@@ -22,6 +24,7 @@ from tb_nanwatch.schema.records import (
 
 _OUTCOMES: Final = frozenset(get_args(ReplayOutcome))
 _KINDS: Final = frozenset(get_args(Kind))
+_WAYS: Final = frozenset(get_args(EntryWay))
 
 
 def replay_message(replay: Replay) -> pb.Replay:
@@ -84,6 +87,7 @@ def _link_message(link: Link) -> pb.Link:
         samples=link.samples,
         inputs=map(_operand_message, link.inputs),
         stack=map(_source_message, link.stack),
+        entry=_entry_message(link.entry) if link.entry else None,
     )
 
 
@@ -112,6 +116,20 @@ def _link_record(message: pb.Link) -> Link:
         samples=tuple(message.samples),
         inputs=tuple(_operand_record(operand) for operand in message.inputs),
         stack=_sources(message.stack),
+        entry=_entry_record(message.entry) if message.HasField("entry") else None,
+    )
+
+
+def _entry_message(entry: Entry) -> pb.Entry:
+    return pb.Entry(way=entry.way, shape=entry.shape, elements=[pb.Index(at=at) for at in entry.elements])
+
+
+def _entry_record(message: pb.Entry) -> Entry | None:
+    """Return an entry; ``None`` where a newer minor version has added a way that is not known here."""
+    if message.way not in _WAYS:
+        return None
+    return Entry(
+        cast("EntryWay", message.way), tuple(message.shape), tuple(tuple(index.at) for index in message.elements)
     )
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tb_nanwatch.diagnosis import RunLog, SessionLog, diagnose
-from tb_nanwatch.schema.records import Alert, Counts, Finding, Replay
+from tb_nanwatch.schema.records import Alert, Counts, Entry, Finding, Replay
 from tests.event_files import HEADER, steps_of
 from tests.replays import SQUARE, alert_of, link, operand
 
@@ -86,10 +86,14 @@ def test_a_cause_gives_its_figures():
     )
 
 
-def causes_of_link(origin, **norms):
+def causes_at(origin, **norms):
     series = steps_of(0, 29, **norms)
     alert = alert_of(Replay("found", chains=((origin,),)), window=series)
-    return [cause.id for cause in diagnose(RunLog("run", (SessionLog(HEADER, series, (alert,)),))).causes]
+    return diagnose(RunLog("run", (SessionLog(HEADER, series, (alert,)),))).causes
+
+
+def causes_of_link(origin, **norms):
+    return [cause.id for cause in causes_at(origin, **norms)]
 
 
 def test_the_operation_is_asked_first_and_an_explosion_still_told():
@@ -112,3 +116,20 @@ def test_of_an_operation_that_no_rule_knows_nothing_is_guessed(phase):
 )
 def test_what_came_from_outside_the_step_has_its_cause(phase, names, cause):
     assert causes_of_link(link("nan", op=None, phase=phase, **names)) == [cause]
+
+
+@pytest.mark.parametrize(
+    ("way", "text"),
+    [
+        ("argument", "The step was given the value: no operation of the step made it."),
+        ("captured", "The tensor held the value before the step ran, and it is no argument of the step."),
+        (
+            "constant",
+            "The program's data held the value, and the step made a constant of it: it is no argument of the step.",
+        ),
+    ],
+)
+def test_what_brought_a_value_is_said_and_a_batch_only_of_an_argument(way, text):
+    (cause,) = causes_at(link("nan", op=None, phase="input", tensor="x", entry=Entry(way, (3,), ((1,),))))
+    assert cause.text == text
+    assert "batch" not in f"{cause.text} {cause.fix}"

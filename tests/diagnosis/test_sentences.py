@@ -8,7 +8,7 @@ from typing import get_args
 import pytest
 
 from tb_nanwatch.diagnosis import origin_sentence
-from tb_nanwatch.schema.records import Counts, Operation, Origin, Phase, Source
+from tb_nanwatch.schema.records import Counts, Entry, Operation, Origin, Phase, Source
 
 
 def origin_at(phase, **facts):
@@ -28,6 +28,30 @@ THREE_INF = Counts(size=64, nan=0, pos_inf=3, neg_inf=0)
             origin_at("input", tensor="x", kind="nan", counts=THREE_INF, samples=(7, 31, 50)),
             "Step 411: NaN was in the input x, before anything was computed (3 of 64 elements; samples 7, 31, 50).",
         ),
+        (
+            origin_at(
+                "input",
+                tensor="scale/mean",
+                layer="model/scale",
+                kind="nan",
+                counts=Counts(size=3, nan=1, pos_inf=0, neg_inf=0),
+                source=Source("train.py", 9, "step", "loss = loss_of(model(x))"),
+                entry=Entry("captured", (1, 3), ((0, 1),)),
+            ),
+            (
+                "Step 411: NaN was in the tensor scale/mean of shape [1, 3], which the step captures "
+                "(train.py:9, in step) in the layer model/scale, before anything was computed "
+                "(1 of 3 elements, at [0, 1])."
+            ),
+        ),
+        (
+            origin_at("input", kind="pos_inf", entry=Entry("constant", (64,), ((7,),)), counts=THREE_INF, samples=(7,)),
+            (
+                "Step 411: +Inf was in a constant of shape [64], made of the program's data, before anything was "
+                "computed (3 of 64 elements; sample 7)."
+            ),
+        ),
+        (origin_at("input", kind="nan"), "Step 411: NaN was in what the step was given, before anything was computed."),
         (
             origin_at("weights", variable="l3/V", kind="nan"),
             "Step 411: NaN was in the variable l3/V already when watching began.",
@@ -103,6 +127,15 @@ def test_where_every_element_is_bad_every_sample_is():
     everything = Counts(size=640, nan=640, pos_inf=0, neg_inf=0)
     sentence = origin_sentence(origin_at("input", tensor="x", counts=everything, samples=tuple(range(64))))
     assert "(640 of 640 elements; every sample)" in sentence
+    some = origin_at(
+        "input",
+        tensor="x",
+        counts=everything,
+        samples=(0, 1),
+        evidence="replay",
+        entry=Entry("argument", (64, 10), ((0, 0),)),
+    )
+    assert "(640 of 640 elements; samples 0, 1)" in origin_sentence(some)
     lone = Counts(size=1, nan=1, pos_inf=0, neg_inf=0)
     assert "(sample 0)" in origin_sentence(origin_at("input", tensor="x", counts=lone, samples=(0,)))
 
@@ -147,7 +180,7 @@ LINE_41 = Source("critic.py", 41, "train_step", "loss = tf.reduce_mean(tf.square
             origin_at("state", variable="bn/moving_variance", kind="nan", evidence="replay"),
             "Step 411: NaN was in bn/moving_variance, kept beside the trained variables, as the step began.",
         ),
-        (origin_at("input", kind="nan"), "Step 411: NaN was in the batch, before anything was computed."),
+        (origin_at("input", kind="nan"), "Step 411: NaN was in what the step was given, before anything was computed."),
         (origin_at("forward", kind="nan"), "Step 411: NaN first appeared in the forward pass."),
     ],
 )

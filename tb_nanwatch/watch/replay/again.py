@@ -174,7 +174,8 @@ def _replay_once(
         met = error
     else:
         met = None
-    names = Names(traced, arguments.names(traced.graph), *_watched(traced, evidence), arguments.nan_numbers)
+    arguments_by_name, rows = arguments.names(traced.graph), arguments.rows(traced.graph)
+    names = Names(traced, arguments_by_name, *_watched(traced, evidence), arguments.numbers, rows)
     walk = Walk(traced.flow, partial(_was_bad, names, cleaned))
     if evidence.error is not None:
         return _behind_error(met, names, walk, own=failed_op(evidence.error, traced.flow.graphs))
@@ -256,6 +257,7 @@ def chains_of(
             of what the walk comes by.
     """
     found: dict[Any, tuple[Description, Visit, Stage]] = {}
+    samples: dict[Any, tuple[int, ...]] = {}
     for stages, description in updates:
         for stage, sinks in stages:
             for sink in sinks:
@@ -263,8 +265,10 @@ def chains_of(
                 for origin in [origin for origin in walk.back_from(sink) if is_settled(origin)]:
                     begin = description.begin(origin)
                     found.setdefault(begin.key, (description, begin, stage))
+            # A sample that a mask kept from the loss may reach a gradient all the same.
+            samples |= {key: of.samples(begin) for key, (of, begin, _) in found.items() if key not in samples}
     ordered = sorted(found.values(), key=lambda one: one[0].place(one[1], one[2]))
-    return tuple(description.chain(begin, stage) for description, begin, stage in ordered[:_MOST_ORIGINS])
+    return tuple(of.chain(begin, stage, samples[begin.key]) for of, begin, stage in ordered[:_MOST_ORIGINS])
 
 
 def is_settled(origin: Visit) -> bool:

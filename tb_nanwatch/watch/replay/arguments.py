@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from tb_nanwatch.watch.batch import Call
+from tb_nanwatch.watch.batch import Call, parts_of
 
 
 @dataclass(frozen=True)
@@ -25,14 +25,15 @@ class Arguments:
 
     Attributes:
         leaves: the tensors and arrays among the arguments, however deep.
-        nan_numbers: names of those that are NaN as a Python number, which no placeholder stands for.
+        numbers: by name, those that are NaN or Inf as a Python number: in the graph they are constants.
     """
 
     leaves: Sequence[Any]
-    nan_numbers: Sequence[str]
+    numbers: Mapping[str, float]
     _structure: Any
     _names: Sequence[str]
     _captured: dict[int, str]
+    _rows: Mapping[int, Any]
 
     @classmethod
     def of(cls, call: Call) -> Arguments:
@@ -49,8 +50,9 @@ class Arguments:
         named = list(call.leaves())
         name_of = {id(leaf): name for name, leaf in named}
         parts = {id(part): name for name, leaf in named for part in _parts(leaf)}
+        rows = {id(tensor): part.rows for _, leaf in named if _is_composite(leaf) for tensor, part in parts_of(leaf)}
         names = [name_of.get(id(leaf), f"argument {at}") for at, leaf in enumerate(leaves)]
-        return cls(leaves, _nan_numbers(named), structure, names, parts)
+        return cls(leaves, _bad_numbers(named), structure, names, parts, rows)
 
     def call(self, function: Callable[..., Any], leaves: Sequence[Any]) -> Any:
         """Call a function with these arguments, others in the place of the arrays."""
@@ -67,15 +69,26 @@ class Arguments:
         captured = ((inner.name, self._captured.get(id(outer))) for outer, inner in graph.captures)
         return fed | {inner: name for inner, name in captured if name is not None}
 
+    def rows(self, graph: Any) -> dict[str, Any]:
+        """Return, by placeholder, the samples that the values of a sparse or ragged argument belong to."""
+        captured = ((inner.name, self._rows.get(id(outer))) for outer, inner in graph.captures)
+        return {inner: rows for inner, rows in captured if rows is not None}
 
-def _nan_numbers(named: Sequence[tuple[str, Any]]) -> list[str]:
-    return [name for name, leaf in named if isinstance(leaf, float | np.floating) and np.isnan(leaf)]
+
+def _bad_numbers(named: Sequence[tuple[str, Any]]) -> dict[str, float]:
+    return {
+        name: float(leaf) for name, leaf in named if isinstance(leaf, float | np.floating) and not np.isfinite(leaf)
+    }
 
 
 def _is_fed(leaf: Any) -> bool:
     return isinstance(leaf, tf.Tensor) or leaf.dtype.kind not in "OMm"
 
 
+def _is_composite(leaf: Any) -> bool:
+    return isinstance(leaf, tf.__internal__.CompositeTensor)
+
+
 def _parts(leaf: Any) -> Iterator[Any]:
-    if isinstance(leaf, tf.__internal__.CompositeTensor):
+    if _is_composite(leaf):
         yield from tf.nest.flatten(leaf, expand_composites=True)

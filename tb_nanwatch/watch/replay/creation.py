@@ -91,7 +91,7 @@ def creation_now() -> Creation:
         elif name == "_pfor_impl":
             is_draft, is_conversion = is_draft or not is_conversion, False
         elif owner is None and name in _CALLS:
-            owner, path = _keras_object(frame.f_locals.get("self"))
+            owner, path = keras_object(frame.f_locals.get("self"))
         frame = frame.f_back
     return Creation(of, in_gradient, owner, path, is_draft, tuple(reversed(calls)))
 
@@ -114,7 +114,8 @@ def _text(name: Any) -> str:
     return name.decode() if isinstance(name, bytes) else str(name or "")
 
 
-def _keras_object(candidate: Any) -> tuple[Owner | None, str | None]:
+def keras_object(candidate: Any) -> tuple[Owner | None, str | None]:
+    """Return what kind of Keras object something is, and the path of a layer; ``None`` for each that is not known."""
     for base in type(candidate).__mro__:
         if base.__name__ in _KERAS_CLASSES and "keras" in base.__module__:
             owner = _KERAS_CLASSES[base.__name__]

@@ -5,23 +5,23 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Final
 
 import numpy as np
 
-from tb_nanwatch.numerics.finiteness import bad_samples
-from tb_nanwatch.schema.records import PHASES, Kind, Link, Operand, Operation, Source
+from tb_nanwatch.numerics.finiteness import bad_elements, bad_samples, count_nonfinite
+from tb_nanwatch.schema.records import PHASES, Entry, EntryWay, Kind, Link, Operand, Operation, Source
 from tb_nanwatch.watch.freeze import writes
 from tb_nanwatch.watch.graph import handle_of
 from tb_nanwatch.watch.replay.flow import Flow
 from tb_nanwatch.watch.replay.forward import forward_op
 from tb_nanwatch.watch.replay.lines import has_users_line_within, users_line, whole
-from tb_nanwatch.watch.replay.look import Range, range_of
+from tb_nanwatch.watch.replay.look import Range
 from tb_nanwatch.watch.replay.names import Names
 from tb_nanwatch.watch.replay.phases import Phases, Stage
-from tb_nanwatch.watch.replay.probe import Node
+from tb_nanwatch.watch.replay.probe import Node, constant_of
 from tb_nanwatch.watch.replay.walk import Visit, Walk
 
 Op = Any
@@ -41,6 +41,7 @@ _TAKING_GRADIENTS: Final = frozenset({"imperative_grad", "_GradientsHelper"})
 _OF_VARIABLES: Final = frozenset({"weights", "state"})
 _NUMBERED: Final = re.compile(r"_\d+$")
 _MOST_HOPS: Final = 64
+_MOST_ELEMENTS: Final = 8
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,27 +58,53 @@ class Description:
     phases: Phases
     walk: Walk
 
-    def chain(self, origin: Visit, stage: Stage) -> tuple[Link, ...]:
-        """Return the links from an origin to what went bad; glue between operations is left out."""
+    def chain(self, origin: Visit, stage: Stage, samples: tuple[int, ...]) -> tuple[Link, ...]:
+        """Return the links from an origin to what went bad; glue between operations is left out.
+
+        Args:
+            origin: as :meth:`begin` returns it.
+            stage: of what the walk that came to it began at.
+            samples: of the origin, see :meth:`samples`.
+        """
         way = list(origin.way())
         shown = _without_rounds([visit for visit in way if visit is way[0] or not _is_glue(visit)])[:_MOST_HOPS]
-        return tuple(self._link(visit, stage, is_first=visit is way[0]) for visit in shown)
+        first, *others = (self._link(visit, stage, is_first=visit is way[0]) for visit in shown)
+        return replace(first, samples=samples), *others
+
+    def samples(self, origin: Visit) -> tuple[int, ...]:
+        """Return the bad samples of an origin that came through to what went bad, as far as the walk has gone."""
+        size = self._batch_size
+        if origin.node is None and self.phases.of(origin, "forward") != "input":
+            return ()
+        if origin.node is not None and origin.look is not None and origin.node.op.type != "Const":
+            own = origin.look.samples if origin.look.leading == size else ()
+        elif origin.node is None and self.names.is_argument(origin.outside):
+            own = self.names.samples(origin.outside)
+        else:
+            own = self._samples_of_entry(origin, size)
+        return self.walk.samples_reaching(origin, own, size) if own else ()
+
+    def _samples_of_entry(self, origin: Visit, size: int) -> tuple[int, ...]:
+        """Return the bad samples of a captured tensor or a constant, if its leading dimension is the batch."""
+        value = np.asarray(self.names.value(origin.outside) if origin.node is None else constant_of(origin.node.op))
+        own = bad_samples(value) if value.ndim and len(value) == size else ()
+        return own if self.walk.works_by_samples(origin, own, size) else ()
 
     def begin(self, origin: Visit) -> Visit:
         """Return what is to be named first: an origin, or of an infinity that is meant, where it became NaN."""
         return (self.walk.first_nan(origin) if self._is_meant(origin) else None) or origin
 
-    def place(self, origin: Visit, stage: Stage) -> tuple[int, int, int]:
-        """Return what origins are ordered by: the update, the phase, then the order of arguments or of creation.
+    def place(self, origin: Visit, stage: Stage) -> tuple[int, int, int, int]:
+        """Return what origins are ordered by: the update, the phase, arguments first, then the order of creation.
 
         Variables that were bad as the step began come before all updates.
         """
         phase = self.phases.of(origin, stage)
         if origin.node is not None:
-            return self.phases.update(origin), PHASES.index(phase), origin.node.number
+            return self.phases.update(origin), PHASES.index(phase), 1, origin.node.number
         order = [*self.names.arguments, origin.outside.name].index(origin.outside.name)
         update = -1 if phase in _OF_VARIABLES else self.phases.update(origin)
-        return update, PHASES.index(phase), order
+        return update, PHASES.index(phase), 0, order
 
     def _is_meant(self, origin: Visit) -> bool:
         """Return whether an origin is an infinity that the program holds, as masks do: not that is wrong with it."""
@@ -92,8 +119,7 @@ class Description:
         node, look, phase = visit.node, visit.look, self.phases.of(visit, stage)
         counts = look.outputs.get(visit.output) or next(iter(look.outputs.values()), None)
         if phase == "input":
-            number = self.names.nan_number(node.op)
-            return Link(op=None, phase=phase, layer=None, kind="nan", source=None, tensor=number, counts=counts)
+            return self._constant(visit, node.op)
         forward = forward_op(self._flow, node)
         layer, variable = self._layer(node, forward), self._variable(visit, stage, forward)
         if phase == "update":
@@ -129,20 +155,40 @@ class Description:
         return next((name for name, tensor in tensors.items() if self._flow.real(tensor).op is node.op), None)
 
     def _from_outside(self, visit: Visit, stage: Stage) -> Link:
-        value = self.names.value(visit.outside)
-        seen = range_of(value)
+        phase, value = self.phases.of(visit, stage), self.names.value(visit.outside)
+        if phase in _OF_VARIABLES:
+            variable, counts = self.names.variable(visit.outside), count_nonfinite(value)
+            return Link(None, phase, _owner_of(variable), counts.kind or "nan", None, variable=variable, counts=counts)
         argument = self.names.arguments.get(visit.outside.name)
-        variable = None if argument is not None else self.names.variable(visit.outside)
-        return Link(
-            op=None,
-            phase=self.phases.of(visit, stage),
-            layer=_owner_of(variable),
-            kind=seen.counts.kind or "nan",
-            source=None,
-            variable=variable,
-            tensor=argument,
-            counts=seen.counts,
-            samples=() if argument is None else bad_samples(value),
+        if argument is not None:
+            return replace(_entered(value, "argument"), phase=phase, tensor=argument)
+        name = self.names.captured(visit.outside)
+        return self._brought(_entered(value, "captured"), name, user=visit.towards, op=visit.outside.op)
+
+    def _constant(self, visit: Visit, op: Op) -> Link:
+        value, number = constant_of(op), self.names.number(op)
+        if number is not None:
+            return replace(_entered(value, "argument"), tensor=number)
+        return self._brought(_entered(value, "constant"), self.names.constant(op), user=visit, op=op)
+
+    def _brought(self, link: Link, name: str | None, *, user: Visit | None, op: Op) -> Link:
+        """Add to a link where the program brought the value into the step.
+
+        Args:
+            link: of the value.
+            name: that the program has for it.
+            user: the first operation on its way; ``None`` where it is itself what went bad.
+            op: that stands for it in the graph.
+        """
+        node = None if user is None else user.node
+        forward = None if node is None else forward_op(self._flow, node)
+        stack = self._flow.stack(op if node is None else node.op)
+        return replace(
+            link,
+            tensor=name,
+            source=users_line(stack) if node is None else self._source(node, forward),
+            layer=None if node is None else self._layer(node, forward),
+            stack=whole(stack),
         )
 
     def _variable(self, visit: Visit, stage: Stage, forward: Op | None) -> str | None:
@@ -220,6 +266,20 @@ class Description:
         shapes = (value.shape for value in self.names.traced.arguments.values())
         sizes = Counter(int(shape[0]) for shape in shapes if shape.rank)
         return sizes.most_common(1)[0][0] if sizes else -1
+
+
+def _entered(value: Any, way: EntryWay) -> Link:
+    array = np.asarray(value)
+    counts = count_nonfinite(array)
+    return Link(
+        op=None,
+        phase="input",
+        layer=None,
+        kind=counts.kind or "nan",
+        source=None,
+        counts=counts,
+        entry=Entry(way, array.shape, bad_elements(array, limit=_MOST_ELEMENTS)),
+    )
 
 
 def _kind_of_inputs(ranges: Mapping[int, Range]) -> Kind | None:

@@ -66,6 +66,12 @@ def exact_line(call: Call, filename: str, lineno: int) -> int:
     return _line_of(written[next(at for at, expression in enumerate(alike) if expression is named)])
 
 
+def expressions_at(filename: str, lineno: int) -> Sequence[ast.expr]:
+    """Return the expressions of the statement at a line, as the user wrote them, even if AutoGraph generated it."""
+    statement = _innermost(_generated(filename), lineno)
+    return [] if statement is None else list(_expressions(statement))
+
+
 def _span(call: Call) -> Span | None:
     positions = getattr(call.code, "co_positions", None)
     if positions is None:

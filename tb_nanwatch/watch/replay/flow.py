@@ -16,7 +16,8 @@ import tensorflow as tf
 
 from tb_nanwatch.watch.freeze import writes
 from tb_nanwatch.watch.replay.lines import Stack, stack_of
-from tb_nanwatch.watch.replay.probe import CONTROL_FLOW, Node, Probe
+from tb_nanwatch.watch.replay.probe import CONTROL_FLOW, Node, Probe, constant_of
+from tb_nanwatch.watch.replay.uses import name_of_captured, name_of_constant
 
 Op = Any
 Graph = Any
@@ -85,6 +86,14 @@ class Flow:
         """Return the stack that made an operation, outermost frame first."""
         node = self.node_of(op)
         return stack_of(op, () if node is None else node.creation.calls)
+
+    def name_of_captured(self, value: Tensor) -> str | None:
+        """Return what the program calls a tensor that the step captured; ``None`` if it has no name for it."""
+        return name_of_captured(self._probe.uses_of_captured(), value)
+
+    def name_of_constant(self, op: Op) -> str | None:
+        """Return what the program calls the data that it made a constant of; ``None`` if it has no name for it."""
+        return name_of_constant(self._probe.uses(op), constant_of(op))
 
     def real(self, tensor: Tensor) -> Tensor:
         """Return the tensor that an operation made, where the probe put an identity after it."""

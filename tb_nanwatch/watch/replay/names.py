@@ -7,12 +7,15 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Final
 
+import numpy as np
 import tensorflow as tf
 
 from tb_nanwatch.schema.records import Variable
+from tb_nanwatch.watch.batch import Part
 from tb_nanwatch.watch.freeze import dtype_of
 from tb_nanwatch.watch.graph import handle_of, name_of
 from tb_nanwatch.watch.replay.flow import READS
+from tb_nanwatch.watch.replay.probe import constant_of
 from tb_nanwatch.watch.replay.run import Traced
 
 Op = Any
@@ -29,14 +32,16 @@ class Names:
         arguments: by the name of its placeholder, the name of each argument.
         watched: the watched variables, in column order.
         described: what the header says of each.
-        nan_numbers: names of the arguments that are NaN as a Python number: in the graph they are constants.
+        rows: by the name of its placeholder, the samples that the values of a sparse or ragged argument belong to.
+        numbers: by name, the arguments that are NaN or Inf as a Python number: in the graph they are constants.
     """
 
     traced: Traced
     arguments: Mapping[str, str]
     watched: Sequence[Any]
     described: Sequence[Variable]
-    nan_numbers: Sequence[str]
+    numbers: Mapping[str, float]
+    rows: Mapping[str, Any]
 
     def column(self, handle: Any) -> int | None:
         """Return the column of the watched variable with this handle; ``None`` of any other."""
@@ -52,6 +57,14 @@ class Names:
         if value.dtype == tf.resource:
             value = tf.raw_ops.ReadVariableOp(resource=value, dtype=dtype_of(value))
         return value.numpy()
+
+    def is_argument(self, placeholder: Tensor) -> bool:
+        """Return whether a placeholder of the root graph stands for an argument of the step."""
+        return placeholder.name in self.arguments
+
+    def samples(self, placeholder: Tensor) -> tuple[int, ...]:
+        """Return the bad samples of an argument."""
+        return Part(np.asarray(self.value(placeholder)), self.rows.get(placeholder.name)).samples()
 
     def variable(self, placeholder: Tensor) -> str | None:
         """Return the name of the variable that a placeholder of the root graph stands for."""
@@ -73,9 +86,19 @@ class Names:
             columns |= set() if column is None else {column}
         return columns
 
-    def nan_number(self, op: Op) -> str | None:
-        """Return the argument that a constant was made of, given that it holds NaN, if only one is NaN as a number."""
-        return self.nan_numbers[0] if op.type == "Const" and len(self.nan_numbers) == 1 else None
+    def number(self, op: Op) -> str | None:
+        """Return the argument that a constant was made of; ``None`` unless just one is such a Python number."""
+        held = constant_of(op) if op.type == "Const" and self.numbers else np.zeros(0)
+        alike = [name for name, number in self.numbers.items() if np.array_equal(held, number, equal_nan=True)]
+        return alike[0] if len(alike) == 1 else None
+
+    def constant(self, op: Op) -> str | None:
+        """Return what the program calls the data that it made a constant of."""
+        return self.traced.flow.name_of_constant(op)
+
+    def captured(self, placeholder: Tensor) -> str | None:
+        """Return what the program calls a tensor that the step captured."""
+        return self.traced.flow.name_of_captured(self.traced.fed[placeholder.name])
 
     def operand(self, tensor: Tensor) -> str:
         """Return what an input of an operation is called: an argument, a variable, or else the tensor."""

@@ -41,9 +41,9 @@ class Phases:
         """
         if visit.node is None:
             return self._of_outside(visit)
-        if visit.has_nan and self.names.nan_number(visit.node.op) is not None:
-            return "input"
         worked: Stage = "update" if self.update(visit) < len(self.given.earlier) else stage
+        if self._is_data(visit.node, worked):
+            return "input"
         if worked in ("update", "state"):
             return worked
         is_aside = stage == "forward" and not visit.node.creation.in_gradient
@@ -60,6 +60,12 @@ class Phases:
             place for place, numbers in enumerate(self.given.earlier) if visit.node and visit.node.number in numbers
         )
         return next(made, len(self.given.earlier))
+
+    def _is_data(self, node: Node, stage: Stage) -> bool:
+        """Return whether an operation only holds what the program brought; a constant of the update is a setting."""
+        if node.op.type != "Const":
+            return False
+        return stage not in ("update", "state") or self.names.number(node.op) is not None
 
     def variable(self, visit: Visit, stage: Stage) -> int | None:
         """Return the place of the one variable whose gradient depends on an operation; ``None`` if of several it does.

@@ -27,10 +27,12 @@ from tb_nanwatch.watch.freeze import writes
 from tb_nanwatch.watch.replay.creation import Creation, creation_now
 from tb_nanwatch.watch.replay.labels import TAKES_LABELS, let_labels_pass
 from tb_nanwatch.watch.replay.look import Look, look_at
+from tb_nanwatch.watch.replay.uses import Use, uses_now
 
 Op = Any
 CONTROL_FLOW: Final = frozenset({"While", "StatelessWhile", "If", "StatelessIf", "Case", "StatelessCase"})
 _UNPROBED: Final = CONTROL_FLOW | {"Placeholder", "NoOp"}
+_ENTRIES: Final = frozenset({"Placeholder", "Const"})
 _NOBODYS: Final = Creation()
 _DEBUGGERS: Final = frozenset({"DebugIdentityV2", "DebugNumericSummaryV2"})
 
@@ -80,6 +82,7 @@ class Probe:
         self._drafts: dict[tuple[int, str], Creation] = {}
         self._clock = itertools.count()
         self._others: Sequence[Any] = ()
+        self._uses: dict[tuple[int, str], Sequence[Use]] = {}
         self.graphs: dict[int, Any] = {}
         self.expired = False
 
@@ -91,6 +94,14 @@ class Probe:
     def node_of(self, op: Op) -> Node | None:
         """Return what is known of an operation; ``None`` if it was not instrumented."""
         return self._nodes.get((id(op.graph), op.name))
+
+    def uses(self, op: Op) -> Sequence[Use]:
+        """Return what the line used that made a constant."""
+        return self._uses.get((id(op.graph), op.name), ())
+
+    def uses_of_captured(self) -> Sequence[Use]:
+        """Return what every line used that brought something into one of the graphs: a branch captures it first."""
+        return [use for uses in self._uses.values() for use in uses]
 
     def real(self, tensor: Any) -> Any:
         """Return the tensor itself where the probe put an identity after it."""
@@ -174,9 +185,12 @@ class Probe:
                 if not isinstance(graph.outer_graph, FuncGraph):
                     _set_free(outputs)
         kind = op_type.decode() if isinstance(op_type, bytes) else op_type
-        if graph is None or op_name is None:
+        # TensorFlow gives no name for what it makes a constant of by itself.
+        if graph is None or (op_name is None and not outputs):
             return outputs
         self.graphs.setdefault(id(graph), graph)
+        if kind in _ENTRIES and _may_bring_nonfinite(outputs[0]):
+            self._uses[id(graph), outputs[0].op.name] = uses_now()
         if kind in _UNPROBED:
             return outputs
         # The name is that which was asked for, not always that which the operation got.
@@ -280,6 +294,17 @@ def _silence(op: Op) -> None:
         op._set_attr("output_stream", attr_value_pb2.AttrValue(s=f"file://{os.devnull}".encode()))
     elif op.type == "Print":
         op._set_attr("first_n", attr_value_pb2.AttrValue(i=0))
+
+
+def _may_bring_nonfinite(tensor: Any) -> bool:
+    if not _is_floating(tensor.dtype) or tensor.op.type != "Const":
+        return _is_floating(tensor.dtype)
+    return not bool(np.isfinite(constant_of(tensor.op)).all())
+
+
+def constant_of(op: Op) -> npt.NDArray[Any]:
+    """Return the value of a ``Const`` operation."""
+    return np.asarray(tf.make_ndarray(op.get_attr("value")))
 
 
 def _makes_numbers(op: Op) -> bool:

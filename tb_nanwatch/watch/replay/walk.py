@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 import tensorflow as tf
 
+from tb_nanwatch.numerics.finiteness import MOST_SAMPLES
 from tb_nanwatch.watch.replay.flow import READS, Flow, Place
 from tb_nanwatch.watch.replay.look import SWALLOWERS, Look
 from tb_nanwatch.watch.replay.probe import Node
@@ -59,6 +60,15 @@ class Visit:
     def has_nan(self) -> bool:
         """Whether the operation made NaN of anything."""
         return self.look is not None and any(counts.nan for counts in self.look.outputs.values())
+
+    def samples_among(self, samples: Collection[int], size: int) -> frozenset[int]:
+        """Return which of some samples are bad here too; none where the leading dimension is not the batch's size."""
+        if self.look is None or self.look.leading != size:
+            return frozenset()
+        seen = self.look.samples
+        # Of many samples a look keeps the first.
+        last = seen[-1] if len(seen) >= MOST_SAMPLES else size
+        return frozenset(sample for sample in samples if sample in seen or sample > last)
 
     def way(self) -> Iterator[Visit]:
         """Yield the visits from here to what went bad."""
@@ -116,6 +126,32 @@ class Walk:
                     waiting.append(visit.key)
                     found += [visit] if visit.key in self._turned else []
         return min(found, key=lambda visit: (visit.moment, visit.key), default=None)
+
+    def samples_reaching(self, origin: Visit, samples: Iterable[int], size: int) -> tuple[int, ...]:
+        """Return which bad samples of an origin came through to what went bad, or to where samples are mixed.
+
+        Args:
+            origin: that the walk came to.
+            samples: the bad indices in its leading dimension, which is the batch.
+            size: of the batch.
+        """
+        arrived: set[int] = set()
+        waiting = [(origin.key, frozenset(samples))]
+        seen = set(waiting)
+        while waiting:
+            key, here = waiting.pop()
+            onward = [(user.key, user.samples_among(here, size)) for user in self._users.get(key, ())]
+            if not onward or not all(kept for _, kept in onward):
+                arrived |= here
+            new = {(key, kept) for key, kept in onward if kept} - seen
+            seen |= new
+            waiting += new
+        return tuple(sorted(arrived))
+
+    def works_by_samples(self, origin: Visit, samples: Collection[int], size: int) -> bool:
+        """Return whether what uses an origin has the batch as its leading dimension, and no other bad samples."""
+        users = [user.look for user in self._users.get(origin.key, ()) if user.look and user.look.leading == size]
+        return bool(users) and all(set(look.samples) <= set(samples) for look in users)
 
     def is_reached(self, tensor: Tensor) -> bool:
         """Return whether a tensor was bad."""

@@ -22,7 +22,7 @@ from tb_nanwatch.watch.replay.phases import Stage
 from tb_nanwatch.watch.replay.run import NOT_REPEATABLE, UNSEEDED, CannotReplayError, Traced
 from tb_nanwatch.watch.replay.trial import Given, Trial
 from tb_nanwatch.watch.tf1.describe import GraphDescription, GraphNames, GraphPhases, hides_operations
-from tb_nanwatch.watch.tf1.feeds import FedCall, name_of_fed
+from tb_nanwatch.watch.tf1.feeds import FedCall, name_of_fed, rows_of_sparse
 from tb_nanwatch.watch.tf1.graph import Op, Tensor, ancestors, source_of, writes
 from tb_nanwatch.watch.tf1.intake import source_read
 from tb_nanwatch.watch.tf1.keep import Kept, placeholder_for, read_first
@@ -95,7 +95,8 @@ class Again:
         trial = Trial(self.built, tensors=self.built.tensors)
         traced = Traced(trial, [given], graph, flow, reports, fed, set())
         arguments = {name: name_of_fed(name) for name in fed}
-        names = GraphNames(traced, arguments, evidence.variables, evidence.described, (), self._value)
+        rows = rows_of_sparse(fed)
+        names = GraphNames(traced, arguments, evidence.variables, evidence.described, {}, rows, self._value)
         walk = GraphWalk(flow, self._is_bad, written=besides.bad(values, first=len(probe.nodes)))
         description = GraphDescription(names, GraphPhases(names, given, self.brought, besides.only), walk)
         chains = self.others.without_doubtful(chains_of(walk, [(stages, description)]))

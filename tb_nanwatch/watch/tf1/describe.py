@@ -51,6 +51,10 @@ class GraphNames(Names):
         column = self.column(placeholder)
         return name_of_source(placeholder) if column is None else self.described[column].name
 
+    def constant(self, op: Op) -> str | None:
+        """Return the name that the graph has for a constant."""
+        return str(op.name)
+
     def columns_used(self, op: Op) -> set[int]:
         """Return the columns of the watched variables that an operation is given directly."""
         columns = (self.column(_behind(tensor, PASSING)) for tensor in op.inputs)
@@ -116,7 +120,9 @@ class GraphDescription(Description):
     @cached_property
     def _batch_size(self) -> int:
         """The leading dimension that most of what is fed has; -1 where there is none."""
-        shapes = (np.shape(value) for value in self.names.traced.arguments.values())
+        sparse = {name.removesuffix("values:0") for name in self.names.rows}
+        fed = self.names.traced.arguments.items()
+        shapes = (np.shape(value) for name, value in fed if f"{name.rpartition('/')[0]}/" not in sparse)
         sizes = Counter(int(shape[0]) for shape in shapes if shape)
         return sizes.most_common(1)[0][0] if sizes else -1
 

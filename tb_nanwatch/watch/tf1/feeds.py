@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from tb_nanwatch.schema.records import Finding
-from tb_nanwatch.watch.batch import Call
+from tb_nanwatch.watch.batch import Call, Part
 from tb_nanwatch.watch.tf1.graph import Graph, Tensor, ancestors, has_read, source_of
 from tb_nanwatch.watch.tf1.intake import Intake
 
@@ -98,10 +98,25 @@ class FedCall(Call):
         taken = {name_of_fed(name) for name in self._run.taken}
         return tuple(found for found in super().findings() if found.name not in taken)
 
+    def _arrays(self) -> Iterator[tuple[str, Part]]:
+        rows = {name_of_fed(name): samples for name, samples in rows_of_sparse(self.fed).items()}
+        yield from ((name, part._replace(rows=rows.get(name))) for name, part in super()._arrays())
+
     def leaves(self) -> Iterator[tuple[str, Any]]:
         """Yield what is fed, with the name of its placeholder."""
         for name, value in self.fed.items():
             yield name_of_fed(name), np.asarray(value) if isinstance(value, list | tuple) else value
+
+
+def rows_of_sparse(fed: Mapping[str, Any]) -> dict[str, Any]:
+    """Return, by the name of a sparse placeholder's values, the row of the dense tensor that each value stands in."""
+    rows = {}
+    for name, values in fed.items():
+        base, is_values, _ = name.rpartition("/values:0")
+        indices = np.asarray(fed.get(f"{base}/indices:0", ()) if is_values else ())
+        if indices.ndim == 2 and len(indices) == len(values):
+            rows[name] = indices[:, 0]
+    return rows
 
 
 def name_of_fed(name: str) -> str:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tb_nanwatch.schema.records import Phase
+from tb_nanwatch.schema.records import EntryWay, Phase
 
 Program = Callable[[str], None]
 
@@ -35,6 +35,7 @@ class Truth:
         tensor: the argument that brought it; ``None`` where that is not asked.
         samples: the bad indices in it; ``None`` where that is not asked.
         variable: that went bad; ``None`` where that is not asked.
+        way: on which it came into the step; ``None`` where that is not asked.
         also: markers of lines, or names of arguments, where further origins of the same step stand; nothing orders
             operations that do not depend on each other, so any of them may be the first.
     """
@@ -47,6 +48,7 @@ class Truth:
     tensor: str | None = None
     samples: tuple[int, ...] | None = None
     variable: str | None = None
+    way: EntryWay | None = None
     also: tuple[str, ...] = ()
 
 
@@ -93,6 +95,7 @@ def origin(
     tensor: str | None = None,
     samples: tuple[int, ...] | None = None,
     variable: str | None = None,
+    way: EntryWay | None = None,
     also: tuple[str, ...] = (),
 ) -> Callable[[Program], Case]:
     """Make a program a case; one answer may stand for a set of one. See :class:`Truth`."""
@@ -105,6 +108,7 @@ def origin(
         tensor=tensor,
         samples=samples,
         variable=variable,
+        way=way,
         also=also,
     )
     return lambda program: Case(program.__name__, program, truth)

@@ -10,6 +10,7 @@ from tests.watch.replay.cases import (
     clipping,
     diverging,
     domains,
+    entries,
     forward,
     gradients,
     guarded,
@@ -28,6 +29,7 @@ from tests.watch.replay.cases import (
 
 _MODULES = (
     batch,
+    entries,
     forward,
     domains,
     policy,

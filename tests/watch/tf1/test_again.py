@@ -10,6 +10,7 @@ import pytest
 import tensorflow as tf
 
 from tb_nanwatch import NanWatchHook, NonFiniteError, Watch
+from tb_nanwatch.schema.records import Entry
 from tests.watch.tf1 import graphs
 from tests.watch.tf1.graphs import Critic, Normalised, same, v1, variables_of
 
@@ -124,6 +125,37 @@ def test_a_clip_that_overflows_is_told_as_such(scalar):
 def test_a_bad_batch_is_told_by_its_placeholder_and_samples(scalar):
     verdict = scalar.verdict_after(tf.reduce_sum(scalar.w[0] * scalar.x), [[1, 2, 3], [1, np.nan, 3]])
     assert (*place(verdict), verdict.first.tensor, verdict.first.samples) == (1, "input", None, None, None, "x", (1,))
+
+
+def test_a_constant_made_of_data_is_named_as_the_graph_names_it(scalar):
+    weights = tf.constant(np.array([1, np.nan, 2], "float32"), name="class_weights")  # origin: constant
+    verdict = scalar.verdict_after(tf.reduce_sum(scalar.w * scalar.x * weights), [[1, 2, 3]])
+    assert place(verdict) == (0, "input", None, None, line("constant"))
+    first = verdict.first
+    assert (first.tensor, first.entry) == ("class_weights", Entry("constant", (3,), ((1,),)))
+
+
+def test_an_embedding_matrix_that_is_a_constant_has_elements_and_no_samples(scalar):
+    vectors = np.zeros((30, 3), "float32")
+    vectors[7, 2] = np.nan
+    rows = tf.nn.embedding_lookup(tf.constant(vectors, name="vectors"), tf.cast(scalar.x, tf.int32))
+    first = scalar.verdict_after(tf.reduce_sum(rows * scalar.w), [[1, 2], [1, 7]]).first
+    assert (first.step, first.phase, first.tensor, first.samples) == (1, "input", "vectors", ())
+    assert first.entry == Entry("constant", (30, 3), ((7, 2),))
+
+
+def test_the_samples_of_a_sparse_placeholder_are_rows_of_the_dense_tensor(scalar):
+    rows = v1.sparse_placeholder(tf.float32, name="rows")
+    loss = tf.reduce_sum(tf.sparse.sparse_dense_matmul(rows, scalar.w[:2, None]))
+    optimizer = v1.train.GradientDescentOptimizer(0.1)
+    train = scalar.watch.apply_gradients(optimizer, optimizer.compute_gradients(loss), loss=loss)
+    fed = v1.SparseTensorValue([[0, 0], [0, 1], [3, 1]], np.array([1, 2, np.nan], "float32"), [5, 2])
+    with v1.Session() as session:
+        session.run(v1.global_variables_initializer())
+        with pytest.raises(NonFiniteError) as caught:
+            scalar.watch.session_run(session, train, {rows: fed})
+    first = caught.value.verdict.first
+    assert (first.phase, first.tensor, first.samples) == ("input", "rows/values", (3,))
 
 
 def test_a_variable_that_begins_bad_is_told(tmp_path):

@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from tb_nanwatch import Watch
-from tests.watch.replay.case import FORWARD_OR_LOSS, origin
+from tests.watch.replay.case import origin
 
 
 def house_prices():
@@ -113,8 +113,8 @@ def nan_in_a_batch_that_is_a_dictionary(logdir):
             train_step({"image": tf.constant(picture), "label": tf.constant([0, 1])})
 
 
-# A value that a program brings along as a constant has an operation and a line, and no input.
-@origin(step=0, phase=FORWARD_OR_LOSS, op="Const", line="class weights of an absent class")
+# The array is no argument: the step makes a constant of it as it is traced.
+@origin(step=0, phase="input", line="class weights of an absent class", tensor="class_weights", way="constant")
 def inf_in_a_class_weight(logdir):
     keras.utils.set_random_seed(5)
     kernel = tf.Variable(tf.random.normal((4, 3)), name="classifier/kernel")

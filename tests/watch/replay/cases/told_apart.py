@@ -82,7 +82,7 @@ def log_sum_exp_of_nothing(logdir):
     train(logdir, partition, [[1.0, 0.0], [0.0, 0.0]])
 
 
-@origin(step=1, phase="input", tensor="batch", samples=(2,))
+@origin(step=1, phase="input", tensor="batch", samples=(1,), way="argument")
 def nan_in_a_ragged_batch(logdir):
     batches = [tf.ragged.constant([[1.0, 2.0], [value]]) for value in (3.0, np.nan)]
     train(logdir, lambda weight, rows: tf.reduce_mean(tf.reduce_sum(rows * weight, axis=1)), batches)

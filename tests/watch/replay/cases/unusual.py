@@ -164,12 +164,22 @@ def python_number_that_is_traced_anew(logdir):
 
 
 # A tensor made outside the step is no argument, no variable and no operation of the step's.
-@origin(step=0, phase={"input", "weights", "forward", "loss"}, op={None, "Const", "Placeholder"})
+@origin(
+    step=0,
+    phase="input",
+    layer="model",
+    line="tensor from outside",
+    tensor="outside",
+    way="captured",
+)
 def tensor_from_outside_the_step(logdir):
     with np.errstate(divide="ignore"):
         outside = tf.constant(8 / np.bincount([0, 1, 1, 0], minlength=3), tf.float32)
 
-    train(logdir, lambda weight, x: tf.reduce_sum(outside * weight * x), [[1.0, 2.0, 3.0]])
+    def loss_of(weight, x):
+        return tf.reduce_sum(outside * weight * x)  # origin: tensor from outside
+
+    train(logdir, loss_of, [[1.0, 2.0, 3.0]])
 
 
 # Two players, two optimizers, two watches. What is read here is the generator's.
