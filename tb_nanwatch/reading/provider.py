@@ -29,6 +29,8 @@ _LOG_BYTES: Final = 96 * 2**20
 _VERDICTS: Final = 10_000
 _RUNS_AT_ONCE: Final = 32
 
+_UNPREPARED: Final = (ArithmeticError, AttributeError, LookupError, MemoryError, RuntimeError, TypeError, ValueError)
+
 _Contents = dict[Tag, TagContent | None]
 
 
@@ -115,7 +117,7 @@ class RunReader:
         found = {run: verdict for run, verdict in kept.items() if verdict is not None}
         missing = [run for run in kept if run not in found]
         for run, read in zip(missing, self._read(index, missing), strict=True):
-            found[run] = diagnose(read.log)
+            found[run] = _verdict_on(read.log)
             if read.is_whole:
                 self._verdicts.put(*_key(index, run), value=found[run])
         return found
@@ -174,6 +176,15 @@ class RunReader:
         if read.is_whole:
             self._reads.put(*_key(index, run), value=read, makes_room=is_asked_for)
         return read
+
+
+def _verdict_on(log: RunLog) -> Verdict:
+    """Return the verdict on a run; a log that no diagnosis was prepared for must not take the answer about others."""
+    try:
+        return diagnose(log)
+    except _UNPREPARED as error:
+        problem = f"no verdict could be drawn from the log ({type(error).__name__})."
+        return diagnose(RunLog(log.run, problems=(*log.problems, problem), remarks=log.remarks))
 
 
 def _key(index: RunIndex, run: str) -> tuple[tuple[str, str], tuple[object, ...]]:

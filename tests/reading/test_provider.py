@@ -10,6 +10,8 @@ import pytest
 from tensorboard import errors
 from tensorboard.context import RequestContext
 
+from tb_nanwatch.diagnosis import diagnose
+from tb_nanwatch.reading import provider
 from tb_nanwatch.reading.source import Experiment, ProviderError
 from tests.event_files import only_at, steps_of
 from tests.followed_log import EXPERIMENT, FollowedLog
@@ -47,6 +49,23 @@ def test_one_runs_trouble_is_not_anothers(log):
     log.reload()
     verdicts = log.reader.verdicts(log.reader.index(EXPERIMENT)).runs
     assert [(verdict.run, verdict.status) for verdict in verdicts] == [("bad", "incomplete"), ("good", "finite")]
+
+
+def test_a_log_that_no_diagnosis_is_prepared_for_takes_no_other_run_with_it(log, monkeypatch):
+    log.writer("bad").header().spans(steps_of(0, 9))
+    log.writer("good").header().spans(steps_of(0, 4))
+    log.reload()
+
+    def diagnosed(run_log):
+        return diagnose(run_log) if run_log.run == "good" or run_log.problems else 1 // 0
+
+    monkeypatch.setattr(provider, "diagnose", diagnosed)
+    bad, good = log.reader.verdicts(log.reader.index(EXPERIMENT)).runs
+    assert (bad.status, bad.unreadable) == (
+        "incomplete",
+        ("no verdict could be drawn from the log (ZeroDivisionError).",),
+    )
+    assert good.status == "finite"
 
 
 def test_a_provider_that_does_not_list_is_an_error_of_its_own(log):
