@@ -69,6 +69,11 @@ def together(
     return context.merge_call(_met, args=(_Share(inputs, lambda: update(inputs.pairs), guarded),))
 
 
+def is_spread(strategy: Any) -> bool:
+    """Return whether a strategy runs a step on several devices, and its replicas meet in one graph."""
+    return can_meet(strategy) and strategy.num_replicas_in_sync > 1
+
+
 def built_together(context: Any, build: Callable[[], None]) -> None:
     """Make variables that all replicas share, once, outside of the step that is being traced."""
 

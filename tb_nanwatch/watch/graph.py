@@ -5,9 +5,9 @@ All of it is read once, while the step is traced; an eager step has no graph and
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from typing import Any
 
 import tensorflow as tf
@@ -26,7 +26,7 @@ _RESOURCE_NAME = re.compile(r'ResourceHandle\(name="(.+?)(?:/\d+)?"')
 _WIDE = (tf.float32, tf.float64)
 _PASSING = ("Identity", "StopGradient")
 _FIXED_ARITY = 2
-_LIFTING = ("variable_capturing_scope", "invalid_creator_scope")
+_CREATION = ("variable_capturing_scope", "invalid_creator_scope")
 
 
 def scale_factors(raw: Sequence[Gradient], clipped: Sequence[Gradient]) -> list[Factor] | None:
@@ -80,19 +80,21 @@ def backward_order(graph: Graph, variables: Sequence[object]) -> tuple[int | Non
     return tuple(None if read is None else latest_first.index(read) for read in reads)
 
 
-@contextmanager
-def variables_made_outside() -> Iterator[None]:
-    """Make variables as if no ``tf.function`` were being traced: it would trace the user's step a second time."""
-    if tf.executing_eagerly():
-        yield
-        return
-    graph = tf.compat.v1.get_default_graph()
-    creators = graph._variable_creator_stack
-    graph._variable_creator_stack = [one for one in creators if one[1].__name__ not in _LIFTING]
-    try:
-        yield
-    finally:
-        graph._variable_creator_stack = creators
+def creation_scopes(graph: Graph) -> list[list[Any] | None]:
+    """Return the variable creation scope of each ``tf.function`` around the code that is traced now, innermost first.
+
+    Args:
+        graph: that is traced now.
+
+    Returns:
+        For the first trace of a function, the list of the variables that it has made so far. If any are there at its
+        end, TensorFlow drops this trace, and traces and runs another. For a later trace, which may make none, ``None``.
+
+    Sources:
+        ``Function._initialize`` in ``tensorflow/python/eager/polymorphic_function``.
+    """
+    creators = [creator for _, creator in reversed(graph._variable_creator_stack) if creator.__name__ in _CREATION]
+    return [inspect.getclosurevars(creator).nonlocals.get("created_variables") for creator in creators]
 
 
 def handle_of(variable: Any) -> Any:
@@ -120,6 +122,13 @@ def with_enclosing(graph: Graph) -> Iterator[Graph]:
     while isinstance(graph, CondBranchFuncGraph):
         graph = graph.outer_graph
         yield graph
+
+
+def function_of(graph: Graph) -> Graph:
+    """Return the graph of the function that a branch, or the body of a loop, is a part of."""
+    while isinstance(graph, CondBranchFuncGraph | WhileBodyFuncGraph):
+        graph = graph.outer_graph
+    return graph
 
 
 def is_inside(graph: Graph, other: Graph) -> bool:

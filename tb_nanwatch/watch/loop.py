@@ -154,10 +154,10 @@ class Loop:
         found = replay(call, evidence, watch=self, limits=ReplayLimits())
         return verdict_by_hand(found, self._plan.described, step=step, run=self._options.run)
 
-    def step_begins(self, graph: Any, *, can_begin_again: Callable[[], bool]) -> None:
+    def step_begins(self, graph: Any, *, can_begin_again: bool) -> None:
         """See :class:`~tb_nanwatch.watch.step.StepListener`."""
         self._microbatches.begin_trace()
-        self._plan.begin_trace(graph, can_begin_again)
+        self._plan.begin_trace(graph, can_begin_again=can_begin_again)
 
     def step_traced(self, graph: Any) -> None:
         """See :class:`~tb_nanwatch.watch.step.StepListener`."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -16,14 +17,14 @@ from tb_nanwatch.errors import SetupError
 from tb_nanwatch.schema.records import ClipKind, Policy, Variable
 from tb_nanwatch.watch.accumulation import Accumulation
 from tb_nanwatch.watch.batch import Call
-from tb_nanwatch.watch.distributed import built_together, calls_of, replica_context
+from tb_nanwatch.watch.building import build
+from tb_nanwatch.watch.distributed import calls_of
 from tb_nanwatch.watch.freeze import Kept, keep_state, writes_variables
 from tb_nanwatch.watch.graph import (
     Graph,
     backward_order,
     handle_of,
     scale_factors,
-    variables_made_outside,
     with_enclosing,
 )
 from tb_nanwatch.watch.guard import Guard, GuardKind
@@ -83,6 +84,8 @@ class Plan:
         self.replicas: Replicas | None = None
         self.bad_replica: int | None = None
         self.is_step_inside = False
+        self._listed = bool(self.variables)
+        self._dropped: tuple[Layout, Recorder] | None = None
         self._tensors_of_others: defaultdict[int, PendingTensors] = defaultdict(PendingTensors)
 
     @property
@@ -107,15 +110,19 @@ class Plan:
             What ``update`` returns, where the guard can pass it on.
         """
         graph = None if tf.executing_eagerly() else tf.compat.v1.get_default_graph()
+        if self._traces.is_layout_dropped(graph):
+            self._drop_layout()
         is_second = self._traces.is_second(graph, inputs.variables, run=run)
         if is_second:
             self.has_several = True
             self._make_room(inputs, graph)
+            is_second = self.layout is not None
         since = self._traces.size_of(graph)
         self.replicas = inputs.replicas
         tensors = self._tensors_of(graph)
         if self.layout is None or self.recorder is None:
             self.layout, self.recorder = self._complete(inputs, tuple(tensors), graph)
+            self._traces.lay_out(graph)
             self.counted = inputs.step is None
         guard = self._guard(graph, in_step=run > 0, recorder=self.recorder, is_second=is_second)
         observe = partial(self._observation, graph=graph, layout=self.layout, guard=guard)
@@ -212,21 +219,14 @@ class Plan:
         self.bad_replica = self.layout.first_bad_here(self.recorder.incident_counts())
         return self.bad_replica
 
-    def begin_trace(self, graph: Graph, can_begin_again: Callable[[], bool]) -> None:
+    def begin_trace(self, graph: Graph, *, can_begin_again: bool) -> None:
         """Know a graph as that of a whole step."""
-        self._traces.begin(graph, can_begin_again)
+        self._traces.begin(graph, can_begin_again=can_begin_again)
 
     def prepare(self, optimizer: Any, variables: Sequence[Any]) -> None:
-        """Make an optimizer's slots before its update is traced: that may be in a branch, which can make none."""
-        if getattr(optimizer, "built", True) is not False:
-            return
-        context = replica_context()
-        if context is not None:
-            built_together(context, lambda: optimizer.build(variables))
-            return
-        # A trace that made variables could not be given up for another one.
-        with variables_made_outside():
-            optimizer.build(variables)
+        """Build an optimizer before its update is traced: that may be in a branch, which can make no slots."""
+        graph = tf.compat.v1.get_default_graph()
+        build(optimizer, variables, can_begin_again=lambda: self._traces.can_begin_again(graph))
 
     def finish_trace(self, graph: Graph) -> None:
         """Make what was traced after a guard wait for it, or undone with the update."""
@@ -243,8 +243,10 @@ class Plan:
         clips = inputs.raw is not None and self.layout is not None and self.layout.clip == "none"
         if not besides and not clips:
             return
-        if not can_begin_again:
+        is_traced_again = self._traces.is_traced_again(graph)
+        if not can_begin_again and not is_traced_again:
             if self._traces.is_lenient(graph):
+                self._widen(besides, clips=clips)
                 return
             raise SetupError(
                 "a watch must know all that a step with several optimizers updates, and clips, before the second: list"
@@ -253,13 +255,36 @@ class Plan:
         self.variables += besides
         self._clips = self._clips or clips
         self.layout = self.recorder = None
-        self._traces.forget_updates()
-        raise BeginAgain
+        if not is_traced_again:
+            self._traces.forget_updates()
+            raise BeginAgain
+
+    def _widen(self, besides: Sequence[Any], *, clips: bool) -> None:
+        """Make room in the row of an eager step, if it is the first, and keep what is in it."""
+        narrow, recorder = self.layout, self.recorder
+        if not tf.executing_eagerly() or narrow is None or recorder is None or recorder.rows_written() > 1:
+            return
+        self.variables += besides
+        clip: ClipKind = "other" if clips else narrow.clip
+        described = describe(self.variables, [None] * len(self.variables))
+        self.layout = replace(narrow, variables=described, clip=clip)
+        self.recorder = self._recorder_of(self.layout)
+        places = {cell: place for place, cell in enumerate(narrow.cells)}
+        self.recorder.take_over(recorder, [*map(places.get, self.layout.cells)])
+
+    def _recorder_of(self, layout: Layout) -> Recorder:
+        return Recorder(window=self._window, cells=len(layout.cells), added=layout.places_of("loss"))
+
+    def _drop_layout(self) -> None:
+        """Have the layout made anew: TensorFlow runs another trace than the one that fixed it."""
+        if self.layout is not None and self.recorder is not None:
+            self._dropped = self.layout, self.recorder
+        self.layout = self.recorder = None
 
     def _complete(self, inputs: StepInputs, tensors: tuple[str, ...], graph: Graph | None) -> tuple[Layout, Recorder]:
         known = {id(variable) for variable in self.variables}
         besides = [variable for _, variable in inputs.pairs if id(variable) not in known]
-        if known and besides:
+        if self._listed and besides:
             names = ", ".join(variable.name for variable in describe(besides, [None] * len(besides)))
             warnings.warn(f"tb_nanwatch watches variables that are not among those it was given: {names}", stacklevel=2)
         self.variables += besides
@@ -277,8 +302,11 @@ class Plan:
         )
         if inputs.replicas is not None:
             layout = inputs.replicas.layout(layout)
+        if self._dropped is not None and self._dropped[0] == layout:
+            # Where TensorFlow needs the dropped trace to make the step's variables, that is what runs first.
+            return self._dropped
         with tf.init_scope():
-            return layout, Recorder(window=self._window, cells=len(layout.cells), added=layout.places_of("loss"))
+            return layout, self._recorder_of(layout)
 
     def _clip_kind(self, inputs: StepInputs) -> ClipKind:
         if inputs.raw is None:

@@ -103,6 +103,21 @@ class Recorder:
         either = tf.where(tf.math.is_finite(before) & is_larger, more, before)
         return tf.where(tf.constant(self._added), before + more, either)
 
+    def take_over(self, other: Recorder, places: Sequence[int | None]) -> None:
+        """Begin with the first row of another recorder, of an eager step that has more to measure than was known.
+
+        Args:
+            other: has written one row.
+            places: by place in a row of this one, the place in a row of the other; ``None`` for what that lacks.
+        """
+        row, counts = other._ring[0].numpy(), other._counts.numpy()
+        self._ring[0].assign(tf.constant([ABSENT if place is None else row[place] for place in places], tf.float32))
+        self._counts.assign([np.zeros(4, np.int64) if place is None else counts[place] for place in places])
+        self._steps[0].assign(other._steps[0])
+        self._incident.assign(other._incident)
+        self._incident_step.assign(other._incident_step)
+        self._count.assign(1)
+
     def waiting(self) -> tf.Tensor:
         """Return the number of the bad row that waits for the host, as a tensor; negative if there is none."""
         return self._incident.read_value()

@@ -22,12 +22,12 @@ class StepListener(Protocol):
     def run(self, step: Callable[[], _T], call: Call | None) -> _T:
         """Run a step, and raise if it was bad and the policy says so; the step's own errors pass."""
 
-    def step_begins(self, graph: Any, *, can_begin_again: Callable[[], bool]) -> None:
+    def step_begins(self, graph: Any, *, can_begin_again: bool) -> None:
         """Called when the whole function is about to be traced into ``graph``.
 
         Args:
             graph: of the trace.
-            can_begin_again: whether the trace, as far as it has come, can be given up for another one.
+            can_begin_again: whether the caller traces anew where the trace raises ``BeginAgain``.
         """
 
     def step_traced(self, graph: Any) -> None:
@@ -69,7 +69,7 @@ class StepFunction:
         """
         if not tf.executing_eagerly():
             # Part of a larger graph: whoever runs that checks with Watch.after_step.
-            return self._run(*args, **kwargs)
+            return self._traced_and_run(args, kwargs)
         return self._listener.run(lambda: self._traced_and_run(args, kwargs), self.call(args, kwargs))
 
     def call(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Call:
@@ -101,10 +101,6 @@ class StepFunction:
             self._run = self._compiled()
             return self._traced_and_run(args, kwargs)
 
-    def _can_begin_again(self) -> bool:
-        # A variable that a trace made is good for nothing if the trace fails.
-        return not getattr(self._run, "_created_variables", None)
-
     def _bound_to(self, instance: object) -> Callable[..., Any]:
         bind: Callable[[object, type], Callable[..., Any]] = self._function.__get__
         return bind(instance, type(instance))
@@ -118,7 +114,7 @@ class StepFunction:
         def traced(*args: Any, **kwargs: Any) -> Any:
             if tf.executing_eagerly():
                 return self._python(*args, **kwargs)
-            self._listener.step_begins(tf.compat.v1.get_default_graph(), can_begin_again=self._can_begin_again)
+            self._listener.step_begins(tf.compat.v1.get_default_graph(), can_begin_again=True)
             result = step(*args, **kwargs)
             self._listener.step_traced(tf.compat.v1.get_default_graph())
             return result

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
 import tensorflow as tf
 
 from tb_nanwatch.errors import SetupError
 from tb_nanwatch.watch.freeze import Kept, hold_back, undo_unless
-from tb_nanwatch.watch.graph import Graph, is_inside, with_enclosing
+from tb_nanwatch.watch.graph import Graph, creation_scopes, function_of, is_inside, with_enclosing
 from tb_nanwatch.watch.guard import Guard, GuardKind
 
 _CALLS: Final = frozenset(
@@ -40,13 +40,41 @@ class _Guarded(NamedTuple):
     last: int
 
 
+class _Place(NamedTuple):
+    """Where something was traced.
+
+    Attributes:
+        function: the graph of the function.
+        made: the variables that its trace makes; ``None`` where it may make none.
+    """
+
+    function: weakref.ref[Any]
+    made: list[Any] | None
+
+    @classmethod
+    def of(cls, graph: Graph) -> _Place:
+        scopes = creation_scopes(graph)
+        return cls(weakref.ref(function_of(graph)), scopes[0] if scopes else None)
+
+    @property
+    def is_traced_again(self) -> bool:
+        """Whether TensorFlow drops the trace, and traces the function anew, since it made variables."""
+        return bool(self.made)
+
+    def is_dropped(self, graph: Graph) -> bool:
+        """Return whether TensorFlow has dropped the trace, if ``graph`` is traced now."""
+        function = self.function()
+        return self.is_traced_again and (function is None or not is_inside(graph, function))
+
+
 class _Update(NamedTuple):
-    """An ``apply_gradients`` of a step."""
+    """An ``apply_gradients`` of a step; ``place`` is ``None`` where it is eager."""
 
     run: int
     variables: frozenset[int]
     allowed: tf.Tensor
     graph: Any
+    place: _Place | None
 
 
 class Traces:
@@ -54,16 +82,17 @@ class Traces:
 
     def __init__(self) -> None:
         """Begin before the first."""
-        self._steps: weakref.WeakKeyDictionary[Any, Callable[[], bool]] = weakref.WeakKeyDictionary()
+        self._steps: weakref.WeakKeyDictionary[Any, bool] = weakref.WeakKeyDictionary()
         self._guards: list[_Guarded] = []
         self._updates: weakref.WeakKeyDictionary[Any, _Update] = weakref.WeakKeyDictionary()
         self._eager: _Update | None = None
         self._accumulating: weakref.WeakKeyDictionary[Any, list[tf.Tensor]] = weakref.WeakKeyDictionary()
         self._lenient: weakref.WeakSet[Any] = weakref.WeakSet()
         self._is_eager_step_known = False
+        self._laid_out: _Place | None = None
 
-    def begin(self, graph: Graph, can_begin_again: Callable[[], bool]) -> None:
-        """Know a graph as that of a whole step, and whether its trace can be given up for another one."""
+    def begin(self, graph: Graph, *, can_begin_again: bool) -> None:
+        """Know a graph as that of a whole step, and whether its caller can give up its trace for another one."""
         self._steps[graph] = can_begin_again
 
     def begin_eager(self) -> None:
@@ -80,7 +109,20 @@ class Traces:
 
     def can_begin_again(self, graph: Graph) -> bool:
         """Return whether the trace of a step can be given up for another one by raising :class:`BeginAgain`."""
-        return self._steps.get(self.step_of(graph), bool)()
+        # A variable that a trace made is good for nothing if the trace fails.
+        return self._steps.get(self.step_of(graph), False) and not any(creation_scopes(graph))
+
+    def is_traced_again(self, graph: Graph | None) -> bool:
+        """Return whether TensorFlow will drop the trace that is going on, and trace the function anew."""
+        return graph is not None and _Place.of(graph).is_traced_again
+
+    def lay_out(self, graph: Graph | None) -> None:
+        """Remember that the layout of rows is fixed by what is traced now; ``None`` for an eager step."""
+        self._laid_out = None if graph is None else _Place.of(graph)
+
+    def is_layout_dropped(self, graph: Graph | None) -> bool:
+        """Return whether the trace that fixed the layout of rows was dropped, if ``graph`` is traced now."""
+        return graph is not None and self._laid_out is not None and self._laid_out.is_dropped(graph)
 
     def step_of(self, graph: Graph) -> Any:
         """Return the graph of the step that a graph is a part of; of no step, the graph around its branches."""
@@ -104,7 +146,7 @@ class Traces:
             if self._is_eager_step_known:
                 return bool(others)
             return bool(others) and not others & _ids(variables)
-        update = self._updates.get(self.step_of(graph))
+        update = self._update_before(graph)
         if update is not None and update.variables & _ids(variables) and not self.is_lenient(graph):
             raise SetupError(
                 "a watch must see each variable updated once in a step; for many steps in one call use a loop of"
@@ -116,17 +158,22 @@ class Traces:
         """Return whether the update before a second one may run; ``None`` where the second cannot be given that."""
         if graph is None:
             return self._eager.allowed if self._eager else None
-        update = self._updates.get(self.step_of(graph))
+        update = self._update_before(graph)
         return update.allowed if update and any(one is update.graph for one in with_enclosing(graph)) else None
 
     def note(self, graph: Graph | None, variables: Sequence[Any], *, run: int, allowed: tf.Tensor) -> None:
         """Remember an ``apply_gradients``; see :meth:`is_second`."""
         if graph is None:
-            self._eager = _Update(run, _ids(variables), allowed, graph)
+            self._eager = _Update(run, _ids(variables), allowed, graph, None)
             return
-        before = self._updates.get(self.step_of(graph))
+        before = self._update_before(graph)
         others = frozenset[int]() if before is None else before.variables
-        self._updates[self.step_of(graph)] = _Update(run, others | _ids(variables), allowed, graph)
+        self._updates[self.step_of(graph)] = _Update(run, others | _ids(variables), allowed, graph, _Place.of(graph))
+
+    def _update_before(self, graph: Graph) -> _Update | None:
+        update = self._updates.get(self.step_of(graph))
+        is_dropped = update is not None and update.place is not None and update.place.is_dropped(graph)
+        return None if is_dropped else update
 
     def note_accumulation(self, graph: Graph, is_first: tf.Tensor) -> None:
         """Remember that a step measures micro-batches.

@@ -227,11 +227,15 @@ class Watch:
             given = given._replace(scale=scale, is_unscaled=scale is not None)
             return self.session_runs.apply_gradients(optimizer, given, step=step, extra=extra)
         inputs = StepInputs.checked(pairs, raw=raw, loss=loss, step=step)
-        self._plan.prepare(optimizer, inputs.variables)
+        self.prepare(optimizer, inputs.variables)
         inputs = inputs._replace(scale=loss_scale_of(optimizer))
         apply = optimizer.apply_gradients
         apply = apply if caller is None else autograph.tf_convert(apply, caller, convert_by_default=False)
         return self.guarded(inputs, lambda pairs: apply(pairs, **extra))
+
+    def prepare(self, optimizer: Any, variables: Sequence[Any]) -> None:
+        """Build an optimizer that is not, for the variables that it updates."""
+        self._plan.prepare(optimizer, variables)
 
     def guarded(self, inputs: StepInputs, update: Callable[[Sequence[tuple[Any, Any]]], Any]) -> Any:
         """Measure a step, and let its update run if the policy does."""
@@ -337,7 +341,7 @@ class Watch:
         self._plan.is_step_inside = replica_context() is not None
         self._plan.stash.offer(graph, batch, replica=replica_here())
         self._plan.be_lenient(graph)
-        self._loop.step_begins(graph, can_begin_again=bool)
+        self._loop.step_begins(graph, can_begin_again=True)
         yield
         if is_last_here():
             self._loop.step_traced(graph)

@@ -42,7 +42,7 @@ class Root(keras.layers.Layer):
 class Network:
     """Three layers, each built by itself, so that a variable is called after its layer alone."""
 
-    def __init__(self, *, mixed: bool = False) -> None:
+    def __init__(self, *, mixed: bool = False, is_built: bool = True) -> None:
         keras.utils.set_random_seed(5)
         policy = {"dtype": "mixed_float16"} if mixed else {}
         self.layers = [
@@ -51,6 +51,10 @@ class Network:
             keras.layers.BatchNormalization(name="norm"),
             keras.layers.Dense(1, name="head"),
         ]
+        if is_built:
+            self.build()
+
+    def build(self) -> None:
         for layer, width in zip(self.layers, (3, 3, 8, 8), strict=True):
             layer.build((None, width))
 
@@ -67,6 +71,7 @@ class Network:
         with tf.GradientTape() as tape:
             loss = self.loss(x, y)
             target = loss if scale is None else scale(loss)
+        # Where the layers are not built before, they are by now.
         return loss, tape.gradient(target, self.variables)
 
     def state(self, *optimizers: keras.optimizers.Optimizer) -> list[np.ndarray]:

@@ -6,19 +6,39 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 from tb_nanwatch import NanWatchCallback, NanWatchHook, Watch
-from tests.matrix.network import Batch, Network
+from tests.matrix.network import BAD_STEP, Batch, Network
 
 Policy = str
 State = list[np.ndarray]
-Train = Callable[[Path | None, Policy, Sequence[Batch]], State]
+Built = Literal["all", "layers", "nothing"]
 ALL: Final = ("raise", "skip", "record")
+GROWING: Final = {"dynamic_growth_steps": BAD_STEP + 3}
+"""The loss scale is still 1 in the bad step, and is no longer soon after."""
+
+
+@dataclass(frozen=True)
+class Setup:
+    """How a way is run.
+
+    Attributes:
+        logdir: of the watch; ``None`` to train bare.
+        policy: of the watch.
+        built: what is built before the first step, and not by it: ``"all"``, the ``"layers"`` or ``"nothing"``.
+    """
+
+    logdir: Path | None
+    policy: Policy = "raise"
+    built: Built = "all"
+
+
+Train = Callable[[Setup, Sequence[Batch]], State]
 
 
 @dataclass(frozen=True)
@@ -28,20 +48,26 @@ class Way:
     Attributes:
         name: what people call it.
         code: what one writes.
-        train: runs it on batches, and returns all that it leaves; watched if it is given a directory.
+        trained: runs it on batches, and returns all that it leaves.
         policies: that work.
         replays: whether a bad step is run again, so that the operation is named.
         is_whole: whether a step is one call, so that a skip leaves no trace of any of it.
         exact: whether a watched run equals a bare one bit for bit, TensorFlow's optimiser kept from regrouping.
+        builds: whether its first step may be what builds the layers and the optimizers.
     """
 
     name: str
     code: str
-    train: Train
+    trained: Train
     policies: tuple[Policy, ...] = ALL
     replays: bool = True
     is_whole: bool = True
     exact: bool = True
+    builds: bool = True
+
+    def train(self, logdir: Path | None, policy: Policy, batches: Sequence[Batch], *, built: Built = "all") -> State:
+        """Run it on batches, and return all that it leaves; watched if it is given a directory."""
+        return self.trained(Setup(logdir, policy, built), batches)
 
 
 def tensors(batch: Batch) -> tuple[tf.Tensor, tf.Tensor]:
@@ -51,11 +77,13 @@ def tensors(batch: Batch) -> tuple[tf.Tensor, tf.Tensor]:
 class Loop:
     """A custom training loop over the network."""
 
-    def __init__(self, logdir: Path | None, policy: Policy, optimizer: Any = None, *, mixed: bool = False) -> None:
-        self.net = Network(mixed=mixed)
+    def __init__(self, setup: Setup, optimizer: Any = None, *, mixed: bool = False) -> None:
+        self.net = Network(mixed=mixed, is_built=setup.built != "nothing")
         self.optimizer = optimizer or keras.optimizers.SGD(1e-2, momentum=0.9)
-        self.optimizer.build(self.net.variables)
-        self.watch = None if logdir is None else Watch(logdir, self.net.variables, policy=policy)
+        if setup.built == "all":
+            self.optimizer.build(self.net.variables)
+        known = None if setup.built == "nothing" else self.net.variables
+        self.watch = None if setup.logdir is None else Watch(setup.logdir, known, policy=setup.policy)
 
     def step(self, x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
         loss, raw = self.net.gradients(x, y, getattr(self.optimizer, "scale_loss", None))
@@ -86,8 +114,8 @@ class Loop:
 
 
 def compiled(**options: Any) -> Train:
-    def train(logdir: Path | None, policy: Policy, batches: Sequence[Batch]) -> State:
-        loop = Loop(logdir, policy)
+    def train(setup: Setup, batches: Sequence[Batch]) -> State:
+        loop = Loop(setup)
         bare = tf.function(loop.clipped_step, **options)
         step = bare if loop.watch is None else loop.watch.step(loop.clipped_step, **options)
         return loop.over(step, batches)
@@ -95,30 +123,30 @@ def compiled(**options: Any) -> Train:
     return train
 
 
-def above_a_tf_function(logdir: Path | None, policy: Policy, batches: Sequence[Batch]) -> State:
-    loop = Loop(logdir, policy)
+def above_a_tf_function(setup: Setup, batches: Sequence[Batch]) -> State:
+    loop = Loop(setup)
     bare = tf.function(loop.step)
     return loop.over(bare if loop.watch is None else loop.watch.step(bare), batches)
 
 
-def eager(logdir: Path | None, policy: Policy, batches: Sequence[Batch]) -> State:
-    loop = Loop(logdir, policy)
+def eager(setup: Setup, batches: Sequence[Batch]) -> State:
+    loop = Loop(setup)
     return loop.over(loop.step, batches)
 
 
-def undecorated(logdir: Path | None, policy: Policy, batches: Sequence[Batch]) -> State:
-    loop = Loop(logdir, policy)
+def undecorated(setup: Setup, batches: Sequence[Batch]) -> State:
+    loop = Loop(setup)
     return loop.over(tf.function(loop.step), batches, after=True)
 
 
-def half_precision(logdir: Path | None, policy: Policy, batches: Sequence[Batch]) -> State:
-    optimizer = keras.optimizers.LossScaleOptimizer(keras.optimizers.Adam(1e-2), initial_scale=1.0)
-    loop = Loop(logdir, policy, optimizer, mixed=True)
+def half_precision(setup: Setup, batches: Sequence[Batch]) -> State:
+    optimizer = keras.optimizers.LossScaleOptimizer(keras.optimizers.Adam(1e-2), initial_scale=1.0, **GROWING)
+    loop = Loop(setup, optimizer, mixed=True)
     return loop.over(tf.function(loop.step) if loop.watch is None else loop.watch.step(loop.step), batches)
 
 
-def two_optimizers(logdir: Path | None, policy: Policy, batches: Sequence[Batch]) -> State:
-    loop = Loop(logdir, policy)
+def two_optimizers(setup: Setup, batches: Sequence[Batch]) -> State:
+    loop = Loop(setup)
     first, second = keras.optimizers.Adam(1e-2), keras.optimizers.SGD(1e-2)
 
     def step(x: tf.Tensor, y: tf.Tensor) -> None:
@@ -130,8 +158,9 @@ def two_optimizers(logdir: Path | None, policy: Policy, batches: Sequence[Batch]
             else:
                 loop.watch.apply_gradients(optimizer, some, loss=loss)
 
-    for optimizer, some in ((second, loop.net.variables[1:]), (first, loop.net.variables[:1])):
-        optimizer.build(some)
+    if setup.built == "all":
+        second.build(loop.net.variables[1:])
+        first.build(loop.net.variables[:1])
     loop.over(tf.function(step) if loop.watch is None else loop.watch.step(step), batches)
     return loop.net.state(first, second)
 
@@ -139,8 +168,10 @@ def two_optimizers(logdir: Path | None, policy: Policy, batches: Sequence[Batch]
 class Accumulating(Loop):
     """A loop that adds up the gradients of two halves of a batch in variables of its own."""
 
-    def __init__(self, logdir: Path | None, policy: Policy) -> None:
-        super().__init__(logdir, policy)
+    def __init__(self, setup: Setup) -> None:
+        super().__init__(setup)
+        if setup.built == "nothing":
+            self.net.build()
         self.sums = [tf.Variable(tf.zeros_like(variable.value), trainable=False) for variable in self.net.variables]
 
     def microbatch(self, x: tf.Tensor, y: tf.Tensor) -> None:
@@ -165,13 +196,13 @@ class Accumulating(Loop):
         self.update()
 
 
-def accumulated_in_one_step(logdir: Path | None, policy: Policy, batches: Sequence[Batch]) -> State:
-    loop = Accumulating(logdir, policy)
+def accumulated_in_one_step(setup: Setup, batches: Sequence[Batch]) -> State:
+    loop = Accumulating(setup)
     return loop.over(tf.function(loop.whole) if loop.watch is None else loop.watch.step(loop.whole), batches)
 
 
-def accumulated_in_calls(logdir: Path | None, policy: Policy, batches: Sequence[Batch]) -> State:
-    loop = Accumulating(logdir, policy)
+def accumulated_in_calls(setup: Setup, batches: Sequence[Batch]) -> State:
+    loop = Accumulating(setup)
     make: Callable[..., Any] = tf.function if loop.watch is None else loop.watch.step
     microbatch, update = make(loop.microbatch), make(loop.update)
 
@@ -183,18 +214,35 @@ def accumulated_in_calls(logdir: Path | None, policy: Policy, batches: Sequence[
     return loop.over(step, batches)
 
 
+class LateModel(keras.Model):
+    """The network with a ``train_step`` of its own, whose layers and optimizer Keras cannot build before it."""
+
+    def __init__(self, net: Network) -> None:
+        super().__init__()
+        self.net, self.own_layers = net, net.layers
+
+    def compile(self, optimizer: Any, loss: str, **options: Any) -> None:
+        super().compile(optimizer=None, loss=None, **options)
+        self.own_optimizer = optimizer
+
+    def train_step(self, data: Any) -> dict[str, tf.Tensor]:
+        loss, gradients = self.net.gradients(*data, self.own_optimizer.scale_loss)
+        self.own_optimizer.apply_gradients(zip(gradients, self.net.variables, strict=True))
+        return {"loss": loss}
+
+
 def fitted(*, mixed: bool = False, accumulation: int | None = None, **compile_options: Any) -> Train:
-    def train(logdir: Path | None, policy: Policy, batches: Sequence[Batch]) -> State:
-        net = Network(mixed=mixed)
-        model = keras.Sequential(net.layers)
+    def train(setup: Setup, batches: Sequence[Batch]) -> State:
+        net = Network(mixed=mixed, is_built=setup.built != "nothing")
+        model: Any = keras.Sequential(net.layers) if setup.built == "all" else LateModel(net)
         optimizer: Any = keras.optimizers.SGD(
             1e-2, momentum=0.9, global_clipnorm=1.0, gradient_accumulation_steps=accumulation
         )
         if mixed:
-            optimizer = keras.optimizers.LossScaleOptimizer(optimizer, initial_scale=1.0)
+            optimizer = keras.optimizers.LossScaleOptimizer(optimizer, initial_scale=1.0, **GROWING)
         model.compile(optimizer, "mse", **compile_options)
         x, y = (np.concatenate(part) for part in zip(*batches, strict=True))
-        callbacks = [] if logdir is None else [NanWatchCallback(logdir, policy=policy)]
+        callbacks = [] if setup.logdir is None else [NanWatchCallback(setup.logdir, policy=setup.policy)]
         model.fit(x, y, batch_size=len(batches[0][0]), shuffle=False, verbose=0, callbacks=callbacks)
         return net.state(optimizer)
 
@@ -204,7 +252,7 @@ def fitted(*, mixed: bool = False, accumulation: int | None = None, **compile_op
 class SessionGraph:
     """The network as a graph of TensorFlow 1."""
 
-    def __init__(self, logdir: Path | None, policy: Policy) -> None:
+    def __init__(self, setup: Setup) -> None:
         v1 = tf.compat.v1
         v1.set_random_seed(5)
         self.x, self.y = v1.placeholder(tf.float32, [None, 3]), v1.placeholder(tf.float32, [None, 1])
@@ -218,7 +266,7 @@ class SessionGraph:
         loss = tf.reduce_mean(tf.square(hidden - self.y))
         variables = v1.trainable_variables()
         pairs = list(zip(v1.gradients(loss, variables), variables, strict=True))
-        self.watch = None if logdir is None else Watch(logdir, policy=policy)
+        self.watch = None if setup.logdir is None else Watch(setup.logdir, policy=setup.policy)
         self.train_op = self.training(v1.train.RMSPropOptimizer(1e-2), pairs, loss)
 
     def training(self, optimizer: Any, pairs: Sequence[tuple[Any, Any]], loss: Any) -> Any:
@@ -247,9 +295,9 @@ class AccumulatingGraph(SessionGraph):
         run(self.train_op, dict(zip(self.means, means, strict=True)))
 
 
-def monitored_session(logdir: Path | None, policy: Policy, batches: Sequence[Batch]) -> State:
+def monitored_session(setup: Setup, batches: Sequence[Batch]) -> State:
     with tf.Graph().as_default():
-        graph = SessionGraph(logdir, policy)
+        graph = SessionGraph(setup)
         hooks = [] if graph.watch is None else [NanWatchHook(graph.watch)]
         kept = tf.compat.v1.global_variables()
         with tf.compat.v1.train.MonitoredTrainingSession(hooks=hooks) as session:
@@ -258,10 +306,10 @@ def monitored_session(logdir: Path | None, policy: Policy, batches: Sequence[Bat
             return list(session.run(kept))
 
 
-def plain_session(build: Callable[[Path | None, Policy], SessionGraph]) -> Train:
-    def train(logdir: Path | None, policy: Policy, batches: Sequence[Batch]) -> State:
+def plain_session(build: Callable[[Setup], SessionGraph]) -> Train:
+    def train(setup: Setup, batches: Sequence[Batch]) -> State:
         with tf.Graph().as_default(), tf.compat.v1.Session() as session:
-            graph = build(logdir, policy)
+            graph = build(setup)
             kept = tf.compat.v1.global_variables()
             session.run([tf.compat.v1.global_variables_initializer(), tf.compat.v1.local_variables_initializer()])
             run = session.run if graph.watch is None else partial(graph.watch.session_run, session)
@@ -290,12 +338,13 @@ WAYS: Final = (
     Way("`model.fit`, eager", "the same", fitted(run_eagerly=True)),
     Way("`model.fit`, half precision", "the same", fitted(mixed=True, jit_compile=False)),
     Way("`model.fit`, accumulation", "the same", fitted(accumulation=2, jit_compile=False)),
-    Way("TensorFlow 1, MonitoredSession", "`NanWatchHook(watch)`", monitored_session),
-    Way("TensorFlow 1, Session", "`watch.session_run(session, ...)`", plain_session(SessionGraph)),
+    Way("TensorFlow 1, MonitoredSession", "`NanWatchHook(watch)`", monitored_session, builds=False),
+    Way("TensorFlow 1, Session", "`watch.session_run(session, ...)`", plain_session(SessionGraph), builds=False),
     Way(
         "TensorFlow 1, micro-batches",
         "`watch.accumulate` once, then either",
         plain_session(AccumulatingGraph),
         is_whole=False,
+        builds=False,
     ),
 )

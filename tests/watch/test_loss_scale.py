@@ -98,3 +98,45 @@ def test_a_loss_that_is_not_finite_is_none_of_the_scales_doing(tmp_path):
     step(net.x, net.y)
     with pytest.raises(NonFiniteError, match=r"^Step 1: \+Inf was in the input y"):
         step(net.x, net.y * np.inf)
+
+
+@pytest.mark.parametrize("is_decorated", [True, False])
+def test_the_step_that_builds_the_optimizer_does_not_keep_its_first_scale(tmp_path, read, is_decorated):
+    weight = keras.Variable([1.0], name="weight")
+    optimizer = keras.optimizers.LossScaleOptimizer(
+        keras.optimizers.SGD(0.25), initial_scale=8.0, dynamic_growth_steps=1
+    )
+    watch = Watch(tmp_path, [weight])
+
+    def step():
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_sum(weight.value)
+            scaled = optimizer.scale_loss(loss)
+        watch.apply_gradients(optimizer, zip(tape.gradient(scaled, [weight.value]), [weight], strict=True), loss=loss)
+
+    trained = watch.step(step) if is_decorated else tf.function(step)
+    for _ in range(4):
+        trained()
+        watch.after_step()
+    watch.close()
+    assert (float(weight.value[0]), float(optimizer.dynamic_scale)) == (0.0, 128.0)
+    assert read(tmp_path).column("grad_norm").ravel().tolist() == [1.0] * 4
+
+
+def test_a_first_scale_that_overflows_in_the_step_that_builds_is_lowered(tmp_path, read):
+    weight = keras.Variable(tf.ones([2], tf.float16), dtype="float16", name="weight")
+    optimizer = keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(0.5), initial_scale=2.0**17)
+    watch = Watch(tmp_path, [weight])
+
+    @watch.step
+    def step():
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_sum(tf.cast(weight.value, tf.float32))
+            scaled = optimizer.scale_loss(loss)
+        watch.apply_gradients(optimizer, zip(tape.gradient(scaled, [weight.value]), [weight], strict=True), loss=loss)
+
+    with watch:
+        for _ in range(4):
+            step()
+    assert read(tmp_path).verdict.status == "finite"
+    assert (weight.numpy().tolist(), float(optimizer.dynamic_scale)) == ([0.0, 0.0], 2.0**15)

@@ -18,6 +18,7 @@ from tb_nanwatch.watch.fit.optimizers import Optimizers
 from tb_nanwatch.watch.fit.shadow import Shadow
 from tb_nanwatch.watch.fit.updates import WatchedOptimizer
 from tb_nanwatch.watch.replay import current_trial
+from tb_nanwatch.watch.traces import BeginAgain
 from tb_nanwatch.watch.watch import Watch
 
 _MOST_PARTS: Final = 3
@@ -50,7 +51,10 @@ class WatchedModel:
         # What was traced before is not watched, and is what the model goes on with afterwards.
         self._train_function = model.train_function
         self._shadow = Shadow(model, {"make_train_function": self.make_train_function})
-        self._wrapped = [WatchedOptimizer(one, watch.guarded, self._losses) for one in self._optimizers.watched]
+        self._wrapped = [
+            WatchedOptimizer(one, self._losses, prepare=watch.prepare, guarded=watch.guarded)
+            for one in self._optimizers.watched
+        ]
         self._activations = Activations(model, self._losses, watch, every=activations_every)
         self._tell_of_foreign_optimizers()
         self._make()
@@ -72,9 +76,11 @@ class WatchedModel:
             # Keras tells no callback of an error that ends fit.
             self.put_back()
             return self._model.make_train_function(force)
-        return self._make() if force or self._model.train_function is None else self._model.train_function
+        if force or self._model.train_function is None:
+            self._make()
+        return self._model.train_function
 
-    def _make(self) -> None:
+    def _make(self) -> Callable[[Any], Any]:
         """Have Keras make the function that takes an iterator, around the watched step, and catch its bad steps."""
         own = Shadow(self._model, {"train_step": self.train_step, "_autoconvert_optionals": self._keeping_batches()})
         try:
@@ -87,6 +93,9 @@ class WatchedModel:
             self._is_running = True
             try:
                 return self._watch.run(lambda: run(iterator), self._call_of_bad_step)
+            except BeginAgain:
+                # The batch is still to be drawn: what was given up is a trace.
+                return self._make()(iterator)
             except StopIteration:
                 raise
             except BaseException:
@@ -98,6 +107,7 @@ class WatchedModel:
                 self._is_running = False
 
         self._model.train_function = train_function
+        return train_function
 
     @tf.autograph.experimental.do_not_convert
     def train_step(self, data: Any) -> Any:

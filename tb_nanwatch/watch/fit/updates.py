@@ -7,28 +7,30 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-import keras
 import tensorflow as tf
 
 from tb_nanwatch.watch.fit.losses import NotedLosses
 from tb_nanwatch.watch.fit.shadow import Shadow
 from tb_nanwatch.watch.inputs import StepInputs, floating, loss_scale_of
 
+Prepare = Callable[[Any, Sequence[Any]], None]
 Guarded = Callable[[StepInputs, Callable[[Sequence[tuple[Any, Any]]], Any]], Any]
 
 
 class WatchedOptimizer:
     """An optimizer whose instance's ``apply`` goes through a watch, until it is put back."""
 
-    def __init__(self, optimizer: Any, guarded: Guarded, losses: NotedLosses) -> None:
+    def __init__(self, optimizer: Any, losses: NotedLosses, *, prepare: Prepare, guarded: Guarded) -> None:
         """Wrap the instance.
 
         Args:
             optimizer: of Keras.
-            guarded: runs an update if the watch lets it.
             losses: of the step.
+            prepare: builds an optimizer for the variables that it updates.
+            guarded: runs an update if the watch lets it.
         """
-        self._optimizer, self._guarded, self._losses = optimizer, guarded, losses
+        self._optimizer, self._losses = optimizer, losses
+        self._prepare, self._guarded = prepare, guarded
         self._apply: Callable[..., Any] = optimizer.apply
         self._scale_loss: Callable[[Any], Any] = optimizer.scale_loss
         # Replicas of a step are traced in threads of their own.
@@ -55,7 +57,7 @@ class WatchedOptimizer:
         if not is_ours or not any(gradient is not None for gradient in gradients):
             return self._apply(gradients, given)
         variables = list(optimizer._trainable_variables) if given is None else given
-        self._build(variables)
+        self._prepare(optimizer, variables)
         loss = self._losses.take(variables)
         scale = loss_scale_of(optimizer)
         factor = scale if scale is not None else _fixed_factor(optimizer)
@@ -77,12 +79,6 @@ class WatchedOptimizer:
             return self._guarded(inputs, lambda _: self._update(gradients, variables))
         with_clipped = lambda _: self._update(clipped, variables, clips=clips)  # noqa: E731 - one of three alike
         return self._guarded(inputs, with_clipped)
-
-    def _build(self, variables: Sequence[Any]) -> None:
-        # The update may be traced in a branch, which can make no slots.
-        if not self._optimizer.built:
-            with keras.name_scope(self._optimizer.name):
-                self._optimizer.build(variables)
 
     def _update(self, gradients: Sequence[Any], variables: Sequence[Any], *, clips: Any = None) -> Any:
         self._updating.is_on = True

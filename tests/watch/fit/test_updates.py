@@ -24,7 +24,10 @@ class Seen:
         self.variables = [keras.Variable([0.0, 0.0], name="a"), keras.Variable([0.0], name="b")]
         self.optimizer = optimizer
         self.optimizer.build(self.variables)
-        self.watched = WatchedOptimizer(optimizer, self.guarded, self.losses)
+        self.watched = WatchedOptimizer(optimizer, self.losses, prepare=self.prepare, guarded=self.guarded)
+
+    def prepare(self, optimizer, variables):
+        assert optimizer.built
 
     def guarded(self, inputs, update):
         self.inputs.append(inputs)
