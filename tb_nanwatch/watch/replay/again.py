@@ -176,7 +176,7 @@ def _replay_once(
         met = None
     arguments_by_name, rows = arguments.names(traced.graph), arguments.rows(traced.graph)
     names = Names(traced, arguments_by_name, *_watched(traced, evidence), arguments.numbers, rows)
-    walk = Walk(traced.flow, partial(_was_bad, names, cleaned))
+    walk = Walk(traced.flow, partial(_was_bad, names, cleaned), names.value)
     if evidence.error is not None:
         return _behind_error(met, names, walk, own=failed_op(evidence.error, traced.flow.graphs))
     chains = chains_of(walk, [(stages, Description(names, Phases(names, given), walk)) for given, stages in rounds])

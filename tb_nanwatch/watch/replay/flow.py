@@ -15,8 +15,8 @@ from typing import Any, Final
 import tensorflow as tf
 
 from tb_nanwatch.watch.freeze import writes
-from tb_nanwatch.watch.replay.lines import Stack, stack_of
-from tb_nanwatch.watch.replay.probe import CONTROL_FLOW, Node, Probe, constant_of
+from tb_nanwatch.watch.replay.lines import Stack, has_users_line_within, stack_of
+from tb_nanwatch.watch.replay.probe import CONTROL_FLOW, Node, Probe, constant_of, is_floating
 from tb_nanwatch.watch.replay.uses import name_of_captured, name_of_constant
 
 Op = Any
@@ -27,6 +27,44 @@ _LOOPS = frozenset({"While", "StatelessWhile"})
 _FUNCTIONS = ("PartitionedCall", "StatefulPartitionedCall")
 _GRAPHS_OF_BRANCHES = ("_true_graph", "_false_graph", "_cond_graph", "_body_graph")
 _HOLDERS = (tf.variant, tf.resource)
+_TAKING_GRADIENTS: Final = frozenset({"imperative_grad", "_GradientsHelper"})
+_ASK_OF_NAN: Final = frozenset({"IsFinite", "IsInf", "IsNan", "Rank", "Shape", "ShapeN", "Size"})
+"""Operations that are given NaN on purpose, or do not see the values."""
+_CHOICES: Final = frozenset({"Select", "SelectV2"})
+_CARRIERS: Final = frozenset(
+    {
+        "All",
+        "Any",
+        "BroadcastTo",
+        "Cast",
+        "ConcatV2",
+        "ExpandDims",
+        "GatherV2",
+        "Identity",
+        "Max",
+        "Maximum",
+        "Mean",
+        "Merge",
+        "Min",
+        "Minimum",
+        "Mul",
+        "OneHot",
+        "Pack",
+        "Prod",
+        "Reshape",
+        "SegmentSum",
+        "SegmentSumV2",
+        "Squeeze",
+        "StopGradient",
+        "StridedSlice",
+        "Sum",
+        "Switch",
+        "Tile",
+        "Transpose",
+        "UnsortedSegmentSum",
+    }
+)
+"""Operations whose result is the outcome of a comparison, counted, combined or in another shape."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,6 +176,41 @@ class Flow:
             elif real.dtype not in _HOLDERS:
                 waiting += [(one, False) for one in self._one_back(real)]
         return found
+
+    def compared_behind(self, op: Op) -> Iterator[Op]:
+        """Yield the comparisons, in the wide sense, whose outcome an operation is given as it is, counted or chosen by.
+
+        Such an operation made truth values or whole numbers of floating numbers. On the way from it stand only
+        operations that count, combine or reshape its outcome.
+        """
+        seen: set[tuple[int, str]] = set()
+        waiting = list(op.inputs)
+        while waiting:
+            real = self._probe.real(waiting.pop(0))
+            if (id(real.graph), real.name) in seen or real.dtype in _HOLDERS:
+                continue
+            seen.add((id(real.graph), real.name))
+            if is_floating(real.dtype):
+                waiting += self._carried(real)
+            elif any(is_floating(given.dtype) for given in real.op.inputs) and not inner_graphs(real.op):
+                if real.op.type not in _ASK_OF_NAN:
+                    yield real.op
+            else:
+                waiting += self._one_back(real)
+
+    def _carried(self, tensor: Tensor) -> Sequence[Tensor]:
+        op = tensor.op
+        if (id(tensor.graph), tensor.name) in self._entries or inner_graphs(op):
+            return self._one_back(tensor)
+        if op.type in _CHOICES:
+            return list(op.inputs[:1])
+        return list(op.inputs) if op.type in _CARRIERS else []
+
+    def is_gradients_own(self, op: Op) -> bool:
+        """Return whether TensorFlow made an operation while it took gradients, and no function of the user's did."""
+        stack = self.stack(op)
+        is_inside = any(frame.name in _TAKING_GRADIENTS for frame in stack)
+        return is_inside and not has_users_line_within(stack, _TAKING_GRADIENTS)
 
     def _one_back(self, tensor: Tensor) -> Sequence[Tensor]:
         entry, inner = self._entries.get((id(tensor.graph), tensor.name)), inner_graphs(tensor.op)

@@ -9,7 +9,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from tb_nanwatch.numerics.finiteness import bad_samples, count_nonfinite
+from tb_nanwatch.numerics.finiteness import MOST_SAMPLES, bad_samples, count_nonfinite
 from tb_nanwatch.schema.records import Counts
 
 SWALLOWERS: Final = frozenset(
@@ -57,6 +57,7 @@ class Look:
         leading: the size of that dimension; 0 for a scalar.
         ranges: by place, of the inputs that are numbers; of large ones only where the operation was the first.
         swallowed: whether a NaN that came in did not come out.
+        lost: the indices in the leading dimension of the first bad output at which every element is NaN.
     """
 
     moment: int
@@ -66,6 +67,7 @@ class Look:
     leading: int
     ranges: Mapping[int, Range]
     swallowed: bool
+    lost: tuple[int, ...] = ()
 
 
 def look_at(kind: str, inputs: Arrays, outputs: Arrays, *, moment: int) -> Look | None:
@@ -102,7 +104,15 @@ def look_at(kind: str, inputs: Arrays, outputs: Arrays, *, moment: int) -> Look 
         leading=0 if first is None or first.ndim == 0 else len(first),
         ranges={place: range_of(array) for place, array in inputs.items() if is_first or array.size <= _LARGE},
         swallowed=swallowed,
+        lost=() if first is None else lost_samples(first),
     )
+
+
+def lost_samples(array: npt.NDArray[Any]) -> tuple[int, ...]:
+    """Return the indices in the leading dimension at which every element is NaN, the first of them."""
+    if array.ndim == 0 or not array.size:
+        return ()
+    return tuple(int(at) for at in np.flatnonzero(np.isnan(array).reshape(len(array), -1).all(axis=1))[:MOST_SAMPLES])
 
 
 def range_of(array: npt.NDArray[Any]) -> Range:

@@ -168,7 +168,7 @@ class Probe:
         node = Node(op, len(self._nodes), self._drafts.get((id(op.graph), draft), creation))
         self._nodes[id(op.graph), op.name] = node
         told = [place for place, tensor in enumerate(op.inputs) if _is_number(tensor.dtype) and not hides_inputs]
-        watched = [place for place, tensor in enumerate(op.outputs) if _is_floating(tensor.dtype)]
+        watched = [place for place, tensor in enumerate(op.outputs) if is_floating(tensor.dtype)]
         report = _Report(weakref.ref(self), node, told=told, watched=watched, is_timed=False)
         given = [op.inputs[place] for place in told] + [op.outputs[place] for place in watched]
         return tf.numpy_function(report, given, [], stateful=True)
@@ -196,7 +196,7 @@ class Probe:
         # The name is that which was asked for, not always that which the operation got.
         op = outputs[0].op if outputs else graph.get_operation_by_name(op_name)
         _silence(op)
-        watched = [place for place, tensor in enumerate(outputs) if _is_floating(tensor.dtype)]
+        watched = [place for place, tensor in enumerate(outputs) if is_floating(tensor.dtype)]
         if not watched and not any(True for _ in writes([op])):
             return outputs
         creation = creation_now()
@@ -297,8 +297,8 @@ def _silence(op: Op) -> None:
 
 
 def _may_bring_nonfinite(tensor: Any) -> bool:
-    if not _is_floating(tensor.dtype) or tensor.op.type != "Const":
-        return _is_floating(tensor.dtype)
+    if not is_floating(tensor.dtype) or tensor.op.type != "Const":
+        return is_floating(tensor.dtype)
     return not bool(np.isfinite(constant_of(tensor.op)).all())
 
 
@@ -308,15 +308,16 @@ def constant_of(op: Op) -> npt.NDArray[Any]:
 
 
 def _makes_numbers(op: Op) -> bool:
-    return any(_is_floating(tensor.dtype) for tensor in op.outputs)
+    return any(is_floating(tensor.dtype) for tensor in op.outputs)
 
 
-def _is_floating(dtype: tf.DType) -> bool:
+def is_floating(dtype: tf.DType) -> bool:
+    """Return whether a tensor of a dtype can hold NaN."""
     return bool(dtype.is_floating or dtype.is_complex)
 
 
 def _is_number(dtype: tf.DType) -> bool:
-    return bool(_is_floating(dtype) or dtype.is_integer)
+    return bool(is_floating(dtype) or dtype.is_integer)
 
 
 def _run_independently(op: Any) -> None:

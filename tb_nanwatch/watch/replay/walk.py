@@ -9,15 +9,16 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
+import numpy as np
 import tensorflow as tf
 
 from tb_nanwatch.numerics.finiteness import MOST_SAMPLES
 from tb_nanwatch.watch.replay.flow import READS, Flow, Place
-from tb_nanwatch.watch.replay.look import SWALLOWERS, Look
-from tb_nanwatch.watch.replay.probe import Node
+from tb_nanwatch.watch.replay.look import SWALLOWERS, Look, lost_samples
+from tb_nanwatch.watch.replay.probe import Node, is_floating
 
 Tensor = Any
 _HOLDERS: Final = (tf.variant, tf.resource)
@@ -86,11 +87,13 @@ class Walk:
         flow: of the trial.
         is_bad: tells of a placeholder of the root graph whether what it stood for, an argument or a variable as the
             step began, was not finite.
+        value: gives what such a placeholder stood for.
         origins: where the walk ended, each once, in the order in which it came to them.
     """
 
     flow: Flow
     is_bad: Any
+    value: Any
     origins: list[Visit] = field(default_factory=list)
     _seen: set[tuple[int, int]] = field(default_factory=set)
     _users: dict[tuple[int, int], list[Visit]] = field(default_factory=dict)
@@ -177,7 +180,9 @@ class Walk:
         if node.op.type in READS:
             return self._of_variable(visit, node.op.inputs[0], visit.moment)
         held = [tensor for tensor in node.op.inputs if tensor.dtype in _HOLDERS]
-        return self._bad_sources(held, moment=visit.moment, towards=visit) or self._swallowed(visit)
+        return self._bad_sources(held, moment=visit.moment, towards=visit) or [
+            *(self._compared(visit) or self._swallowed(visit))
+        ]
 
     def _bad_sources(self, tensors: Sequence[Tensor], *, moment: float, towards: Visit | None) -> list[Visit]:
         found = []
@@ -212,6 +217,40 @@ class Walk:
         looks = [(node, look) for node in written if node for look in node.looks if look.moment < moment]
         spoilt = [(node, look) for node, look in looks if look.inputs] or looks
         return [Visit(node, look, 0, None, visit) for node, look in spoilt[-1:]]
+
+    def _compared(self, visit: Visit) -> list[Visit]:
+        """Return a NaN whose comparison made what this operation was given, so that finite values say nothing.
+
+        TensorFlow's gradients compare values that they know to be equal, which no NaN is. What the user's own
+        comparison made of NaN is NaN's doing only where nothing else was compared.
+        """
+        if visit.node is None:
+            return []
+        for op in self.flow.compared_behind(visit.node.op):
+            tensors = {self.flow.real(tensor).name: tensor for tensor in op.inputs if is_floating(tensor.dtype)}
+            # A comparison of a tensor with itself asks for NaN.
+            if len(op.inputs) == 2 and len(tensors) == 1 and self.flow.real(op.inputs[1]).name in tensors:
+                continue
+            bad = self._bad_sources(list(tensors.values()), moment=visit.moment, towards=visit)
+            is_own = self.flow.is_gradients_own(op)
+            lost = [one for one in bad if self._is_lost(one, visit, is_any_enough=is_own)]
+            if lost:
+                return [replace(lost[0], swallowed=True)]
+        return []
+
+    def _is_lost(self, compared: Visit, visit: Visit, *, is_any_enough: bool) -> bool:
+        """Return whether what was compared was NaN; all of it, or all of each sample that is bad now."""
+        if compared.node is None or compared.look is None:
+            array = np.asarray(self.value(compared.outside))
+            nans, size, lost, leading = int(np.isnan(array).sum()), array.size, lost_samples(array), np.shape(array)[:1]
+        else:
+            look = compared.look
+            counts = look.outputs[compared.output]
+            nans, size, lost, leading = counts.nan, counts.size, look.lost, (look.leading,)
+        if is_any_enough or nans in (0, size):
+            return nans > 0
+        bad = () if visit.look is None or (visit.look.leading,) != leading else visit.look.samples
+        return bool(bad) and set(bad) <= set(lost)
 
     def _swallowed(self, visit: Visit) -> list[Visit]:
         """Return an operation before this one that swallowed a NaN, so that what it passed on is wrong."""

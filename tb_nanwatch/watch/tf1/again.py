@@ -97,7 +97,7 @@ class Again:
         arguments = {name: name_of_fed(name) for name in fed}
         rows = rows_of_sparse(fed)
         names = GraphNames(traced, arguments, evidence.variables, evidence.described, {}, rows, self._value)
-        walk = GraphWalk(flow, self._is_bad, written=besides.bad(values, first=len(probe.nodes)))
+        walk = GraphWalk(flow, self._is_bad, self._value, written=besides.bad(values, first=len(probe.nodes)))
         description = GraphDescription(names, GraphPhases(names, given, self.brought, besides.only), walk)
         chains = self.others.without_doubtful(chains_of(walk, [(stages, description)]))
         if not chains:

@@ -35,6 +35,7 @@ class Truth:
         tensor: the argument that brought it; ``None`` where that is not asked.
         samples: the bad indices in it; ``None`` where that is not asked.
         variable: that went bad; ``None`` where that is not asked.
+        origins: how many there are in that step; ``None`` where that is not asked.
         way: on which it came into the step; ``None`` where that is not asked.
         also: markers of lines, or names of arguments, where further origins of the same step stand; nothing orders
             operations that do not depend on each other, so any of them may be the first.
@@ -49,6 +50,7 @@ class Truth:
     samples: tuple[int, ...] | None = None
     variable: str | None = None
     way: EntryWay | None = None
+    origins: int | None = None
     also: tuple[str, ...] = ()
 
 
@@ -96,6 +98,7 @@ def origin(
     samples: tuple[int, ...] | None = None,
     variable: str | None = None,
     way: EntryWay | None = None,
+    origins: int | None = None,
     also: tuple[str, ...] = (),
 ) -> Callable[[Program], Case]:
     """Make a program a case; one answer may stand for a set of one. See :class:`Truth`."""
@@ -109,6 +112,7 @@ def origin(
         samples=samples,
         variable=variable,
         way=way,
+        origins=origins,
         also=also,
     )
     return lambda program: Case(program.__name__, program, truth)

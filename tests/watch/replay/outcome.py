@@ -13,7 +13,7 @@ from tb_nanwatch.schema.records import Link, Origin, Verdict
 from tests.watch.conftest import ReadBack
 from tests.watch.replay.case import Case, Truth
 
-ASPECTS = ("step", "phase", "layer", "op", "line", "tensor", "samples", "variable", "way", "also")
+ASPECTS = ("step", "phase", "layer", "op", "line", "tensor", "samples", "variable", "way", "origins", "also")
 
 
 @dataclass(frozen=True)
@@ -93,6 +93,9 @@ def _asked(case: Case, truth: Truth, verdict: Verdict) -> list[Mark]:
     if truth.way is not None:
         found_way = first.entry and first.entry.way
         asked.append(Mark("way", truth.way, found_way, found_way == truth.way))
+    if truth.origins is not None:
+        found_origins = 1 + len(verdict.other_chains)
+        asked.append(Mark("origins", truth.origins, found_origins, found_origins == truth.origins))
     if truth.also:
         arguments = {also for also in truth.also if also.isidentifier()}
         expected = {case.line(marker) for marker in _markers(truth)} | arguments

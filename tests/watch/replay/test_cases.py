@@ -44,6 +44,7 @@ def test_each_aspect_that_is_wrong_is_marked(tmp_path):
         samples=(0,),
         variable="v",
         way="constant",
+        origins=99,
         also=("z",),
     )
     assert [mark.aspect for mark in marks(replace(case, truth=wrong), came) if not mark.right] == [

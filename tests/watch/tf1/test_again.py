@@ -166,6 +166,15 @@ def test_a_variable_that_begins_bad_is_told(tmp_path):
     assert (*place(verdict), verdict.first.variable) == (0, "weights", "head", None, None, "head/w")
 
 
+def test_what_only_counts_the_elements_that_equal_a_maximum_is_no_origin(scalar):
+    with v1.variable_scope("layer"):
+        scale = v1.get_variable("scale", [3], initializer=v1.constant_initializer([1.0, np.nan, 1.0]), trainable=False)
+    scaled = scalar.w * scale * scalar.x
+    verdict = scalar.verdict_after(tf.reduce_mean(scaled) + tf.reduce_max(scaled), [[1, 2, 3]])
+    assert (*place(verdict), verdict.first.variable) == (0, "state", "layer", None, None, "layer/scale")
+    assert verdict.other_chains == ()
+
+
 def test_an_update_that_spoils_a_variable_is_told_of_its_own_step(scalar):
     optimizer = v1.train.MomentumOptimizer(1e30, 0.9)
     loss = tf.reduce_sum(scalar.w) * scalar.x[0]
