@@ -150,7 +150,10 @@ class Loop:
         """See :meth:`~tb_nanwatch.watch.watch.Watch.replay_step`."""
         session = self._session_now()
         step = 0 if session is None else session.next_step()
-        evidence = Evidence(frozenset(), self._plan.variables, self._plan.described, has_several=self._plan.has_several)
+        plan = self._plan
+        evidence = Evidence(
+            frozenset(), plan.variables, plan.described, has_several=plan.has_several, owners=plan.owners
+        )
         found = replay(call, evidence, watch=self, limits=ReplayLimits())
         return verdict_by_hand(found, self._plan.described, step=step, run=self._options.run)
 
@@ -314,6 +317,7 @@ class Loop:
             sizes,
             has_several=plan.has_several,
             is_first_update=bool(spoilt) and step_before(alert) == alert.first_step,
+            owners=plan.owners,
         )
         dump = os.path.join("debugger", f"step-{alert.step}") if self._options.keep_dump else None
         return self.run_again(call, evidence, watch=self, limits=ReplayLimits(), logdir=self._options.logdir, dump=dump)

@@ -7,20 +7,52 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from tb_nanwatch.schema.records import Variable
+from tb_nanwatch.watch.graph import handle_of
+from tb_nanwatch.watch.owners import Owners, name_of_variable
 
 
-def describe(variables: Sequence[Any], orders: Sequence[int | None]) -> tuple[Variable, ...]:
+def describe(
+    variables: Sequence[Any], orders: Sequence[int | None], owners: Owners | None = None
+) -> tuple[Variable, ...]:
     """Return the header's entry for each variable; two of one name become ``name`` and ``name#2``, or the next free.
+
+    Two layers of one name become ``layer`` and ``layer#2`` where nobody knows the model that they are in.
 
     Args:
         variables: TensorFlow or Keras variables.
         orders: the place of each in the backward pass.
+        owners: where the layers of the models stand that the variables are known to be in.
     """
-    bases = [_name(variable) for variable in variables]
+    owners = owners or Owners()
+    bases = [
+        *_apart([owners.variable(handle_of(one)) or name_of_variable(one) for one in variables], variables, owners)
+    ]
     return tuple(
         Variable(name, _layer(base), _shape(variable), _dtype(variable), order)
         for name, base, variable, order in zip(_unique(bases), bases, variables, orders, strict=True)
     )
+
+
+def _apart(names: Sequence[str], variables: Sequence[Any], owners: Owners) -> Iterator[str]:
+    """Yield names in which layers of one name are told apart: where a name comes again, another layer begins."""
+    layers: dict[str, int] = {}
+    met: set[str] = set()
+    for name, variable in zip(names, variables, strict=True):
+        layer = _layer(name)
+        if layer is None or owners.has(variable) or not getattr(variable, "path", None):
+            yield name
+            continue
+        numbered = _numbered(name, layers.get(layer, 1))
+        if numbered in met:
+            layers[layer] = layers.get(layer, 1) + 1
+            numbered = _numbered(name, layers[layer])
+        met.add(numbered)
+        yield numbered
+
+
+def _numbered(name: str, number: int) -> str:
+    layer, _, last = name.rpartition("/")
+    return name if number == 1 else f"{layer}#{number}/{last}"
 
 
 def _unique(bases: Sequence[str]) -> Iterator[str]:
@@ -32,13 +64,6 @@ def _unique(bases: Sequence[str]) -> Iterator[str]:
         met.add(base)
         taken.add(name)
         yield name
-
-
-def _name(variable: Any) -> str:
-    path = getattr(variable, "path", None)
-    if path:
-        return str(path)
-    return str(variable.name).removesuffix(":0")
 
 
 def _layer(name: str) -> str | None:

@@ -32,6 +32,7 @@ from tb_nanwatch.watch.inputs import StepInputs
 from tb_nanwatch.watch.layout import ABSENT, Layout
 from tb_nanwatch.watch.naming import describe
 from tb_nanwatch.watch.observation import Observation
+from tb_nanwatch.watch.owners import Owners, owners_of
 from tb_nanwatch.watch.pending import Named, PendingTensors
 from tb_nanwatch.watch.recorder import Recorder
 from tb_nanwatch.watch.replicas import ReplicaLayout, Replicas, SharedObservation, of_each_replica
@@ -57,6 +58,8 @@ class Plan:
         is_step_inside: whether the step that is traced is what each replica runs, and not what runs the replicas.
         stash: of the batch of a bad step that took it from an iterator.
         accumulation: of the micro-batches of a step; ``None`` where none was seen.
+        model: that is trained, where whoever wraps the loop knows it.
+        owners: where layers and variables stand in the user's models; none before the first step.
     """
 
     def __init__(self, variables: Iterable[Any], *, window: int, policy: Policy) -> None:
@@ -86,12 +89,14 @@ class Plan:
         self.is_step_inside = False
         self._listed = bool(self.variables)
         self._dropped: tuple[Layout, Recorder] | None = None
+        self.model: Any = None
+        self.owners = Owners()
         self._tensors_of_others: defaultdict[int, PendingTensors] = defaultdict(PendingTensors)
 
     @property
     def described(self) -> tuple[Variable, ...]:
         """The variables as the header lists them; before the first step without their places in the backward pass."""
-        return self.layout.variables if self.layout else describe(self.variables, [None] * len(self.variables))
+        return self.layout.variables if self.layout else self._describe(self.variables)
 
     @property
     def has_peers(self) -> bool:
@@ -176,6 +181,15 @@ class Plan:
     def be_lenient(self, graph: Graph) -> None:
         """Know a graph as that of a step whose author cannot be asked to write it for a watch."""
         self._traces.be_lenient(graph)
+
+    def know_model(self, model: Any) -> None:
+        """Know the model that is trained: it tells where layers and variables stand."""
+        self.model = model
+        self.owners = owners_of((), model)
+
+    def name_of_layer(self, layer: Any) -> str:
+        """Return the name of a Keras layer, apart from all others of the model."""
+        return self.owners.layer(layer) or str(layer.path or layer.name)
 
     def expect(self, variables: Sequence[Any]) -> None:
         """Watch variables before any that the first update brings."""
@@ -285,10 +299,11 @@ class Plan:
         known = {id(variable) for variable in self.variables}
         besides = [variable for _, variable in inputs.pairs if id(variable) not in known]
         if self._listed and besides:
-            names = ", ".join(variable.name for variable in describe(besides, [None] * len(besides)))
+            names = ", ".join(variable.name for variable in self._describe(besides))
             warnings.warn(f"tb_nanwatch watches variables that are not among those it was given: {names}", stacklevel=2)
         self.variables += besides
-        described = describe(self.variables, backward_order(graph, self.variables))
+        self.owners = owners_of(self.variables, self.model)
+        described = self._describe(self.variables, backward_order(graph, self.variables))
         state = tuple(self._written(graph, described)[0])
         layout = Layout(
             described,
@@ -307,6 +322,9 @@ class Plan:
             return self._dropped
         with tf.init_scope():
             return layout, self._recorder_of(layout)
+
+    def _describe(self, variables: Sequence[Any], orders: Sequence[int | None] | None = None) -> tuple[Variable, ...]:
+        return describe(variables, orders or [None] * len(variables), self.owners)
 
     def _clip_kind(self, inputs: StepInputs) -> ClipKind:
         if inputs.raw is None:
@@ -365,7 +383,7 @@ class Plan:
         return SharedObservation(inputs.replicas, parts)
 
     def _written(self, graph: Graph | None, described: Sequence[Variable]) -> list[dict[str, tf.Tensor]]:
-        found = written_statistics(graph, self.variables, described)
+        found = written_statistics(graph, self.variables, described, owners=self.owners)
         return [found] if self.replicas is None else of_each_replica(found, len(self.replicas.devices))
 
     def _microbatches(self, layout: Layout, *, is_more: bool) -> tf.Tensor | None:

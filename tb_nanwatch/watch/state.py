@@ -14,19 +14,23 @@ import tensorflow as tf
 from tb_nanwatch.schema.records import Variable
 from tb_nanwatch.watch.freeze import writes
 from tb_nanwatch.watch.graph import Graph, captured_handles, handle_of, name_of
+from tb_nanwatch.watch.owners import Owners
 
 _STATISTICS: Final = frozenset({"moving_mean", "moving_variance"})
 _IN_MODEL: Final = 3
 """The parts of a name that has a model, a layer and a last part."""
 
 
-def written_statistics(graph: Graph, variables: Sequence[Any], described: Sequence[Variable]) -> dict[str, tf.Tensor]:
+def written_statistics(
+    graph: Graph, variables: Sequence[Any], described: Sequence[Variable], *, owners: Owners
+) -> dict[str, tf.Tensor]:
     """Return what was last written to each statistic of a layer: its new value, or what is added to it.
 
     Args:
         graph: of the step, forward and backward pass traced, the update not yet.
         variables: the watched variables.
         described: what the header says of each.
+        owners: where the variables of the user's models stand.
 
     Returns:
         By name of the variable; empty for an eager step, and without what is written in a nested function or branch.
@@ -38,7 +42,7 @@ def written_statistics(graph: Graph, variables: Sequence[Any], described: Sequen
     found: dict[str, tf.Tensor] = {}
     for op, placeholder in writes(graph.get_operations()):
         handle = handles.get(placeholder.name)
-        name = None if handle is None or id(handle) in watched else name_of(handle)
+        name = None if handle is None or id(handle) in watched else owners.variable(handle) or name_of(handle)
         if name is not None and is_statistic(name, described):
             values = [tensor for tensor in op.inputs if tensor.dtype.is_floating]
             found.update((name, tensor) for tensor in values)

@@ -308,15 +308,21 @@ class Watch:
             trial.accumulate(inputs)
         return list(inputs.pairs)
 
-    def look_first_at(self, variables: Sequence[Any], *, microbatches: int = 1) -> None:
-        """Watch these variables, in this order, before any that the first update brings; for whoever wraps a loop.
+    def look_first_at(self, model: Any, *, microbatches: int = 1) -> None:
+        """Watch a model's variables, in its order, before any that the first update brings; for whoever wraps a loop.
 
         Args:
-            variables: that are trained.
+            model: that is trained; layers and variables are named by their place in it.
             microbatches: how many steps in a row add up to one update, where the optimizer does that.
         """
+        variables = model.trainable_variables
+        self._plan.know_model(model)
         self._plan.expect(variables)
         self._plan.microbatches_a_step = microbatches
+
+    def name_of_layer(self, layer: Any) -> str:
+        """Return the name of a Keras layer: its path, or where two layers share that, its place in the model."""
+        return self._plan.name_of_layer(layer)
 
     def run(self, step: Callable[[], _T], find_call: Callable[[], Call | None]) -> _T:
         """Run a step that somebody else made, and raise if it was bad and the policy says so.

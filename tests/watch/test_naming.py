@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import keras
 import pytest
 import tensorflow as tf
 from hypothesis import given
@@ -27,6 +28,22 @@ def test_names_are_unique_and_the_first_of_each_keeps_its_own(names):
     found = names_of(*names)
     assert len(set(found)) == len(names)
     assert [found[names.index(name)] for name in names] == names
+
+
+def test_layers_of_one_name_in_models_that_nobody_knows_are_told_apart():
+    def layer(units, *, use_bias=True):
+        dense = keras.layers.Dense(units, use_bias=use_bias, name="dense")
+        dense.build((None, 2))
+        return dense.trainable_variables
+
+    variables = [*layer(1, use_bias=False), *layer(2), *layer(3)]
+    assert [(one.name, one.layer) for one in describe(variables, [None] * len(variables))] == [
+        ("dense/kernel", "dense"),
+        ("dense#2/kernel", "dense#2"),
+        ("dense#2/bias", "dense#2"),
+        ("dense#3/kernel", "dense#3"),
+        ("dense#3/bias", "dense#3"),
+    ]
 
 
 @pytest.mark.parametrize(("shape", "told"), [(None, (-1,)), ([None, 2], (-1, 2)), ([1, 2], (1, 2))])

@@ -44,7 +44,7 @@ class Activations:
         def noting(*args: Any, **kwargs: Any) -> Any:
             outputs = call(*args, **kwargs)
             if self._losses.is_listening:
-                self._note(layer.path or layer.name, outputs)
+                self._note(self._watch.name_of_layer(layer), outputs)
             return outputs
 
         return noting

@@ -47,7 +47,7 @@ class WatchedModel:
         self._make_own: Callable[..., Any] = model.make_train_function
         self._optimizers = Optimizers.of(model)
         self._eager = EagerSteps(model, self._optimizers.watched, watch)
-        watch.look_first_at(model.trainable_variables, microbatches=self._optimizers.microbatches)
+        watch.look_first_at(model, microbatches=self._optimizers.microbatches)
         # What was traced before is not watched, and is what the model goes on with afterwards.
         self._train_function = model.train_function
         self._shadow = Shadow(model, {"make_train_function": self.make_train_function})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Final
 
@@ -19,6 +19,7 @@ from tb_nanwatch.watch.conversion import converted
 from tb_nanwatch.watch.freeze import dtype_of
 from tb_nanwatch.watch.graph import handle_of
 from tb_nanwatch.watch.naming import describe
+from tb_nanwatch.watch.owners import Owners
 from tb_nanwatch.watch.replay.arguments import Arguments
 from tb_nanwatch.watch.replay.describe import Description
 from tb_nanwatch.watch.replay.dump import dumped, folder_for_dump, is_debugger_on
@@ -69,6 +70,7 @@ class Evidence:
         has_several: whether the step has several optimizers.
         error: that ended the step; ``None`` where the step ended by itself.
         is_first_update: whether the update of the step before was the first that was watched, and spoilt a variable.
+        owners: where layers and variables stand in the user's models.
     """
 
     roles: frozenset[Role]
@@ -79,6 +81,7 @@ class Evidence:
     has_several: bool = False
     is_first_update: bool = False
     error: tf.errors.OpError | None = None
+    owners: Owners = field(default_factory=Owners)
 
     @property
     def handles(self) -> Sequence[Tensor]:
@@ -155,7 +158,8 @@ def _replay_once(
 ) -> Replay:
     probe = Probe(time_limit_s=limits.seconds, lets_labels_pass=evidence.error is None)
     sizes = {id(handle): size for handle, size in zip(evidence.handles, evidence.gradient_sizes, strict=False)}
-    trial = Trial(watch, evidence.scope, sizes, evidence.has_several, are_slots_bad_before)
+    several, owners = evidence.has_several, evidence.owners
+    trial = Trial(watch, evidence.scope, sizes, several, are_slots_bad_before, owners=owners)
     arguments = Arguments.of(call)
     step = converted(call.function, is_converted=call.is_converted)
     traced = trace(lambda *leaves: arguments.call(step, leaves), arguments.leaves, trial=trial, probe=probe)
@@ -174,8 +178,8 @@ def _replay_once(
         met = error
     else:
         met = None
-    arguments_by_name, rows = arguments.names(traced.graph), arguments.rows(traced.graph)
-    names = Names(traced, arguments_by_name, *_watched(traced, evidence), arguments.numbers, rows)
+    called, rows, watched = arguments.names(traced.graph), arguments.rows(traced.graph), _watched(traced, evidence)
+    names = Names(traced, called, *watched, arguments.numbers, rows, owners=owners)
     walk = Walk(traced.flow, partial(_was_bad, names, cleaned), names.value)
     if evidence.error is not None:
         return _behind_error(met, names, walk, own=failed_op(evidence.error, traced.flow.graphs))
@@ -228,7 +232,7 @@ def _account(error: tf.errors.OpError, traced: Traced) -> str:
 def _watched(traced: Traced, evidence: Evidence) -> tuple[Sequence[Any], Sequence[Variable]]:
     """Return the watched variables and what is said of each; before the first step, it is those that it would train."""
     variables = evidence.variables or [variable for given in traced.given for variable in given.variables]
-    return variables, evidence.described or describe(variables, [None] * len(variables))
+    return variables, evidence.described or describe(variables, [None] * len(variables), evidence.owners)
 
 
 def _stages(given: Given, scope: Scope) -> list[tuple[Stage, Sequence[Tensor]]]:

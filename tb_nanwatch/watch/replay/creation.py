@@ -52,6 +52,7 @@ class Creation:
         owner: the innermost Keras object whose call was being traced.
         is_draft: whether it is not to be run as it is: ``tf.vectorized_map`` makes another of it.
         path: of that object, if it is a layer; its name where it has no path.
+        layer: that object, if it is a layer.
         calls: those of the stack that stand in code that AutoGraph generated, outermost first.
     """
 
@@ -59,6 +60,7 @@ class Creation:
     in_gradient: bool = False
     owner: Owner | None = None
     path: str | None = None
+    layer: Any = None
     is_draft: bool = False
     calls: tuple[Call, ...] = ()
 
@@ -74,7 +76,7 @@ def creation_now() -> Creation:
     """
     of = owner = None
     in_gradient = is_draft = is_conversion = False
-    path = None
+    path = layer = None
     calls: list[Call] = []
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
@@ -91,9 +93,11 @@ def creation_now() -> Creation:
         elif name == "_pfor_impl":
             is_draft, is_conversion = is_draft or not is_conversion, False
         elif owner is None and name in _CALLS:
-            owner, path = keras_object(frame.f_locals.get("self"))
+            candidate = frame.f_locals.get("self")
+            owner, path = keras_object(candidate)
+            layer = candidate if owner == "layer" else None
         frame = frame.f_back
-    return Creation(of, in_gradient, owner, path, is_draft, tuple(reversed(calls)))
+    return Creation(of, in_gradient, owner, path, layer, is_draft, tuple(reversed(calls)))
 
 
 def _forward_of(frame: FrameType, name: str) -> Forward | None:

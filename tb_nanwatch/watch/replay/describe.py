@@ -228,7 +228,7 @@ class Description:
     def _layer(self, node: Node, forward: Op | None) -> str | None:
         at = node if forward is None else self._flow.node_of(forward)
         if at is not None and at.creation.path is not None:
-            return self._whole_path(at.creation.path, at.op)
+            return self.names.owners.layer(at.creation.layer) or self._whole_path(at.creation.path, at.op)
         if forward is None and node.creation.in_gradient:
             return None
         op = node.op if forward is None else forward

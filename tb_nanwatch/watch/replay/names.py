@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Final
 
@@ -14,6 +14,7 @@ from tb_nanwatch.schema.records import Variable
 from tb_nanwatch.watch.batch import Part
 from tb_nanwatch.watch.freeze import dtype_of
 from tb_nanwatch.watch.graph import handle_of, name_of
+from tb_nanwatch.watch.owners import Owners
 from tb_nanwatch.watch.replay.flow import READS
 from tb_nanwatch.watch.replay.probe import constant_of
 from tb_nanwatch.watch.replay.run import Traced
@@ -34,6 +35,7 @@ class Names:
         described: what the header says of each.
         rows: by the name of its placeholder, the samples that the values of a sparse or ragged argument belong to.
         numbers: by name, the arguments that are NaN or Inf as a Python number: in the graph they are constants.
+        owners: where layers and variables stand in the user's models.
     """
 
     traced: Traced
@@ -42,6 +44,7 @@ class Names:
     described: Sequence[Variable]
     numbers: Mapping[str, float]
     rows: Mapping[str, Any]
+    owners: Owners = field(default_factory=Owners, kw_only=True)
 
     def column(self, handle: Any) -> int | None:
         """Return the column of the watched variable with this handle; ``None`` of any other."""
@@ -72,7 +75,7 @@ class Names:
         column = self.column(handle)
         if column is not None:
             return self.described[column].name
-        return name_of(handle)
+        return self.owners.variable(handle) or name_of(handle)
 
     def columns_used(self, op: Op) -> set[int]:
         """Return the columns of the watched variables that an operation is given directly."""

@@ -18,6 +18,7 @@ from tb_nanwatch.watch.graph import handle_of
 from tb_nanwatch.watch.inputs import StepInputs
 from tb_nanwatch.watch.measure import dense_values
 from tb_nanwatch.watch.naming import describe
+from tb_nanwatch.watch.owners import Owners
 from tb_nanwatch.watch.replay.settled import settled_reads
 from tb_nanwatch.watch.state import written_statistics
 
@@ -71,6 +72,7 @@ class Trial:
         sizes: of a gradient's elements in the step before, by the id of the variable's handle; 1 for any other.
         has_several: whether the step has several optimizers: the second is given what the first has left.
         are_slots_bad_before: whether slots that the update of the step before left bad were bad before it.
+        owners: where layers and variables stand in the user's models.
         updates: what each ``apply_gradients`` that was reached was given, in the order of the step.
         microbatches: what ``accumulate`` was given; ``None`` if it was not reached.
         tensors: watched tensors, by name.
@@ -83,6 +85,7 @@ class Trial:
     sizes: Mapping[int, float] = field(default_factory=dict)
     has_several: bool = False
     are_slots_bad_before: bool = False
+    owners: Owners = field(default_factory=Owners)
     updates: list[Given] = field(default_factory=list)
     microbatches: Given | None = None
     tensors: dict[str, tf.Tensor] = field(default_factory=dict)
@@ -129,8 +132,8 @@ class Trial:
     def _state(self, variables: Sequence[Any]) -> Sequence[tf.Tensor]:
         if self.scope not in ("state", "whole step"):
             return ()
-        described = describe(variables, [None] * len(variables))
-        return list(written_statistics(self.graph, variables, described).values())
+        described = describe(variables, [None] * len(variables), self.owners)
+        return list(written_statistics(self.graph, variables, described, owners=self.owners).values())
 
     def _update(self, inputs: StepInputs, update: Callable[[Sequence[tuple[Any, Any]]], Any]) -> Sequence[tf.Tensor]:
         """Trace an update where it is in question, or a later one reads what it writes; return what it leaves."""
