@@ -67,7 +67,7 @@ def test_a_bad_run_is_told_with_its_cause(tmp_path):
         "relu  nonfinite  30 steps\n"
         "  Step 29: +Inf first appeared in the loss (3 of 64 elements).\n"
         "  Likely cause (high confidence): The gradients exploded first: their global norm, 1 in the median until "
-        "step 22, rose to 1e+05 by step 29.\n"
+        "step 22, rose to 1e+05 by step 28.\n"
         "  What to do: Lower the learning rate, clip the gradients by their global norm, or warm the learning rate "
         "up.\n"
         "  Before that: The gradients explode from step 22 on: their global norm rose from 1, the median until "

@@ -48,13 +48,13 @@ def likely_causes(evidence: Evidence) -> tuple[Cause, ...]:
 
 
 def _exploding_gradients(evidence: Evidence) -> Cause | None:
-    explosion, step = evidence.explosion, evidence.origin.step
+    explosion = evidence.explosion
     if explosion is None or evidence.origin.phase in {"input", "weights"}:
         return None
     return Cause(
         id="exploding-gradients",
         text=f"The gradients exploded first: their global norm, {explosion.before:.3g} in the median until "
-        f"step {explosion.first_step:,}, rose to {explosion.peak:.3g} by step {step:,}.",
+        f"step {explosion.first_step:,}, rose to {explosion.peak:.3g} by step {explosion.last_step:,}.",
         fix="Lower the learning rate, clip the gradients by their global norm, or warm the learning rate up.",
         confidence="high" if explosion.spans > 1 else "medium",
     )

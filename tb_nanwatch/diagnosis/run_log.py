@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -24,6 +24,11 @@ class SessionLog:
     series: Series
     alerts: tuple[Alert, ...] = ()
     unfinished: tuple[Alert, ...] = ()
+
+    def before(self, step: int) -> SessionLog:
+        """Return the session as it was before a step: without that step, and without a span that holds it."""
+        rows = int(np.searchsorted(self.series.last_step, step, side="left"))
+        return replace(self, series=self.series.rows(slice(rows)))
 
     @property
     def first_step(self) -> int | None:

@@ -41,6 +41,7 @@ class Explosion:
         layer: the one that grew most, where one stands out.
         before: the median of the norm until then.
         peak: its largest value from then on.
+        last_step: the last step that was looked at.
         spans: how many spans it has stayed.
     """
 
@@ -48,6 +49,7 @@ class Explosion:
     layer: str | None
     before: float
     peak: float
+    last_step: int
     spans: int
 
     @property
@@ -61,7 +63,7 @@ class Explosion:
         return records.Warning(kind="exploding", first_step=self.first_step, layer=self.layer, text=text)
 
 
-def find_explosion(session: SessionLog, *, bad_step: int | None) -> Explosion | None:
+def find_explosion(session: SessionLog, *, is_before_bad: bool = False) -> Explosion | None:
     """Return where the gradients began to explode.
 
     That is the first span from which on the mean of the global norm stays at least :data:`EXPLODING_RATIO`
@@ -71,18 +73,18 @@ def find_explosion(session: SessionLog, *, bad_step: int | None) -> Explosion | 
 
     Args:
         session: at least 10 spans must come before the explosion.
-        bad_step: the first non-finite step; what comes after it proves nothing. Where it is ``None``, at
-            least 3 spans must stay high: a spike at the end of a run is no explosion.
+        is_before_bad: whether a non-finite step follows. Where none does, at least 3 spans must stay high: a spike
+            at the end of a run is no explosion.
 
     Returns:
         ``None`` where nothing exploded, and where the log has no global norm.
     """
-    series = session.series if bad_step is None else _until(session.series, bad_step)
+    series = session.series
     if ("global_norm", "mean") not in series.columns:
         return None
     norms = _floats(series, "global_norm", "mean")[:, 0]
     rows = np.flatnonzero(np.isfinite(norms))
-    start = _onset(norms[rows], staying=_SPANS_STAYING if bad_step is None else 1)
+    start = _onset(norms[rows], staying=1 if is_before_bad else _SPANS_STAYING)
     if start is None:
         return None
     row = int(rows[start])
@@ -91,6 +93,7 @@ def find_explosion(session: SessionLog, *, bad_step: int | None) -> Explosion | 
         layer=_fastest_layer(session.header, series, row),
         before=float(np.median(norms[rows[:start]])),
         peak=float(np.nanmax(_floats(series, "global_norm", "max")[row:, 0])),
+        last_step=int(series.last_step[-1]),
         spans=len(rows) - start,
     )
 
@@ -126,10 +129,6 @@ def find_frozen(session: SessionLog) -> records.Warning | None:
 def norm_limit(variable: Variable) -> float:
     """Return the norm above which the sum of squares is out of range in the variable's own dtype."""
     return math.sqrt(largest(variable.dtype))
-
-
-def _until(series: Series, bad_step: int) -> Series:
-    return series.rows(slice(int(np.searchsorted(series.first_step, bad_step, side="right"))))
 
 
 def _floats(series: Series, stat: str, keeps: str) -> _Floats:

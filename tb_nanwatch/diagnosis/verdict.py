@@ -35,7 +35,7 @@ def diagnose(log: RunLog) -> Verdict:
     if first is not None:
         return _nonfinite(log, first)
     steps = _steps_seen(log)
-    warnings = _warnings(log.sessions[-1], _explosion(log.sessions[-1], None)) if steps else _last_unfinished(log)
+    warnings = _warnings(log.sessions[-1], find_explosion(log.sessions[-1])) if steps else _last_unfinished(log)
     return Verdict(
         run=log.run,
         status=_status(log, steps, warnings),
@@ -64,7 +64,9 @@ def _first_of(log: RunLog) -> First | None:
 
 
 def _nonfinite(log: RunLog, first: First) -> Verdict:
-    explosion = _explosion(first.session, first)
+    # The bad step's own norms may have the origin that its NaN has.
+    before = first.session.before(first.origin.step)
+    explosion = find_explosion(before, is_before_bad=True)
     return Verdict(
         run=log.run,
         status="nonfinite",
@@ -75,8 +77,8 @@ def _nonfinite(log: RunLog, first: First) -> Verdict:
         chain=first.chains[0] if first.chains else (),
         other_chains=tuple(map(_without_stack, first.chains[1:])),
         notes=(*notes_on(first), *((_MAYBE_NOT_FIRST,) if log.problems else ())),
-        warnings=_warnings(first.session, explosion),
-        causes=likely_causes(Evidence(first, explosion, find_sum(first.session))),
+        warnings=_warnings(before, explosion),
+        causes=likely_causes(Evidence(first, explosion, find_sum(before))),
         problems=(*log.problems, *log.remarks),
         unreadable=log.problems,
     )
@@ -84,10 +86,6 @@ def _nonfinite(log: RunLog, first: First) -> Verdict:
 
 def _without_stack(chain: tuple[Link, ...]) -> tuple[Link, ...]:
     return tuple(replace(link, stack=()) for link in chain)
-
-
-def _explosion(session: SessionLog, first: First | None) -> Explosion | None:
-    return find_explosion(session, bad_step=first.origin.step if first else None)
 
 
 def _warnings(session: SessionLog, explosion: Explosion | None) -> tuple[records.Warning, ...]:

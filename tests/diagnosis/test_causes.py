@@ -71,10 +71,24 @@ def test_a_loss_that_was_not_recorded_is_not_called_finite():
 def test_a_norm_out_of_range_proves_the_clip_guilty():
     header = dataclasses.replace(HEADER, clip="scale")
     norms = [1.0] * 29 + [3e19]
-    assert causes_of("clipped", header=header, global_norm=norms) == [
-        ("exploding-gradients", "medium"),
-        ("clip-overflow", "high"),
-    ]
+    assert causes_of("clipped", header=header, global_norm=norms) == [("clip-overflow", "high")]
+
+
+@pytest.mark.parametrize("role", ["loss", "gradient", "tensor", "clipped"])
+def test_a_norm_that_is_large_in_the_bad_step_alone_did_not_come_first(role):
+    name = {"loss": "loss", "tensor": "values"}.get(role, "l2/V")
+    header = dataclasses.replace(HEADER, clip="scale")
+    norms = [1.0] * 29 + [3e9]
+    assert "exploding-gradients" not in dict(causes_of(role, name, header=header, global_norm=norms))
+
+
+def test_a_variable_that_was_frozen_by_the_bad_step_was_not_so_before():
+    header = dataclasses.replace(HEADER, clip="scale")
+    norms, ratios = np.ones((30, 4)), np.ones((30, 4))
+    norms[29, 0], ratios[29, 0] = 1e30, 0.0
+    series = steps_of(0, 29, header=header, grad_norm=norms, clip_ratio=ratios)
+    alert = Alert(29, 0, 0, "raised", (Finding("clipped", "l2/V", ONE_NAN),), series)
+    assert diagnose(RunLog("run", (SessionLog(header, series, (alert,)),))).warnings == ()
 
 
 def test_a_cause_gives_its_figures():
@@ -82,7 +96,7 @@ def test_a_cause_gives_its_figures():
     alert = Alert(29, 0, 0, "raised", (Finding("loss", "loss", ONE_NAN),), series)
     (cause,) = diagnose(RunLog("run", (SessionLog(HEADER, series, (alert,)),))).causes
     assert cause.text == (
-        "The gradients exploded first: their global norm, 1 in the median until step 20, rose to 1e+04 by step 29."
+        "The gradients exploded first: their global norm, 1 in the median until step 20, rose to 1e+04 by step 28."
     )
 
 

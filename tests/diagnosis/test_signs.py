@@ -18,8 +18,9 @@ from tests.event_files import HEADER, series_at, steps_of
 
 
 def explosion_of(norms, *, bad_step=None, **more):
-    series = steps_of(0, len(norms) - 1, global_norm=norms, **more)
-    return find_explosion(SessionLog(HEADER, series), bad_step=bad_step)
+    session = SessionLog(HEADER, steps_of(0, len(norms) - 1, global_norm=norms, **more))
+    session = session if bad_step is None else session.before(bad_step)
+    return find_explosion(session, is_before_bad=bad_step is not None)
 
 
 def test_an_explosion_begins_where_the_norm_rises_and_stays():
@@ -57,6 +58,18 @@ def test_what_comes_after_the_bad_step_proves_nothing():
     assert explosion_of(norms, bad_step=50) is None
 
 
+def test_the_norm_of_the_bad_step_itself_is_no_evidence_of_what_came_before():
+    norms = [2.0] * 50 + [1e9]
+    assert explosion_of(norms, bad_step=50) is None
+    assert explosion_of([*norms, 1e9], bad_step=51).last_step == 50
+
+
+def test_a_span_that_holds_the_bad_step_is_not_before_it():
+    series = merge_spans(steps_of(0, 19), [*range(10), 10, 15])
+    session = SessionLog(HEADER, series)
+    assert [int(session.before(step).series.last_step[-1]) for step in (10, 12, 15, 20)] == [9, 9, 14, 19]
+
+
 def test_gradients_that_wake_up_do_not_explode():
     assert explosion_of([1e-9] * 50 + [0.5] * 50) is None
     assert explosion_of([0.0] * 50 + [5.0] * 50) is None
@@ -67,7 +80,7 @@ def test_peaks_in_long_spans_are_no_explosion():
     norms = np.where(np.arange(3000) % 100 == 99, 5e3, 1.0)
     norms[:100] = 1.0
     series = merge_spans(steps_of(0, 2999, global_norm=norms), [*range(100), *range(100, 3000, 100)])
-    assert find_explosion(SessionLog(HEADER, series), bad_step=None) is None
+    assert find_explosion(SessionLog(HEADER, series)) is None
 
 
 def test_the_layer_that_grew_most_is_named():
@@ -145,5 +158,5 @@ def test_beside_an_infinite_gradient_nothing_is_frozen():
 def test_a_log_without_these_statistics_has_no_warning():
     series = steps_of(0, 5)
     bare = dataclasses.replace(series, columns={})
-    assert find_explosion(SessionLog(HEADER, bare), bad_step=None) is None
+    assert find_explosion(SessionLog(HEADER, bare)) is None
     assert find_frozen(SessionLog(HEADER, bare)) is None
