@@ -43,7 +43,8 @@ Rule = Callable[[Evidence], Cause | None]
 def likely_causes(evidence: Evidence) -> tuple[Cause, ...]:
     """Return the causes that the evidence speaks for, the most useful first; none where it speaks for none."""
     rules = RULES if evidence.origin.op else RULES + WITHOUT_OPERATION
-    seen = causes_of_chain(evidence.first.chains[0]) if evidence.first.chains else ()
+    first = evidence.first
+    seen = causes_of_chain(first.chains[0], is_first_step=first.is_first_step) if first.chains else ()
     return (*seen, *(cause for rule in rules for cause in [rule(evidence)] if cause is not None))
 
 

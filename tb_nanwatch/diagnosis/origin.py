@@ -42,6 +42,11 @@ class First:
         """From each origin that the replay found to what went bad; none where it found none."""
         return self.replay.chains if self.replay else ()
 
+    @property
+    def is_first_step(self) -> bool:
+        """Whether no watched update came before the bad step."""
+        return self.origin.step == self.session.first_step
+
     def at_bad_step(self, stat: str) -> float:
         """Return a statistic of the bad step as a whole; NaN where it was not finite or is not known."""
         step, window = (self.alert.step, self.alert.window) if self.alert else (self.origin.step, self.session.series)

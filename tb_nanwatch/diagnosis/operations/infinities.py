@@ -5,13 +5,22 @@ from __future__ import annotations
 from typing import Final
 
 from tb_nanwatch.diagnosis.operations.ranges import infinite, number, share
-from tb_nanwatch.diagnosis.operations.rule import Rule, type_of
+from tb_nanwatch.diagnosis.operations.rule import Rule, Seen, in_phase, makes_nan, type_of
 from tb_nanwatch.schema.records import Kind, Link, Operand
 
 _KINDS: Final[dict[Kind, str]] = {"nan": "NaN", "pos_inf": "+Inf", "neg_inf": "-Inf"}
-_MASK: Final = "a large finite number, such as -1e9 (in float16 -1e4), instead of -Inf"
+_MASK: Final = "a large finite number instead of -Inf: {mask}"
 _ZERO_FIX: Final = (
-    "Choose with tf.where instead of multiplying by a mask of 0 and 1, or multiply with tf.math.multiply_no_nan."
+    "Choose with tf.where instead of multiplying by a mask of 0 and 1, or multiply with "
+    "tf.math.multiply_no_nan(x, y), where y is the mask."
+)
+_MATRIX_FIX: Final = (
+    "Take Inf out before the product: tf.where(tf.math.is_finite(x), x, 0.0) in the place of x. Then ask where it is "
+    "from."
+)
+_HALF_CONSTANT_FIX: Final = (
+    "A constant such as -1e10 is -Inf in float16, whose range ends at 65,504. Take a smaller one, "
+    "x * (tf.float16.min / 2), or choose with tf.where."
 )
 _WHERE_FIX: Final = (
     "tf.where multiplies the slope of the branch that it does not take by 0: make that branch's input safe as well, "
@@ -21,7 +30,7 @@ _WHERE_FIX: Final = (
 
 def _zero_times_inf(link: Link) -> str | None:
     match link.inputs:
-        case (a, b, *_) if link.kind == "nan" and not a.counts.nan + b.counts.nan:
+        case (a, b, *_) if makes_nan(link) and not a.counts.nan + b.counts.nan:
             for one, other in ((a, b), (b, a)):
                 if infinite(one) and other.zeros:
                     held = f"one factor holds Inf ({share(infinite(one), one)})"
@@ -29,12 +38,14 @@ def _zero_times_inf(link: Link) -> str | None:
     return None
 
 
-def _zero_times_inf_fix(link: Link) -> str:
-    return _WHERE_FIX if link.phase == "backward" else _ZERO_FIX
+def _is_half_constant(seen: Seen) -> bool:
+    """Return whether a number that is Inf in float16 was multiplied by a mask."""
+    numbers = [operand for operand in seen.link.inputs if operand.dtype == "float16" and not operand.shape]
+    return any(infinite(operand) for operand in numbers)
 
 
 def _inf_minus_inf(link: Link) -> str | None:
-    if link.kind != "nan" or any(operand.counts.nan for operand in link.inputs):
+    if not makes_nan(link) or any(operand.counts.nan for operand in link.inputs):
         return None
     signs = [_signs(operand) for operand in link.inputs]
     if type_of(link) == "Sub":
@@ -51,9 +62,14 @@ def _signs(operand: Operand) -> tuple[int, int]:
 
 def _masked_softmax(link: Link) -> str | None:
     match link.inputs:
-        case (x, *_) if x.counts.neg_inf and link.kind == "nan" and not x.counts.nan + x.counts.pos_inf:
+        case (x, *_) if x.counts.neg_inf and makes_nan(link) and not x.counts.nan + x.counts.pos_inf:
             held = f"{type_of(link)} of logits that hold -Inf ({share(x.counts.neg_inf, x)})"
             return f"{held}: where a whole row is -Inf, it is 0/0."
+    return None
+
+
+def _infinite_softmax(link: Link) -> str | None:
+    match link.inputs:
         case (x, *_) if x.counts.pos_inf and not x.counts.nan:
             return f"{type_of(link)} of logits that hold +Inf ({share(x.counts.pos_inf, x)})."
     return None
@@ -94,21 +110,38 @@ def _no_alignment(link: Link) -> str | None:
     return "Labels do not fit their input: they are more, counting a blank between equal ones, than it has frames."
 
 
+_PRODUCTS: Final = frozenset({"Mul", "MatMul", "BatchMatMulV2"})
+_SOFTMAX: Final = frozenset({"Softmax", "LogSoftmax"})
+
 RULES: Final = (
-    Rule("zero-times-inf", frozenset({"Mul", "MatMul", "BatchMatMulV2"}), _zero_times_inf, _zero_times_inf_fix),
+    Rule("zero-times-inf", frozenset({"Mul"}), _zero_times_inf, _HALF_CONSTANT_FIX, _is_half_constant),
+    Rule("zero-times-inf", _PRODUCTS, _zero_times_inf, _WHERE_FIX, in_phase("backward")),
+    Rule("zero-times-inf", frozenset({"Mul"}), _zero_times_inf, _ZERO_FIX),
+    Rule("zero-times-inf", _PRODUCTS - {"Mul"}, _zero_times_inf, _MATRIX_FIX),
     Rule(
         "inf-minus-inf",
         frozenset({"Sub", "Add", "AddV2", "AddN", "BiasAdd", "Sum", "Mean", "Cumsum"}),
         _inf_minus_inf,
-        f"Keep Inf out of sums: mask with {_MASK}.",
+        f"Keep Inf out of sums. Of a mask, take {_MASK}.",
     ),
     Rule(
         "masked-softmax",
-        frozenset({"Softmax", "LogSoftmax"}),
+        _SOFTMAX,
         _masked_softmax,
-        f"Mask with {_MASK}, or see to it that something is left of every row.",
+        f"Mask with {_MASK}. Or leave something of every row.",
     ),
-    Rule("label-range", frozenset({"SparseSoftmaxCrossEntropyWithLogits"}), _label_range, "Check the labels."),
+    Rule(
+        "masked-softmax",
+        _SOFTMAX,
+        _infinite_softmax,
+        "Find the overflow that made them so. To bound them is a stopgap: tf.clip_by_value(x, -1e4, 1e4).",
+    ),
+    Rule(
+        "label-range",
+        frozenset({"SparseSoftmaxCrossEntropyWithLogits"}),
+        _label_range,
+        "Number the classes from 0 on, or give the model as many outputs as the largest label plus 1.",
+    ),
     Rule(
         "infinite-logits",
         frozenset({"SoftmaxCrossEntropyWithLogits", "SparseSoftmaxCrossEntropyWithLogits"}),
@@ -119,14 +152,22 @@ RULES: Final = (
         "constant",
         frozenset({"Const"}),
         _constant,
-        f"Put a finite number in its place; for a mask {_MASK}.",
+        "Put a finite number in its place. For a mask, -1e9 is large enough; in float16, whose range ends at 65,504, "
+        "take tf.float16.min / 2.",
     ),
     Rule(
         "empty-tensor",
-        frozenset({"Mean", "Max", "Min"}),
+        frozenset({"Mean"}),
         _empty,
-        "See to it that something is left to reduce, where a mask or a filter may leave nothing: divide a sum by "
-        "tf.maximum(count, 1), or leave such a batch out.",
+        "Let something be left to reduce, where a mask or a filter may leave nothing: divide the sum by at least 1, "
+        "tf.reduce_sum(x) / tf.maximum(tf.cast(tf.size(x), x.dtype), 1), or leave such a batch out.",
+    ),
+    Rule(
+        "empty-tensor",
+        frozenset({"Max", "Min"}),
+        _empty,
+        "Let something be left to reduce, where a mask or a filter may leave nothing: reduce tf.concat([x, [0.0]], 0), "
+        "or leave such a batch out.",
     ),
     Rule(
         "ctc-no-alignment",

@@ -7,11 +7,11 @@ not what happened, and nothing is said.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final
 
 from tb_nanwatch.diagnosis.operations.ranges import largest, magnitude, number, reach
-from tb_nanwatch.diagnosis.operations.rule import Rule, type_of
+from tb_nanwatch.diagnosis.operations.rule import Rule, Seen, in_phase, is_half, type_of
 from tb_nanwatch.schema.records import Link, Operand
 
 Given = Sequence[Operand]
@@ -29,6 +29,13 @@ _CAST: Final = (
 _CLIP: Final = (
     "Divide the gradients by their largest element before their norm is taken, or clip by value first; then ask why "
     "they are so large."
+)
+_AT_START: Final = (
+    "No update came before, so the values are large from the start: scale the inputs, take a smaller initializer, or "
+    "normalise what goes into this operation."
+)
+_CONSTANT_CAST: Final = (
+    "A constant such as a mask's must fit float16: take a smaller one, tf.cast(tf.float16.min / 2, tf.float16)."
 )
 _LARGE: Final = (
     "Find out why the values are so large: lower the learning rate, clip the gradients by their global norm, "
@@ -48,13 +55,17 @@ def _overflow(link: Link) -> str | None:
     return f"{type_of(link)} of {what} leaves the range of {dtype} (up to {number(largest(dtype))})."
 
 
-def _fix(link: Link) -> str:
-    if any(operand.dtype == "float16" for operand in link.inputs):
-        return _HALF_BACKWARD if link.phase == "backward" else _HALF
-    if link.phase == "clip":
-        return _CLIP
-    is_square = type_of(link) in SQUARES and link.phase in {"forward", "loss"}
-    return _SQUARE if is_square else _OTHER
+def _is_half_backward(seen: Seen) -> bool:
+    return is_half(seen) and seen.link.phase == "backward"
+
+
+def _is_first_step(seen: Seen) -> bool:
+    return seen.is_first_step
+
+
+def _is_one_number(seen: Seen) -> bool:
+    x = seen.link.inputs[:1]
+    return bool(x) and x[0].min == x[0].max and reach(x[0]) > largest("float16")
 
 
 def _size(given: Given) -> int:
@@ -125,24 +136,47 @@ def _narrowing(link: Link) -> str | None:
     return None
 
 
-def _normalisation(link: Link) -> str | None:
+def _large_variance(link: Link) -> str | None:
     match link.inputs:
         case (x, *_) if reach(x) * reach(x) > largest("float32"):
             return f"The variance of {magnitude(x)} leaves the range of float32 (up to {number(largest('float32'))})."
+    return None
+
+
+def _negative_variance(link: Link) -> str | None:
+    match link.inputs:
         case (_, _, _, _, variance, *_) if variance.min is not None and variance.min < 0:
             return f"The variance that {type_of(link)} was given is negative: its minimum is {number(variance.min)}."
     return None
 
 
+def _overflow_rules(identity: str, operations: Mapping[str, Bound]) -> Iterator[Rule]:
+    fixes = (
+        (_HALF_BACKWARD, _is_half_backward),
+        (_HALF, is_half),
+        (_CLIP, in_phase("clip")),
+        (_AT_START, _is_first_step),
+        *([(_SQUARE, in_phase("forward", "loss"))] if operations is SQUARES else []),
+        (_OTHER, lambda _: True),
+    )
+    for fix, is_for in fixes:
+        yield Rule(identity, frozenset(operations), _overflow, fix, is_for)
+
+
+_BATCH_NORMS: Final = frozenset({"FusedBatchNorm", "FusedBatchNormV2", "FusedBatchNormV3"})
+
 RULES: Final = (
-    Rule("square-overflow", frozenset(SQUARES), _overflow, _fix),
-    Rule("product-overflow", frozenset(PRODUCTS), _overflow, _fix),
-    Rule("sum-overflow", frozenset(SUMS), _overflow, _fix),
+    *_overflow_rules("square-overflow", SQUARES),
+    *_overflow_rules("product-overflow", PRODUCTS),
+    *_overflow_rules("sum-overflow", SUMS),
+    Rule("cast-overflow", frozenset({"Cast"}), _narrowing, _CONSTANT_CAST, _is_one_number),
     Rule("cast-overflow", frozenset({"Cast"}), _narrowing, _CAST),
+    Rule("batch-norm-overflow", _BATCH_NORMS, _large_variance, _AT_START, _is_first_step),
+    Rule("batch-norm-overflow", _BATCH_NORMS, _large_variance, f"{_LARGE}or normalise earlier."),
     Rule(
         "batch-norm-overflow",
-        frozenset({"FusedBatchNorm", "FusedBatchNormV2", "FusedBatchNormV3"}),
-        _normalisation,
-        f"{_LARGE}or normalise earlier; and look at what sets the moving variance.",
+        _BATCH_NORMS,
+        _negative_variance,
+        "Find out what sets the moving variance: it must not be below 0.",
     ),
 )

@@ -13,11 +13,11 @@ _WHERE: Final = (
     "tf.where(ok, f(tf.where(ok, x, 1.0)), 0.0)."
 )
 _ROOT_FIX: Final = (
-    "Add an epsilon inside the root: tf.sqrt(x + 1e-12). A norm is such a root, and its slope at the zero vector is "
-    f"not finite: tf.sqrt(tf.reduce_sum(tf.square(x), axis=-1) + 1e-12). {_WHERE}"
+    "Add an epsilon inside the root: tf.sqrt(x + {1e-12}). A norm is such a root, and its slope at the zero vector is "
+    f"not finite: tf.sqrt(tf.reduce_sum(tf.square(x), axis=-1) + {{1e-12}}). {_WHERE}"
 )
-_RSQRT_FIX: Final = f"Add a larger epsilon inside the root: tf.math.rsqrt(x + 1e-6). {_WHERE}"
-_POWER_FIX: Final = f"Add an epsilon to the base: tf.pow(x + 1e-7, p). {_WHERE}"
+_RSQRT_FIX: Final = f"Add a larger epsilon inside the root: tf.math.rsqrt(x + {{1e-6}}). {_WHERE}"
+_POWER_FIX: Final = f"Add an epsilon to the base: tf.pow(x + {{1e-7}}, p). {_WHERE}"
 _RECIPROCAL_FIX: Final = (
     "Add an epsilon to what is divided by, or to what the logarithm or root is taken of, at the line that is named. "
     f"{_WHERE}"

@@ -67,7 +67,8 @@ RULES: Final = (
         "learning-rate",
         frozenset(_LEARNING_RATE),
         _learning_rate,
-        "Look at what the learning-rate schedule returns at that step; one that divides by the step is Inf at step 0.",
+        "Check what the learning-rate schedule returns at that step. One that divides by the step is Inf at step 0: "
+        "let it divide by step + 1.",
     ),
     Rule(
         "optimizer-epsilon",

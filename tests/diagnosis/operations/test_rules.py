@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tb_nanwatch.diagnosis.operations import RULES, cause_of_operation, causes_of_chain
+from tb_nanwatch.schema.records import Counts, Source
 from tests.replays import link, operand
 
 
@@ -313,8 +314,33 @@ def test_an_optimizer_is_asked_for_its_rate_and_its_epsilon(seen, identity, text
     assert (found.id, found.text) == (identity, text)
 
 
+def test_nan_beside_inf_is_a_nan():
+    factors = operand(0.0, 1.0, zeros=1, shape=(2,)), operand(None, None, shape=(), neg_inf=1)
+    made = link("neg_inf", *factors, op="Mul", counts=Counts(size=2, nan=1, pos_inf=0, neg_inf=1))
+    assert cause_of_operation(made).id == "zero-times-inf"
+
+
+def test_the_slope_of_a_power_has_the_programs_exponent():
+    found = cause("nan", "Pow", operand(-3.0, 4.0), operand(0.2, 0.2, shape=()), phase="backward")
+    assert found.text == "The slope of Pow of a tensor whose minimum is -3 to the power of 1.2: that is no real number."
+
+
+def test_the_mean_of_padding_is_of_the_samples_that_hold_nothing_else():
+    pooling = Source("lib/keras/src/layers/pooling/global_average_pooling1d.py", 86, "call", "")
+    total, kept = operand(0.0, 2.0, zeros=3), operand(0.0, 4.0, shape=(16, 1), zeros=2)
+    found = cause_of_operation(link("nan", total, kept, op="RealDiv", stack=(pooling,)))
+    assert (found.id, found.text) == (
+        "all-padding",
+        (
+            "GlobalAveragePooling1D takes the mean of the steps that the mask keeps. In 2 of 16 samples it keeps none: "
+            "all of the sample is padding."
+        ),
+    )
+    assert cause_of_operation(link("nan", total, kept, op="RealDiv")).id == "division-by-zero"
+
+
 def test_every_rule_was_heard():
-    heard = {identity for _, identity, _ in SPOKEN + SPOKEN_OF_UPDATES} | {"slope-at-zero"}
+    heard = {identity for _, identity, _ in SPOKEN + SPOKEN_OF_UPDATES} | {"slope-at-zero", "all-padding"}
     assert heard == {rule.id for rule in RULES}
 
 
