@@ -123,6 +123,24 @@ def test_what_waits_for_the_train_operation_is_said_to_be_kept(gained):
     assert "This write is no part of the update, and it was kept." in " ".join(verdict.notes)
 
 
+def test_what_is_not_trained_and_was_bad_from_the_start_comes_before_what_it_made_bad(gained, tmp_path):
+    # The gradient of a maximum divides 0 by 0 where the maximum is NaN.
+    gained.watch.close()
+    with v1.variable_scope("other", use_resource=True):
+        weight = v1.get_variable("weight", [3], initializer=v1.ones_initializer())
+    scaled = weight * gained.gain * gained.x
+    loss = tf.reduce_mean(scaled) + tf.reduce_max(scaled)
+    optimizer, watch = v1.train.GradientDescentOptimizer(0.1), Watch(tmp_path)
+    train = watch.apply_gradients(optimizer, optimizer.compute_gradients(loss, [weight]), loss=loss)
+    with v1.Session() as session:
+        session.run(v1.global_variables_initializer())
+        session.run(v1.assign(gained.gain, [np.nan] * 3))
+        with pytest.raises(NonFiniteError) as caught:
+            watch.session_run(session, train, {gained.x: [1, 2, 3]})
+    watch.close()
+    assert place(caught.value.verdict) == (0, "state", None, "layer/gain", "replay")
+
+
 def test_another_network_s_statistics_are_not_asked_for(tmp_path):
     def network(name):
         x = v1.placeholder(tf.float32, [None, 3], name=name)
