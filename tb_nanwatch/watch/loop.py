@@ -115,8 +115,8 @@ class Loop:
         except tf.errors.OpError as error:
             if MESSAGE in str(error):
                 self._collect(call)
-            elif is_fault(error):
-                attempt(partial(self._tell_of_unfinished, error, call), failed=_warn_of_unfinished)
+            else:
+                self.step_failed(error, call)
             raise
         finally:
             _running.reset(outer)
@@ -261,8 +261,17 @@ class Loop:
             session.supplement(whole)
         return whole
 
+    def step_failed(self, error: tf.errors.OpError, call: Call | None) -> None:
+        """Write of a step that an error ended, and add to the error what running the step again shows.
+
+        Args:
+            error: of an operation; the end of a data set is no fault.
+            call: of the step; ``None`` if it is not known.
+        """
+        if is_fault(error):
+            attempt(partial(self._tell_of_unfinished, error, call), failed=_warn_of_unfinished)
+
     def _tell_of_unfinished(self, error: tf.errors.OpError, call: Call | None) -> None:
-        """Write of a step that an error ended, and add to the error what running the step again shows."""
         session = self._session_now()
         if session is None or self._has_met_error:
             # Of a program that goes on after errors the first is looked at.

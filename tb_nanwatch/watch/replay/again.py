@@ -210,14 +210,27 @@ def _behind_error(error: tf.errors.OpError | None, names: Names, walk: Walk, *, 
     op = None if error is None else failed_op(error, traced.flow.graphs)
     if op is None:
         return Replay("finite", ("The step did not end so when it was run again.",))
-    sinks = [tensor for tensor, is_direct in traced.flow.floating_behind(op) if is_direct or walk.has_nan(tensor)]
-    before = [place.node.number for sink in sinks for place in traced.flow.places(sink) if place.node is not None]
+    before = [place.node.number for sink in _behind(op, walk) for place in traced.flow.places(sink) if place.node]
     updates = sum(numbers.stop <= max(before, default=0) for numbers in traced.given[-1].earlier)
-    description = Description(names, Phases(names, traced.given[updates]), walk)
-    chains = chains_of(walk, [([("forward", sinks)], description)])
+    found = behind_failed(op, Description(names, Phases(names, traced.given[updates]), walk))
     # Of several operations that fail together, another one may be first the second time.
-    note = (f"The error is of {op.type}{place_of(op, traced.flow)}.",) if op is own else ()
-    return Replay("found" if chains else "finite", note, chains)
+    return found if op is own else replace(found, notes=())
+
+
+def behind_failed(op: Any, description: Description) -> Replay:
+    """Return what was not finite before an operation that ended with an error, and where the operation stands.
+
+    Args:
+        op: of a trial that has run.
+        description: of the trial.
+    """
+    chains = chains_of(description.walk, [([("forward", _behind(op, description.walk))], description)])
+    note = f"The error is of {op.type}{place_of(op, description.walk.flow)}."
+    return Replay("found" if chains else "finite", (note,), chains)
+
+
+def _behind(op: Any, walk: Walk) -> list[Tensor]:
+    return [tensor for tensor, is_direct in walk.flow.floating_behind(op) if is_direct or walk.has_nan(tensor)]
 
 
 def _account(error: tf.errors.OpError, traced: Traced) -> str:

@@ -14,11 +14,12 @@ import tensorflow as tf
 from tb_nanwatch.schema.records import Link, Operation, Replay
 from tb_nanwatch.watch.boundary import attempt
 from tb_nanwatch.watch.measure import dense_values
-from tb_nanwatch.watch.replay.again import Evidence, ReplayLimits, chains_of, is_settled
+from tb_nanwatch.watch.replay.again import Evidence, ReplayLimits, behind_failed, chains_of, is_settled
 from tb_nanwatch.watch.replay.flow import inner_graphs
 from tb_nanwatch.watch.replay.lines import stack_of, users_line, whole
 from tb_nanwatch.watch.replay.look import range_of
 from tb_nanwatch.watch.replay.phases import Stage
+from tb_nanwatch.watch.replay.refused import failed_op
 from tb_nanwatch.watch.replay.run import NOT_REPEATABLE, UNSEEDED, CannotReplayError, Traced
 from tb_nanwatch.watch.replay.trial import Given, Trial
 from tb_nanwatch.watch.tf1.describe import GraphDescription, GraphNames, GraphPhases, hides_operations
@@ -83,7 +84,10 @@ class Again:
     def _run(self, evidence: Evidence, limits: ReplayLimits) -> Replay:
         given, stages = self._given(), self._stages(evidence)
         graph, fed = self.built.graph, self.call.fed
-        sinks = [sink for _, some in stages for sink in some]
+        failed = None if evidence.error is None else failed_op(evidence.error, [graph])
+        if evidence.error is not None and failed is None:
+            raise CannotReplayError("which of its operations ended with an error is not known")
+        sinks = [sink for _, some in stages for sink in some] if failed is None else list(failed.inputs)
         needed = ancestors(sinks, stop=lambda tensor: tensor.name in fed)
         _check_repeatable(needed)
         besides = SideWrites.of(self.others.now, needed, self.call)
@@ -92,6 +96,8 @@ class Again:
         reports = probe.look_at(graph, [op for op in graph.get_operations() if op in seen])
         values = self._run_reports(reports, besides.values, needed, probe=probe, limits=limits)
         flow = GraphFlow(probe, graph, fed.keys())
+        if failed is not None and not self._fails_again(failed, evidence):
+            return Replay("finite", ("The step did not end so when it was run again.",))
         trial = Trial(self.built, tensors=self.built.tensors)
         traced = Traced(trial, [given], graph, flow, reports, fed, set())
         arguments = {name: name_of_fed(name) for name in fed}
@@ -99,6 +105,8 @@ class Again:
         names = GraphNames(traced, arguments, evidence.variables, evidence.described, {}, rows, self._value)
         walk = GraphWalk(flow, self._is_bad, self._value, written=besides.bad(values, first=len(probe.nodes)))
         description = GraphDescription(names, GraphPhases(names, given, self.brought, besides.only), walk)
+        if failed is not None:
+            return behind_failed(failed, description)
         chains = self.others.without_doubtful(chains_of(walk, [(stages, description)]))
         if not chains:
             return Replay("finite", tuple(_why_finite(needed, self.call.had)))
@@ -119,6 +127,14 @@ class Again:
             return None
         found = replace(self, call=self.call.having(had), _values={})._run(evidence, limits)
         return found if found.outcome == "found" else None
+
+    def _fails_again(self, op: Op, evidence: Evidence) -> bool:
+        with self._variables_kept(ancestors([op])):
+            try:
+                self.session.run(op, dict(self.call.fed))
+            except tf.errors.OpError as error:
+                return failed_op(error, [self.built.graph]) is op and type(error) is type(evidence.error)
+        return False
 
     def _run_reports(
         self,

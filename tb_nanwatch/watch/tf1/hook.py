@@ -41,6 +41,8 @@ class NanWatchHook(tf.compat.v1.train.SessionRunHook):
             watch: whose ``apply_gradients`` is called before the session is made.
         """
         self._watch = watch
+        self._feed: Any = None
+        self._is_in_step = False
 
     def begin(self) -> None:
         """See that there is a step to watch.
@@ -50,9 +52,25 @@ class NanWatchHook(tf.compat.v1.train.SessionRunHook):
         """
         self._watch.session_runs.built  # noqa: B018 - raises
 
+    def after_create_session(self, session: Any, coord: Any) -> None:
+        """Listen to the errors that end runs of a session: no hook is called then."""
+        run = session.run
+
+        def listened(*args: Any, **kwargs: Any) -> Any:
+            try:
+                return run(*args, **kwargs)
+            except tf.errors.OpError as error:
+                if self._is_in_step:
+                    self._is_in_step = False
+                    self._watch.session_runs.failed(session, error, self._feed)
+                raise
+
+        session.run = listened
+
     def before_run(self, run_context: Any) -> tf.compat.v1.train.SessionRunArgs | None:
         """Fetch the row of a step besides, in a run that trains, and in one of a micro-batch its measure."""
         besides = self._watch.session_runs.before_run(run_context.original_args.fetches)
+        self._is_in_step, self._feed = besides is not None, run_context.original_args.feed_dict
         return None if besides is None else tf.compat.v1.train.SessionRunArgs(*besides)
 
     def after_run(self, run_context: Any, run_values: Any) -> None:
@@ -61,6 +79,7 @@ class NanWatchHook(tf.compat.v1.train.SessionRunHook):
         Raises:
             NonFiniteError: by policy ``"raise"``.
         """
+        self._is_in_step = False
         if run_values.results is not None:
             feed_dict = run_context.original_args.feed_dict
             self._watch.session_runs.after_run(run_context.session, run_values.results, feed_dict)

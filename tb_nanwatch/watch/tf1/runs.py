@@ -187,9 +187,24 @@ class SessionRuns:
             return session.run(fetches, **arguments)
         feed_dict = arguments.pop("feed_dict", None)
         whole = feed_dict if besides.feed is None else {**(feed_dict or {}), **besides.feed}
-        result, told = session.run([fetches, besides.fetches], feed_dict=whole, **arguments)
+        try:
+            result, told = session.run([fetches, besides.fetches], feed_dict=whole, **arguments)
+        except tf.errors.OpError as error:
+            self.failed(session, error, feed_dict)
+            raise
         self.after_run(session, told, feed_dict)
         return result
+
+    def failed(self, session: Any, error: tf.errors.OpError, feed_dict: Mapping[Any, Any] | None) -> None:
+        """Know that an error ended a run that :meth:`before_run` had something fetched with.
+
+        Args:
+            session: that ran it.
+            error: of an operation.
+            feed_dict: as the user gave it.
+        """
+        self._session = session
+        self._loop.step_failed(error, FedCall.of(self.built.graph, feed_dict))
 
     def end(self, session: Any) -> None:
         """Write what is left, and look at the variables once more while there is a session to read them by.
