@@ -23,12 +23,10 @@ from tb_nanwatch.reading.tags import Tag
 from tb_nanwatch.reading.workers import as_one
 from tb_nanwatch.schema.defaults import is_shared
 from tb_nanwatch.schema.pieces import PiecedColumns, concatenate_columns
-from tb_nanwatch.schema.records import Alert, Array, ColumnKey, Header, Series
+from tb_nanwatch.schema.records import STEPS_BELOW, Alert, Array, ColumnKey, Header, Series
 from tb_nanwatch.schema.stats import BOOKKEEPING, BY_KEY
 
 _MOST_PROBLEMS: Final = 20
-_STEPS_BELOW: Final = 2**50
-"""JSON's numbers and the arithmetic of thinning hold steps below this exactly; more than any training has."""
 _R = TypeVar("_R")
 
 
@@ -139,8 +137,8 @@ class _SessionReader:
 
 
 def _check_steps(*steps: int) -> None:
-    if any(not 0 <= step < _STEPS_BELOW for step in steps):
-        raise RecordError(f"steps must be from 0 to {_STEPS_BELOW - 1}; got {min(steps)} to {max(steps)}")
+    if any(not 0 <= step < STEPS_BELOW for step in steps):
+        raise RecordError(f"steps must be from 0 to {STEPS_BELOW - 1}; got {min(steps)} to {max(steps)}")
 
 
 def _without_overlap(chunks: Iterable[Series]) -> list[Series]:

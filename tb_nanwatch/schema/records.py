@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +28,8 @@ EntryWay = Literal["argument", "captured", "constant"]
 
 PHASES: tuple[Phase, ...] = ("input", "weights", "forward", "loss", "backward", "clip", "update", "state")
 """The phases of a training step, in the order data flows through them."""
+STEPS_BELOW: Final = 2**50
+"""JSON's numbers and the arithmetic of thinning hold steps below this exactly; more than any training has."""
 
 Array = npt.NDArray[np.generic]
 FloatArray = npt.NDArray[np.float32]

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tb_nanwatch.numerics.finiteness import count_nonfinite
-from tb_nanwatch.schema.records import Action, Alert, Finding, Header, IntArray, Policy, Series
+from tb_nanwatch.schema.records import STEPS_BELOW, Action, Alert, Finding, Header, IntArray, Policy, Series
 from tb_nanwatch.watch.layout import Layout
 from tb_nanwatch.watch.numbering import Numbering
 from tb_nanwatch.watch.recorder import Recorder
@@ -253,7 +253,9 @@ class Session:
             notes = (_COLLAPSED.format(step=int(window.last_step[-1])),)
             return self._alert(window, action, findings, step=since, notes=notes, whose=whose)
         step = number if self._counted else self._recorder.incident_step()
-        first = min(self._first_step, step - number)
+        # The user's step may be a number that no log can hold.
+        step = step if 0 <= step < STEPS_BELOW else self._last_step
+        first = max(0, min(self._first_step, step - number))
         return self._alert(_NOTHING, action, findings, step=step, first_step=first, whose=whose)
 
     def _bad_microbatch(self, number: int) -> int | None:
