@@ -19,8 +19,7 @@ class Numbering:
     def __init__(self) -> None:
         """Begin before the first row."""
         self._given = self._last = -1
-        self._is_held = False
-        self._warned: set[str] = set()
+        self._is_held = self._has_warned = False
 
     def of(self, given: IntArray, held: npt.NDArray[np.bool_]) -> IntArray:
         """Return the numbers of the rows that follow.
@@ -37,7 +36,7 @@ class Numbering:
         given = self._within_range(given)
         before, was_held = np.concatenate([[self._given], given[:-1]]), np.concatenate([[self._is_held], held[:-1]])
         stalled = given[(given == before) & ~was_held & (given >= 0)]
-        if len(stalled) and not self._warned:
+        if len(stalled):
             self._warn(f"must grow from one training step to the next; it stood at {int(stalled[0])}")
         numbers = given.copy()
         for row, (now, previous) in enumerate(zip(given.tolist(), before.tolist(), strict=True)):
@@ -55,6 +54,6 @@ class Numbering:
         return np.concatenate([[self._given], given])[places]
 
     def _warn(self, what: str) -> None:
-        if what not in self._warned:
-            self._warned.add(what)
+        if not self._has_warned:
+            self._has_warned = True
             warnings.warn(f"the step given to tb_nanwatch {what}, so steps are counted on from there", stacklevel=2)

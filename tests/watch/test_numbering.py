@@ -26,8 +26,8 @@ def test_a_step_that_a_log_cannot_hold_is_counted_on_with_one_warning() -> None:
     numbering = Numbering()
     with pytest.warns(UserWarning, match="must be from 0 to 1125899906842623; it was -5") as caught:
         assert numbers_of(numbering, 7, -5, 2**60) == [7, 8, 9]
+        assert numbers_of(numbering, 2**61, 20, 21) == [10, 20, 21]
     assert len(caught) == 1
-    assert numbers_of(numbering, 20, 21) == [20, 21]
 
 
 def test_a_first_step_that_a_log_cannot_hold_is_0() -> None:
