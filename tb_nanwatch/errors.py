@@ -26,9 +26,10 @@ class NanWatchError(Exception):
 
 
 class NonFiniteError(NanWatchError, RuntimeError):
-    """Training met a non-finite value and the policy is ``"raise"``.
+    """Training met a non-finite value and the policy is ``"raise"``, or ``"skip"`` and nothing good is left.
 
-    The update of the bad step was withheld: every variable still has the value it had before that step.
+    The update of the bad step was withheld: every variable still has the value it had before that step. The exception
+    is an update that made the variables bad itself: the message then says since which step the weights are lost.
 
     Attributes:
         verdict: what was first, and where.

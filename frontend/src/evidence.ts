@@ -9,6 +9,7 @@ const DATA_FLOW: ReadonlyArray<FindingRow["role"]> = [
   "loss",
   "gradient",
   "clipped",
+  "scalar",
   "state",
 ];
 

@@ -34,6 +34,7 @@ export const ROLE_LABELS: Readonly<Record<FindingRow["role"], string>> = {
   gradient: "Gradient",
   clipped: "Clipped gradient",
   state: "Statistic",
+  scalar: "Scalar of the update",
 };
 
 /** Spells a number with `digits` significant digits: plainly from 0.001 up to 99,999, as a power of ten beyond. */

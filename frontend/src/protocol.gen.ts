@@ -192,7 +192,7 @@ export interface AlertAnswer {
 }
 
 export interface FindingRow {
-  readonly role: "input" | "weight" | "tensor" | "loss" | "gradient" | "clipped" | "state";
+  readonly role: "input" | "weight" | "tensor" | "loss" | "gradient" | "clipped" | "state" | "scalar";
   readonly name: string;
   readonly layer: string | null;
   readonly counts: Counts | null;

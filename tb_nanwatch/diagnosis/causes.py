@@ -108,8 +108,21 @@ def _bad_start(evidence: Evidence) -> Cause | None:
     )
 
 
+def _bad_scalar(evidence: Evidence) -> Cause | None:
+    if evidence.origin.phase != "update" or evidence.origin.tensor is None:
+        return None
+    return Cause(
+        id="bad-scalar",
+        text="The gradients were finite, a number that the update multiplies them by was not: a learning rate, a "
+        "momentum or a weight decay.",
+        fix="Look at what the learning-rate schedule returns at that step: one that divides by the step is Inf at step "
+        "0, and a power or a root of what is left is NaN after the last step.",
+        confidence="high",
+    )
+
+
 def _bad_update(evidence: Evidence) -> Cause | None:
-    if evidence.origin.phase != "update":
+    if evidence.origin.phase != "update" or evidence.origin.tensor is not None:
         return None
     return Cause(
         id="bad-update",
@@ -178,8 +191,7 @@ def _bad_state(evidence: Evidence) -> Cause | None:
         return None
     return Cause(
         id="bad-state",
-        text=f"{shortened(origin.variable)} was not finite as the step began, and no update of a trained variable "
-        "writes it.",
+        text=f"{shortened(origin.variable)} was not finite as the step began: no operation of this step made it so.",
         fix="Look at what sets it: a learning-rate schedule, the moving statistics of an earlier batch, a slot that a "
         "checkpoint brought.",
         confidence="high",
@@ -190,6 +202,7 @@ WITHOUT_OPERATION: Final[tuple[Rule, ...]] = (
     _loss_alone,
     _backward_only,
     _clip_overflow,
+    _bad_scalar,
     _bad_update,
     _bad_state,
 )

@@ -6,6 +6,7 @@ import math
 from typing import Final
 
 from tb_nanwatch.diagnosis.origin import First
+from tb_nanwatch.diagnosis.sightings import step_before
 from tb_nanwatch.schema.records import PHASES, Alert, Phase
 
 _FINITE: Final = "The step came out finite when it was run again, so what was recorded is all that is known of it."
@@ -16,7 +17,22 @@ _WHERE: Final[dict[Phase, str]] = {"input": "in the batch", "weights": "in a var
 
 def notes_on(first: First) -> tuple[str, ...]:
     """Return what there is to say about the replay of the first bad step, and about its batch."""
-    return (*_on_replay(first), *(first.alert.notes if first.alert else ()))
+    lost = None if first.alert is None else lost_weights(first.alert)
+    return (*(() if lost is None else (lost,)), *_on_replay(first), *(first.alert.notes if first.alert else ()))
+
+
+def lost_weights(alert: Alert) -> str | None:
+    """Say that an update left weights bad, and which checkpoint would do; ``None`` where none did.
+
+    The update was over before anybody could see what it did: a variable that it made bad shows as the next step begins.
+    """
+    if alert.step == alert.first_step or not any(finding.role == "weight" for finding in alert.findings):
+        return None
+    step = step_before(alert)
+    return (
+        f"The update of step {step:,} had run before that could be seen, so the weights are lost since step {step:,}: "
+        f"restore a checkpoint from before step {step:,}."
+    )
 
 
 def unfinished_sentence(alert: Alert) -> str:

@@ -131,6 +131,8 @@ def _clip(origin: Origin) -> str:
 
 
 def _update(origin: Origin) -> str:
+    if origin.tensor is not None:
+        return "was in a number that the update multiplies by, such as the learning rate, before the update ran"
     return f"first appeared in {_owner(origin, 'the variable', 'variables')}, after the update of that step"
 
 
@@ -210,5 +212,6 @@ def _is_every_sample(origin: Origin) -> bool:
 
 
 def _open_question(origin: Origin) -> str:
-    several = origin.phase in ABOUT_VARIABLES and origin.variable is None and origin.evidence == "records"
+    is_named = origin.variable is not None or origin.tensor is not None
+    several = origin.phase in ABOUT_VARIABLES and not is_named and origin.evidence == "records"
     return "which was first is not recorded" if several else ""

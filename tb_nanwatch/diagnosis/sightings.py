@@ -40,6 +40,7 @@ _PHASE_OF_ROLE: Final[dict[Role, Phase]] = {
     "gradient": "backward",
     "clipped": "clip",
     "state": "state",
+    "scalar": "update",
 }
 _STAT_OF_ROLE: Final[dict[Role, str]] = {
     "weight": "weight_norm",
@@ -62,6 +63,7 @@ class Sighting:
     kind: Kind | None
     counts: Counts | None = None
     samples: tuple[int, ...] = ()
+    is_scalar: bool = False
 
     @property
     def place(self) -> tuple[int, int]:
@@ -105,13 +107,14 @@ def _foremost(header: Header, together: list[Sighting]) -> list[Sighting]:
 
 def _described(header: Header, chosen: list[Sighting]) -> Origin:
     phase, one = chosen[0].phase, chosen[0] if len(chosen) == 1 else None
+    is_tensor = one is not None and one.is_scalar
     layer_of = {variable.name: variable.layer for variable in header.variables}
     return Origin(
         step=chosen[0].step,
         phase=phase,
         layer=_agreed([_layer(layer_of, one) for one in chosen]) if phase in ABOUT_VARIABLES else None,
-        variable=one.name if one and phase in ABOUT_VARIABLES else None,
-        tensor=one.name if one and phase in _ABOUT_TENSORS else None,
+        variable=one.name if one and not is_tensor and phase in ABOUT_VARIABLES else None,
+        tensor=one.name if one and (is_tensor or phase in _ABOUT_TENSORS) else None,
         kind=_agreed([sighting.kind for sighting in chosen]),
         counts=one.counts if one else None,
         samples=one.samples if one else (),
@@ -138,7 +141,8 @@ def _agreed(answers: Sequence[_T | None]) -> _T | None:
 def _sighting(header: Header, alert: Alert, finding: Finding) -> Sighting:
     step, phase = place_of_role(finding.role, alert.step, first_step=alert.first_step, before=step_before(alert))
     kind = finding.counts.kind if finding.counts else _kind_in_window(header, alert, finding)
-    return Sighting(step, phase, finding.name, kind, finding.counts, finding.samples)
+    is_scalar = finding.role == "scalar"
+    return Sighting(step, phase, finding.name, kind, finding.counts, finding.samples, is_scalar)
 
 
 def step_before(alert: Alert) -> int:

@@ -17,6 +17,7 @@ class Role(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     ROLE_GRADIENT: _ClassVar[Role]
     ROLE_CLIPPED: _ClassVar[Role]
     ROLE_STATE: _ClassVar[Role]
+    ROLE_SCALAR: _ClassVar[Role]
 ROLE_UNSPECIFIED: Role
 ROLE_INPUT: Role
 ROLE_WEIGHT: Role
@@ -25,6 +26,7 @@ ROLE_LOSS: Role
 ROLE_GRADIENT: Role
 ROLE_CLIPPED: Role
 ROLE_STATE: Role
+ROLE_SCALAR: Role
 
 class Version(_message.Message):
     __slots__ = ("major", "minor")

@@ -41,6 +41,7 @@ _ROLES: Final[dict[int, Role]] = {
     5: "gradient",
     6: "clipped",
     7: "state",
+    8: "scalar",
 }
 _ROLE_NUMBERS: Final = {role: number for number, role in _ROLES.items()}
 

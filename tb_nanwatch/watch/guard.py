@@ -7,7 +7,7 @@ later update off until the host has seen it. Where bad steps are skipped, it tur
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -15,6 +15,7 @@ import tensorflow as tf
 from tensorflow.core.framework import attr_value_pb2
 
 from tb_nanwatch.watch.freeze import Kept, hold_update_back, put_back_if
+from tb_nanwatch.watch.graph import Op
 from tb_nanwatch.watch.observation import Observation
 from tb_nanwatch.watch.recorder import Entry, Recorder
 from tb_nanwatch.watch.replicas import SharedObservation
@@ -39,6 +40,8 @@ class Guard:
             bad steps are not skipped. If micro-batches of other runs count as well, a skip keeps what this run changed.
         is_clipped: whether the gradients are clipped before they are applied.
         keep_batch: keeps the batch of a bad step for the host, given whether no earlier one waits.
+        fill: has the scalars that the update multiplies by looked at in the row, given its operations and whether it is
+            in a branch; returns those of its operations that they depend on.
     """
 
     kind: GuardKind
@@ -49,6 +52,7 @@ class Guard:
     is_whole: tf.Tensor | None = None
     is_clipped: bool = False
     keep_batch: Callable[[tf.Tensor], tf.Tensor | None] | None = None
+    fill: Callable[[Sequence[Op], bool], Collection[Op]] = lambda *_: ()
 
     def observe(self, observation: Seen, step: tf.Tensor | None) -> tf.Tensor:
         """Record the step and return whether its update may run.
@@ -84,15 +88,18 @@ class Guard:
         Returns:
             What ``update`` returns, where the guard can pass it on; else ``None``.
         """
+        operations = allowed.graph.get_operations if tf.is_symbolic_tensor(allowed) else list
+        before = len(operations())
         if self.kind in ("latch", "skip"):
             tf.cond(allowed, lambda: _true_after(update), self._put_back)
+            self.fill(operations()[before:], True)
             return None
-        if not tf.is_symbolic_tensor(allowed):
-            return update()
-        operations = allowed.graph.get_operations
-        before = len(operations())
         result = update()
-        hold_update_back(operations()[before:], until=allowed.op, is_clipped=self.is_clipped)
+        own: Sequence[Op] = operations()[before:]
+        early = self.fill(own, False)
+        if own:
+            held = [op for op in own if op not in early]
+            hold_update_back(held, until=allowed.op, is_clipped=self.is_clipped)
         return result
 
     def _look_closer(self, observation: Seen, entry: Entry) -> tuple[tf.Tensor, tf.Tensor]:

@@ -11,6 +11,7 @@ from typing import Final
 import numpy as np
 
 from tb_nanwatch.diagnosis import RunLog, SessionLog, diagnose
+from tb_nanwatch.diagnosis.notes import lost_weights
 from tb_nanwatch.errors import SetupError
 from tb_nanwatch.schema.records import Alert, Finding, Header, Link, Phase, Replay, Role, Series, Variable, Verdict
 
@@ -103,6 +104,9 @@ def message_of(verdict: Verdict, alert: Alert, logdir: str, *, skips: int = 0) -
         skips: how many bad steps in a row were left out until the policy gave up; 0 where it does not skip.
     """
     command = f"nanwatch {shlex.quote(logdir)}"
+    lost = lost_weights(alert)
+    if lost is not None:
+        return f"{verdict.text} {lost} For more: nanwatch {logdir}"
     if skips:
         return f"{verdict.text} From there {skips:,} bad steps in a row were skipped. For more: {command}"
     is_withheld = not len(alert.window) or alert.step == alert.window.last_step[-1]

@@ -23,6 +23,7 @@ class StepInputs(NamedTuple):
         is_unscaled: whether the gradients were given without their scale.
         replicas: that the step runs on; ``None`` where there is but one device.
         others: what the replicas of this process after the first were given.
+        scalars: of an eager step, those that its update multiplies by, as far as they are known before it.
     """
 
     pairs: Sequence[tuple[Any, Any]]
@@ -33,6 +34,7 @@ class StepInputs(NamedTuple):
     is_unscaled: bool = False
     replicas: Replicas | None = None
     others: Sequence[StepInputs] = ()
+    scalars: Sequence[tf.Tensor] = ()
 
     @property
     def variables(self) -> list[Any]:

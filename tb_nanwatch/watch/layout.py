@@ -8,9 +8,9 @@ outside the range of a sum of squares:
 - a number below -1: minus the norm itself, where the squares overflow although every element is finite. Squares
   overflow above 1e19, so the two cannot be confused.
 
-The loss is the exception: its cell holds the loss. So does that of the loss scale, which is negative in a step whose
-update the scale's owner leaves out because the scaled gradients overflowed; their cells are then ``ABSENT``. A step
-that has none of these has no such cells.
+The loss is the exception: its cell holds the loss. The cell of the update's scalars holds their sum. That of the loss
+scale holds the scale, which is negative in a step whose update the scale's owner leaves out because the scaled
+gradients overflowed; their cells are then ``ABSENT``. A step that has none of these has no such cells.
 """
 
 from __future__ import annotations
@@ -77,6 +77,7 @@ class Layout:
         scale: whether the loss is scaled by a factor that changes.
         skips: whether the policy leaves out the update of a bad step.
         accumulates: whether a step is made of micro-batches.
+        scalars: whether the scalars that the update multiplies by are known before it: one cell for all.
         clip: with ``"none"`` a row has no cells for clipped gradients: they are the gradients.
     """
 
@@ -88,6 +89,7 @@ class Layout:
     scale: bool = False
     skips: bool = False
     accumulates: bool = False
+    scalars: bool = False
 
     @property
     def cells(self) -> tuple[Cell, ...]:
@@ -99,7 +101,8 @@ class Layout:
         tensors = (Cell("tensor", name) for name in self.tensors)
         state = (Cell("state", name) for name in self.state)
         scale = (Cell("scale", "loss_scale"),) if self.scale else ()
-        return (*measured, *tensors, *state, *self._microbatch_cells(names), *scale, *last)
+        scalars = (Cell("scalar", "the update"),) if self.scalars else ()
+        return (*measured, *tensors, *state, *self._microbatch_cells(names), *scalars, *scale, *last)
 
     def decode(self, rows: Rows, steps: IntArray, counts: Mapping[int, IntArray]) -> Series:
         """Turn rows of the ring into single steps.

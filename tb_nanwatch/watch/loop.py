@@ -14,6 +14,7 @@ from typing import Any, Final, TypeVar
 
 import tensorflow as tf
 
+from tb_nanwatch.diagnosis.notes import lost_weights
 from tb_nanwatch.diagnosis.sightings import step_before
 from tb_nanwatch.errors import NonFiniteError
 from tb_nanwatch.schema.records import Action, Alert, Policy, Replay, Verdict
@@ -313,7 +314,7 @@ class Loop:
 
     def _replayed(self, call: Call, alert: Alert, spoilt: frozenset[str]) -> Replay | None:
         was_so_before = bool(spoilt) and alert.step == alert.first_step
-        if not self._options.replay or was_so_before or not self._may_replay():
+        if not self._options.replay or was_so_before or not self._may_replay(alert):
             return None
         roles = frozenset(finding.role for finding in alert.findings)
         sizes = gradient_sizes_before(alert, self._plan.described) if spoilt else ()
@@ -331,12 +332,12 @@ class Loop:
         dump = os.path.join("debugger", f"step-{alert.step}") if self._options.keep_dump else None
         return self.run_again(call, evidence, watch=self, limits=ReplayLimits(), logdir=self._options.logdir, dump=dump)
 
-    def _may_replay(self) -> bool:
+    def _may_replay(self, alert: Alert) -> bool:
         """Return whether the state that a bad step began with is still there; one that is skipped is told once."""
         if self._options.policy == "skip" and not self._has_replayed:
             self._has_replayed = True
             return self._plan.recorder is not None and self._plan.recorder.on_host
-        return self._options.policy == "raise"
+        return self._options.policy == "raise" or alert.action == "raised"
 
     def _act_upon(self, session: Session, alert: Alert | None) -> None:
         """Tell whom the user named of an alert, and raise if the policy says so."""
@@ -348,7 +349,8 @@ class Loop:
             return
         verdict = verdict_of_alert(session.header, alert, steps_seen=session.steps_seen, run=self._options.run)
         message = message_of(verdict, alert, self._options.logdir, skips=session.skips_in_a_row)
-        gave_up = session.skips_in_a_row >= self._options.max_skips
+        # Where an update left the weights bad, there is nothing good left to go on with.
+        gave_up = session.skips_in_a_row >= self._options.max_skips or lost_weights(alert) is not None
         is_error = self._options.policy == "raise" or (self._options.policy == "skip" and gave_up)
         error = NonFiniteError(message, verdict=verdict, alert=alert) if is_error else None
         tell = self._options.on_nonfinite if is_new else None

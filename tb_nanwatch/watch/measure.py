@@ -171,6 +171,13 @@ def dense_values(gradient: Gradient) -> tf.Tensor | None:
     return values if values is not None and values.dtype.is_floating else None
 
 
+def parts_of(gradient: Gradient) -> list[tf.Tensor]:
+    """Return the tensors that a gradient is made of: none, one, or the values and indices of a sparse one."""
+    if isinstance(gradient, tf.IndexedSlices):
+        return [gradient.values, gradient.indices]
+    return [] if gradient is None else [gradient]
+
+
 def _count(values: tf.Tensor) -> tf.Tensor:
     inf, positive = tf.math.is_inf(values), values > 0
     masks = (tf.math.is_nan(values), inf & positive, inf & ~positive)

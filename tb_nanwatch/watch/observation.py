@@ -12,6 +12,7 @@ from tb_nanwatch.watch import measure
 from tb_nanwatch.watch.graph import Factor, scale_factors
 from tb_nanwatch.watch.layout import ABSENT
 from tb_nanwatch.watch.measure import Gradient, Measured, Seldom
+from tb_nanwatch.watch.scalars import UpdateScalars
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,6 +27,8 @@ class Observation:
         loss: scalar, or one for each sample; ``None`` if the step does not give it.
         is_unscaled: whether the gradients were given without their scale.
         microbatches: the cells of an accumulated step's micro-batches; ``None`` where it has none.
+        scalars: that the update multiplies by, see :class:`~tb_nanwatch.watch.scalars.UpdateScalars`; ``None`` where
+            they are not known before it.
         scale: of the loss, if it is scaled; the gradients are scaled by it too, and measured as if they were not.
     """
 
@@ -37,6 +40,7 @@ class Observation:
     scale: tf.Tensor | None = None
     is_unscaled: bool = False
     microbatches: tf.Tensor | None = None
+    scalars: UpdateScalars | None = None
 
     @cached_property
     def factors(self) -> list[Factor] | None:
@@ -48,6 +52,7 @@ class Observation:
         rest = [measure.half_sum_of_squares(tensor) for tensor in (*self.weights, *self.tensors)]
         rest += [
             *self._microbatch_cells(),
+            *self._scalar_cells(),
             *self._scale_cells(),
             *([] if self.loss is None else [measure.loss_cell(self.loss)]),
         ]
@@ -63,9 +68,11 @@ class Observation:
     def counts(self) -> tf.Tensor:
         """Return the exact counts of every cell's tensor, int64 ``[cells, 4]``: size, NaN, +Inf, -Inf."""
         # What is no origin is counted as nothing.
-        besides = [tf.zeros([4], tf.int64)] * len([*self._microbatch_cells(), *self._scale_cells()])
+        nothing = [tf.zeros([4], tf.int64)]
+        numbers = [*(measure.count(cell) for cell in self._scalar_cells()), *(nothing * len(self._scale_cells()))]
         loss = [] if self.loss is None else [measure.count(self.loss)]
-        return tf.stack([*(counts for counts, _ in self._closely), *besides, *loss])
+        microbatches = nothing * len(self._microbatch_cells())
+        return tf.stack([*(counts for counts, _ in self._closely), *microbatches, *numbers, *loss])
 
     def is_overflow(self, counts: tf.Tensor) -> tf.Tensor:
         """Return whether nothing was bad but scaled gradients, as is to be expected of a loss scale now and then.
@@ -79,6 +86,8 @@ class Observation:
             return tf.constant(False)
         bad = tf.reduce_sum(counts[:, 1:], axis=1)
         gradients = len(self.raw) + len(self.clipped or ())
+        # An update that is left out multiplies by nothing.
+        bad = tf.where(self._is_of_scalars(bad), tf.zeros_like(bad), bad)
         others, own = tf.reduce_sum(bad[gradients:]), tf.reduce_sum(bad[:gradients])
         # Programs of TensorFlow 1 turn off that == compares the values of tensors.
         return tf.equal(others, 0) & (own > 0) & (self.scale > 1)
@@ -91,7 +100,7 @@ class Observation:
         """
         gradients = len(self.raw) + len(self.clipped or ())
         scale = tf.equal(tf.range(tf.size(row)), tf.size(row) - (1 if self.loss is None else 2))
-        absent = tf.range(tf.size(row)) < gradients
+        absent = (tf.range(tf.size(row)) < gradients) | self._is_of_scalars(row)
         return tf.where(absent, ABSENT, tf.where(scale, -row, row))
 
     def settled_row(self) -> tf.Tensor:
@@ -104,7 +113,8 @@ class Observation:
             gradients = len(self.raw) + len(self.clipped or ())
             cells = [*tf.unstack(self._unscaled(tf.stack(cells[:gradients]))), *cells[gradients:]]
         loss = [] if self.loss is None else [measure.settled_loss(self.loss)]
-        return tf.stack([*cells, *self._microbatch_cells(), *self._scale_cells(), *loss])
+        numbers = [*self._microbatch_cells(), *self._scalar_cells(), *self._scale_cells()]
+        return tf.stack([*cells, *numbers, *loss])
 
     @cached_property
     def _closely(self) -> list[tuple[tf.Tensor, tf.Tensor]]:
@@ -116,6 +126,16 @@ class Observation:
 
     def _microbatch_cells(self) -> list[tf.Tensor]:
         return [] if self.microbatches is None else tf.unstack(self.microbatches)
+
+    def _scalar_cells(self) -> list[tf.Tensor]:
+        return [] if self.scalars is None else [self.scalars.cell]
+
+    def _is_of_scalars(self, cells: tf.Tensor) -> tf.Tensor:
+        """Return of each cell whether it is that of the scalars; bool ``[cells]``."""
+        if self.scalars is None:
+            return tf.zeros_like(cells, tf.bool)
+        before = [*self.raw, *(self.clipped or ()), *self.weights, *self.tensors, *self._microbatch_cells()]
+        return tf.equal(tf.range(tf.size(cells)), len(before))
 
     def _scale_cells(self) -> list[tf.Tensor]:
         return [] if self.scale is None else [tf.cast(self.scale, tf.float32)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -19,9 +19,10 @@ from tb_nanwatch.watch.accumulation import Accumulation
 from tb_nanwatch.watch.batch import Call
 from tb_nanwatch.watch.building import build
 from tb_nanwatch.watch.distributed import calls_of
-from tb_nanwatch.watch.freeze import Kept, keep_state, writes_variables
+from tb_nanwatch.watch.freeze import Kept, keep_state, writes, writes_variables
 from tb_nanwatch.watch.graph import (
     Graph,
+    Op,
     backward_order,
     handle_of,
     scale_factors,
@@ -30,12 +31,14 @@ from tb_nanwatch.watch.graph import (
 from tb_nanwatch.watch.guard import Guard, GuardKind
 from tb_nanwatch.watch.inputs import StepInputs
 from tb_nanwatch.watch.layout import ABSENT, Layout
+from tb_nanwatch.watch.measure import parts_of
 from tb_nanwatch.watch.naming import describe
 from tb_nanwatch.watch.observation import Observation
 from tb_nanwatch.watch.owners import Owners, owners_of
 from tb_nanwatch.watch.pending import Named, PendingTensors
 from tb_nanwatch.watch.recorder import Recorder
 from tb_nanwatch.watch.replicas import ReplicaLayout, Replicas, SharedObservation, of_each_replica
+from tb_nanwatch.watch.scalars import UpdateScalars, resource_key
 from tb_nanwatch.watch.stash import Stash
 from tb_nanwatch.watch.state import written_statistics
 from tb_nanwatch.watch.traces import BeginAgain, Traces
@@ -129,8 +132,11 @@ class Plan:
             self.layout, self.recorder = self._complete(inputs, tuple(tensors), graph)
             self._traces.lay_out(graph)
             self.counted = inputs.step is None
+        scalars = UpdateScalars(inputs.scalars)
         guard = self._guard(graph, in_step=run > 0, recorder=self.recorder, is_second=is_second)
-        observe = partial(self._observation, graph=graph, layout=self.layout, guard=guard)
+        if graph is not None:
+            guard = replace(guard, fill=self._filling(scalars, inputs, graph))
+        observe = partial(self._observation, graph=graph, layout=self.layout, guard=guard, scalars=scalars)
         observation = self._observed(inputs, tensors, graph=graph, observe=observe)
         allowed = guard.observe(observation, inputs.step)
         result = guard.apply(allowed, update)
@@ -314,6 +320,7 @@ class Plan:
             scale=inputs.scale is not None,
             skips=self._policy == "skip",
             accumulates=self.accumulation is not None,
+            scalars=True,
         )
         if inputs.replicas is not None:
             layout = inputs.replicas.layout(layout)
@@ -340,6 +347,7 @@ class Plan:
         graph: Graph | None,
         layout: Layout,
         guard: Guard,
+        scalars: UpdateScalars,
         replica: int = 0,
     ) -> Observation:
         loss = inputs.loss
@@ -362,7 +370,26 @@ class Plan:
             loss=loss if layout.loss else None,
             is_unscaled=inputs.is_unscaled,
             microbatches=self._microbatches(layout, is_more=guard.is_more),
+            scalars=scalars if layout.scalars else None,
             scale=(tf.constant(1.0) if inputs.scale is None else inputs.scale) if layout.scale else None,
+        )
+
+    def _filling(
+        self, scalars: UpdateScalars, inputs: StepInputs, graph: Graph
+    ) -> Callable[[Sequence[Op], bool], Collection[Op]]:
+        """Return what has the scalars of an update looked at, see :class:`~tb_nanwatch.watch.guard.Guard`."""
+        before = [op for one in with_enclosing(graph) for op in one.get_operations()]
+        written = {resource_key(resource) for _, resource in writes(before)}
+        written |= {id(handle_of(variable)) for variable in (*self.variables, *inputs.variables)}
+        gradients = [value for gradient, _ in inputs.pairs for value in parts_of(gradient)]
+        gradients += [value for gradient in inputs.raw or () for value in parts_of(gradient)]
+        return lambda operations, is_branch: scalars.fill(
+            operations,
+            written,
+            gradients=gradients,
+            writes=writes,
+            is_branch=is_branch,
+            is_scaled=inputs.scale is not None,
         )
 
     def _observed(

@@ -10,6 +10,7 @@ from typing import Any, Final, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from tb_nanwatch.diagnosis.notes import lost_weights
 from tb_nanwatch.numerics.finiteness import count_nonfinite
 from tb_nanwatch.schema.records import STEPS_BELOW, Action, Alert, Finding, Header, IntArray, Policy, Series
 from tb_nanwatch.watch.layout import Layout
@@ -129,6 +130,7 @@ class Session:
 
     def supplement(self, alert: Alert) -> None:
         """Write an alert a second time, with what came to be known of its step after the first."""
+        self.last_alert = alert
         nothing = np.zeros(0, np.int64)
         self._writer.write_alert(replace(alert, window=Series(nothing, nothing, {})))
 
@@ -315,8 +317,11 @@ class Session:
             worker=whose[1],
             error=error,
         )
+        if action == "skipped" and lost_weights(alert) is not None:
+            # Nothing good is left to go on with.
+            alert = replace(alert, action="raised")
         self.last_alert = alert
-        self._alerts_left -= action != "raised"
+        self._alerts_left -= alert.action != "raised"
         if self._alerts_left >= 0:
             self._write_rest()
             self._writer.write_alert(alert)

@@ -21,6 +21,7 @@ from tb_nanwatch.watch.loop import Loop
 from tb_nanwatch.watch.measure import Seldom
 from tb_nanwatch.watch.options import LoopOptions, checked_variables, directory_of
 from tb_nanwatch.watch.plan import Plan
+from tb_nanwatch.watch.rates import rate_known
 from tb_nanwatch.watch.replay import Evidence, current_trial, replay
 from tb_nanwatch.watch.replay.one_replica import replay_of_replica
 from tb_nanwatch.watch.step import StepFunction
@@ -231,7 +232,8 @@ class Watch:
         inputs = inputs._replace(scale=loss_scale_of(optimizer))
         apply = optimizer.apply_gradients
         apply = apply if caller is None else autograph.tf_convert(apply, caller, convert_by_default=False)
-        return self.guarded(inputs, lambda pairs: apply(pairs, **extra))
+        with rate_known(optimizer) as scalars:
+            return self.guarded(inputs._replace(scalars=scalars), lambda pairs: apply(pairs, **extra))
 
     def prepare(self, optimizer: Any, variables: Sequence[Any]) -> None:
         """Build an optimizer that is not, for the variables that it updates."""

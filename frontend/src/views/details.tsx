@@ -12,7 +12,7 @@ interface DetailsProps {
 }
 
 const ACTIONS: Readonly<Record<AlertAnswer["action"], string>> = {
-  raised: "training was stopped, the update withheld",
+  raised: "training was stopped",
   skipped: "the update was left out, training went on",
   recorded: "recorded, training went on",
 };

@@ -12,6 +12,7 @@ import tensorflow as tf
 from tb_nanwatch.watch.fit.losses import NotedLosses
 from tb_nanwatch.watch.fit.shadow import Shadow
 from tb_nanwatch.watch.inputs import StepInputs, floating, loss_scale_of
+from tb_nanwatch.watch.rates import rate_known
 
 Prepare = Callable[[Any, Sequence[Any]], None]
 Guarded = Callable[[StepInputs, Callable[[Sequence[tuple[Any, Any]]], Any]], Any]
@@ -70,15 +71,19 @@ class WatchedOptimizer:
         )
         clips = _clipping(optimizer)
         if clips is None and factor is None:
-            return self._guarded(inputs, lambda pairs: self._update(gradients, variables))
+            return self._through_watch(inputs, lambda pairs: self._update(gradients, variables))
         unscaled = gradients if factor is None else [_over(gradient, factor) for gradient in gradients]
         clipped = unscaled if clips is None else _clipped(clips, unscaled)
         pairs = list(zip(clipped, variables, strict=True))
         inputs = inputs._replace(pairs=pairs, raw=None if clips is None else unscaled, is_unscaled=True)
         if factor is not None:
-            return self._guarded(inputs, lambda _: self._update(gradients, variables))
+            return self._through_watch(inputs, lambda _: self._update(gradients, variables))
         with_clipped = lambda _: self._update(clipped, variables, clips=clips)  # noqa: E731 - one of three alike
-        return self._guarded(inputs, with_clipped)
+        return self._through_watch(inputs, with_clipped)
+
+    def _through_watch(self, inputs: StepInputs, update: Callable[[Sequence[tuple[Any, Any]]], Any]) -> Any:
+        with rate_known(self._optimizer) as scalars:
+            return self._guarded(inputs._replace(scalars=scalars), update)
 
     def _update(self, gradients: Sequence[Any], variables: Sequence[Any], *, clips: Any = None) -> Any:
         self._updating.is_on = True

@@ -163,10 +163,12 @@ class Again:
     def _stages(self, evidence: Evidence) -> list[tuple[Stage, list[Tensor]]]:
         given = self._given()
         in_question = evidence.scope in ("state", "whole step")
+        scalars = self.built.guard.observation.scalars
         return [
             ("forward", [*self.built.tensors.values(), *given.losses]),
             ("backward", [gradient for gradient in given.raw if gradient is not None]),
             ("clip", [gradient for gradient in given.clipped if gradient is not None]),
+            ("update", list(scalars.found) if scalars is not None and in_question else []),
             ("state", list(self.built.statistics.values()) if in_question else []),
         ]
 

@@ -18,7 +18,9 @@ from tensorflow.core.framework import attr_value_pb2
 from tensorflow.python.ops import cond_v2
 
 from tb_nanwatch.schema.records import IntArray
+from tb_nanwatch.watch.measure import parts_of
 from tb_nanwatch.watch.observation import Observation
+from tb_nanwatch.watch.scalars import resource_key
 from tb_nanwatch.watch.tf1.graph import Op, ancestors, is_in_loop, writes
 from tb_nanwatch.watch.tf1.intake import Intake
 from tb_nanwatch.watch.tf1.keep import KeptState
@@ -65,15 +67,27 @@ class Guard:
         passed: whether the step was finite, bool scalar.
         state: what is put back if it was not.
         intake: what comes to the host if it was not.
+        observation: of the step.
+        trained: the sources of the variables that the update trains.
     """
 
     told: tf.Tensor
     passed: tf.Tensor
     state: KeptState
     intake: Intake
+    observation: Observation
+    trained: Sequence[tf.Tensor] = ()
 
     @classmethod
-    def of(cls, observation: Observation, *, step: tf.Tensor | None, state: KeptState, intake: Intake) -> Guard:
+    def of(
+        cls,
+        observation: Observation,
+        *,
+        step: tf.Tensor | None,
+        state: KeptState,
+        intake: Intake,
+        trained: Sequence[tf.Tensor] = (),
+    ) -> Guard:
         """Look at a step.
 
         Args:
@@ -81,6 +95,7 @@ class Guard:
             step: the user's, integer scalar, read before anything writes it.
             state: what the forward pass writes.
             intake: what enters the step besides its feed.
+            trained: the sources of the variables that the update trains.
         """
         row = observation.row()
         number = tf.zeros([1], tf.float64) if step is None else tf.reshape(tf.cast(step, tf.float64), [1])
@@ -89,7 +104,7 @@ class Guard:
             lambda: (tf.concat([number, tf.cast(row, tf.float64)], 0), tf.constant(True)),
             lambda: _look_closer(observation, state, intake, number=number),
         )
-        return cls(told, passed, state, intake)
+        return cls(told, passed, state, intake, observation, trained)
 
     def seen(self, told: npt.NDArray[np.float64], *, cells: int) -> Seen:
         """Take apart what was fetched.
@@ -112,7 +127,9 @@ class Guard:
         result = update()
         built = set(graph.get_operations()[before:])
         # What assigns a new slot its first value is built here too, and nothing waits for that.
-        update_ops = [op for op in ancestors([result]) if op in built]
+        needed = ancestors([result]) & built
+        update_ops = [op for op in graph.get_operations()[before:] if op in needed]
+        self._look_at_scalars(update_ops)
         go, stay = self._pivots() if withholds else (tf.identity(self.passed), None)
         for op, _ in writes(update_ops):
             if not is_in_loop(op):
@@ -122,6 +139,16 @@ class Guard:
         if stay is None:
             return _nothing_but(done)
         return _nothing_but(tf.raw_ops.Merge(inputs=[done, self._put_back(stay)]).output)
+
+    def _look_at_scalars(self, update_ops: Sequence[Op]) -> None:
+        seen = self.observation
+        if seen.scalars is None:
+            return
+        kept = [*self.state.before, *self.state.beside]
+        written = {resource_key(source) for source in (*self.trained, *(one.source for one in kept))}
+        gradients = [tensor for one in (*seen.raw, *(seen.clipped or ())) for tensor in parts_of(one)]
+        is_scaled = seen.scale is not None
+        seen.scalars.fill(update_ops, written, gradients=gradients, writes=writes, is_scaled=is_scaled)
 
     def _pivots(self) -> tuple[tf.Tensor, tf.Tensor]:
         switched = tf.raw_ops.Switch(data=self.passed, pred=self.passed)

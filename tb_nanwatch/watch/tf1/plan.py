@@ -20,6 +20,7 @@ from tb_nanwatch.watch.naming import describe
 from tb_nanwatch.watch.observation import Observation
 from tb_nanwatch.watch.options import LoopOptions
 from tb_nanwatch.watch.plan import Plan
+from tb_nanwatch.watch.scalars import UpdateScalars
 from tb_nanwatch.watch.state import is_statistic
 from tb_nanwatch.watch.tf1.graph import Graph, Op, ancestors, backward_order, is_at_top, source_of
 from tb_nanwatch.watch.tf1.guard import Guard
@@ -105,13 +106,15 @@ def build(
         skips=options.policy == "skip",
         accumulates=microbatch is not None,
         scale=inputs.scale is not None,
+        scalars=True,
     )
     state = KeptState.of(graph, needed)
     number = None if step is None else read_first(graph, source_of(step))
     observation = _observation(layout, inputs, variables, others=[*tensors.values(), *statistics.values()], state=state)
     observation = replace(observation, microbatches=None if microbatches is None else microbatches.cells)
     intake = find([*needed, *statistics.values()]).without(state.sources)
-    guard = Guard.of(observation, step=number, state=state, intake=intake)
+    trained = [source_of(variable) for variable in variables]
+    guard = Guard.of(observation, step=number, state=state, intake=intake, trained=trained)
     before = len(graph.get_operations())
     train_op = guard.apply(update, withholds=options.policy != "record")
     recorder = HostRecorder(window=options.window, cells=len(layout.cells))
@@ -224,6 +227,7 @@ def _observation(
         loss=inputs.loss,
         scale=inputs.scale,
         is_unscaled=inputs.is_unscaled,
+        scalars=UpdateScalars(),
     )
 
 

@@ -331,3 +331,28 @@ class TestWhatCannotBeWatched:
     def test_a_run_before_the_step_is_built_is_refused(self, critic, tmp_path):
         with v1.Session() as session, pytest.raises(SetupError, match=r"watch\.apply_gradients must be called"):
             Watch(tmp_path).session_run(session, critic.loss)
+
+
+@pytest.mark.parametrize("kind", ["MomentumOptimizer", "AdamOptimizer"])
+@pytest.mark.parametrize("is_reference", [False, True])
+def test_a_bad_learning_rate_withholds_the_update_and_is_named(tmp_path, kind, is_reference):
+    v1 = tf.compat.v1
+    with tf.Graph().as_default(), v1.variable_scope("line", use_resource=not is_reference):
+        step = v1.train.get_or_create_global_step()
+        rate = 0.1 * (1.0 - tf.cast(step, tf.float32) / 2.5) ** 0.9
+        optimizer = getattr(v1.train, kind)(rate, *([0.9] if kind == "MomentumOptimizer" else []))
+        weight = v1.get_variable("weight", [2], initializer=v1.ones_initializer())
+        loss = tf.reduce_sum(tf.square(weight * [0.1, 0.2]))
+        watch = Watch(tmp_path)
+        train = watch.apply_gradients(optimizer, optimizer.compute_gradients(loss), loss=loss, global_step=step)
+        with v1.Session() as session:
+            session.run(v1.global_variables_initializer())
+            for _ in range(3):
+                watch.session_run(session, train)
+            before = session.run(weight).tolist()
+            with pytest.raises(NonFiniteError, match="The update of step 3 was withheld") as caught:
+                watch.session_run(session, train)
+            assert session.run(weight).tolist() == before
+    first = caught.value.verdict.first
+    assert (first.phase, first.op.type) == ("update", "Pow")
+    assert first.source.text == "rate = 0.1 * (1.0 - tf.cast(step, tf.float32) / 2.5) ** 0.9"
