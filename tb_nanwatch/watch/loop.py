@@ -68,7 +68,7 @@ class Loop:
         self._microbatches = MicrobatchCalls()
         # In a graph of TensorFlow 1 these are its session's.
         self.run_again: Callable[..., Replay] = replay
-        self.last_values: Callable[[], Sequence[Any]] = lambda: plan.variables
+        self.last_values: Callable[[], Sequence[Any]] = lambda: plan.last_values
         self.accumulation: Accumulated | None = None
         self.bad_microbatch: Call | None = None
         # Until it is closed, the program's end is what closes it.

@@ -29,6 +29,7 @@ from tb_nanwatch.watch.graph import (
     with_enclosing,
 )
 from tb_nanwatch.watch.guard import Guard, GuardKind
+from tb_nanwatch.watch.infinities import Infinities
 from tb_nanwatch.watch.inputs import StepInputs
 from tb_nanwatch.watch.layout import ABSENT, Layout
 from tb_nanwatch.watch.measure import parts_of
@@ -80,6 +81,7 @@ class Plan:
         self._clips = False
         self.accumulation: Accumulation | None = None
         self.stash = Stash()
+        self._infinities = Infinities()
         self.microbatches_a_step = 1
         self._told: set[str] = set()
         self.layout: Layout | None = None
@@ -310,7 +312,8 @@ class Plan:
         self.variables += besides
         self.owners = owners_of(self.variables, self.model)
         described = self._describe(self.variables, backward_order(graph, self.variables))
-        state = tuple(self._written(graph, described)[0])
+        state = tuple(self._written(graph, described, inputs)[0])
+        self._note_infinities(described)
         layout = Layout(
             described,
             tensors,
@@ -332,6 +335,25 @@ class Plan:
 
     def _describe(self, variables: Sequence[Any], orders: Sequence[int | None] | None = None) -> tuple[Variable, ...]:
         return describe(variables, orders or [None] * len(variables), self.owners)
+
+    @property
+    def last_values(self) -> Sequence[Any]:
+        """What gives each watched variable's value, without the infinities that are meant."""
+        return [self._infinities.checked(variable) for variable in self.variables]
+
+    def _value(self, variable: Any, kept: Mapping[int, tf.Tensor]) -> tf.Tensor:
+        handle = handle_of(variable)
+        value = kept.get(id(handle)) if kept else None
+        return self._infinities.without(tf.convert_to_tensor(variable) if value is None else value, handle)
+
+    def _note_infinities(self, described: Sequence[Variable]) -> None:
+        for variable, of in zip(self.variables, described, strict=True):
+            mask = self._infinities.of(handle_of(variable))
+            if mask is not None:
+                self._say_once(
+                    f"takes the Inf in {mask.sum():,} of {mask.size:,} elements of {of.name!r} as meant: it was there"
+                    " as watching began"
+                )
 
     def _clip_kind(self, inputs: StepInputs) -> ClipKind:
         if inputs.raw is None:
@@ -358,14 +380,14 @@ class Plan:
         clipped = self._by_column([gradient for gradient, _ in inputs.pairs], inputs)
         raw = clipped if inputs.raw is None else self._by_column(inputs.raw, inputs)
         self._check_watched(inputs, tensors, layout)
-        written = self._written(graph, layout.variables)[replica]
+        written = self._written(graph, layout.variables, inputs)[replica]
         # What the forward pass assigned has another value by now than the step began with.
         kept = {id(kept.handle): kept.value for kept in guard.kept}
         return Observation(
             raw=raw,
             clipped=None if layout.clip == "none" else clipped,
             # Every replica has the same.
-            weights=[None if guard.is_more or replica else _value(variable, kept) for variable in self.variables],
+            weights=[None if guard.is_more or replica else self._value(variable, kept) for variable in self.variables],
             tensors=[*map(tensors.get, layout.tensors), *map(written.get, layout.state)],
             loss=loss if layout.loss else None,
             is_unscaled=inputs.is_unscaled,
@@ -409,8 +431,13 @@ class Plan:
                 parts.append(observe(given, own, replica=place))
         return SharedObservation(inputs.replicas, parts)
 
-    def _written(self, graph: Graph | None, described: Sequence[Variable]) -> list[dict[str, tf.Tensor]]:
-        found = written_statistics(graph, self.variables, described, owners=self.owners)
+    def _written(
+        self, graph: Graph | None, described: Sequence[Variable], inputs: StepInputs
+    ) -> list[dict[str, tf.Tensor]]:
+        results = [part for one in (inputs, *inputs.others) for part in _results(one)]
+        found = written_statistics(
+            graph, self.variables, described, results=results, owners=self.owners, infinities=self._infinities
+        )
         return [found] if self.replicas is None else of_each_replica(found, len(self.replicas.devices))
 
     def _microbatches(self, layout: Layout, *, is_more: bool) -> tf.Tensor | None:
@@ -466,8 +493,15 @@ class Plan:
 
     def _tensors_of(self, graph: Graph | None) -> dict[str, Named]:
         found, others = self.tensors.take(graph)
-        for name in others:
-            self._say_once(f"does not watch tensor {name!r}: it is made in another function than apply_gradients is in")
+        if len(others) == 1:
+            self._say_once(
+                f"does not watch tensor {others[0]!r}: it is made in another function than apply_gradients is in"
+            )
+        elif others:
+            # A recurrent layer calls its cell in a loop, once for each trace of it.
+            self._say_once(
+                "does not watch tensors that are made in another function than apply_gradients is in, such as a loop's"
+            )
         return found
 
     def _check_variables(self, inputs: StepInputs) -> None:
@@ -494,9 +528,11 @@ class Plan:
             warnings.warn(f"tb_nanwatch {what}", stacklevel=2)
 
 
-def _value(variable: Any, kept: Mapping[int, tf.Tensor]) -> tf.Tensor:
-    value = kept.get(id(handle_of(variable))) if kept else None
-    return tf.convert_to_tensor(variable) if value is None else value
+def _results(inputs: StepInputs) -> list[tf.Tensor]:
+    """Return the loss and the gradients."""
+    gradients = [*(gradient for gradient, _ in inputs.pairs), *(inputs.raw or ())]
+    loss = [] if inputs.loss is None else [inputs.loss]
+    return [*loss, *(part for gradient in gradients for part in parts_of(gradient))]
 
 
 def _names(variables: Sequence[Any]) -> str:

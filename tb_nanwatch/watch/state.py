@@ -13,7 +13,8 @@ import tensorflow as tf
 
 from tb_nanwatch.schema.records import Variable
 from tb_nanwatch.watch.freeze import writes
-from tb_nanwatch.watch.graph import Graph, captured_handles, handle_of, name_of
+from tb_nanwatch.watch.graph import Graph, captured_handles, handle_of, name_of, outermost
+from tb_nanwatch.watch.infinities import Infinities, handles_read, without_infinity
 from tb_nanwatch.watch.owners import Owners
 
 _STATISTICS: Final = frozenset({"moving_mean", "moving_variance"})
@@ -22,15 +23,26 @@ _IN_MODEL: Final = 3
 
 
 def written_statistics(
-    graph: Graph, variables: Sequence[Any], described: Sequence[Variable], *, owners: Owners
+    graph: Graph,
+    variables: Sequence[Any],
+    described: Sequence[Variable],
+    *,
+    owners: Owners,
+    results: Sequence[tf.Tensor] = (),
+    infinities: Infinities,
 ) -> dict[str, tf.Tensor]:
     """Return what was last written to each statistic of a layer: its new value, or what is added to it.
+
+    Infinities that are meant count as 0: those that were there as watching began, and those of a statistic that no
+    result depends on. Batch norm's statistics are read by inference, and never meant so.
 
     Args:
         graph: of the step, forward and backward pass traced, the update not yet.
         variables: the watched variables.
         described: what the header says of each.
         owners: where the variables of the user's models stand.
+        results: the loss and the gradients.
+        infinities: that variables began with.
 
     Returns:
         By name of the variable; empty for an eager step, and without what is written in a nested function or branch.
@@ -40,12 +52,16 @@ def written_statistics(
     watched = {id(handle_of(variable)) for variable in variables}
     handles = captured_handles(graph)
     found: dict[str, tf.Tensor] = {}
+    read, needed = handles_read(graph, list(results))
     for op, placeholder in writes(graph.get_operations()):
         handle = handles.get(placeholder.name)
         name = None if handle is None or id(handle) in watched else owners.variable(handle) or name_of(handle)
         if name is not None and is_statistic(name, described):
             values = [tensor for tensor in op.inputs if tensor.dtype.is_floating]
-            found.update((name, tensor) for tensor in values)
+            is_used = id(outermost(handle)) in read or any(tensor.op.name in needed for tensor in values)
+            is_free = name.rpartition("/")[2] not in _STATISTICS and bool(results) and not is_used
+            is_free = is_free or infinities.of(handle) is not None
+            found.update((name, without_infinity(tensor) if is_free else tensor) for tensor in values)
     return found
 
 

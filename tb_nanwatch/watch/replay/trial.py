@@ -15,6 +15,7 @@ from typing import Any, Literal
 import tensorflow as tf
 
 from tb_nanwatch.watch.graph import handle_of
+from tb_nanwatch.watch.infinities import Infinities
 from tb_nanwatch.watch.inputs import StepInputs
 from tb_nanwatch.watch.measure import dense_values
 from tb_nanwatch.watch.naming import describe
@@ -121,7 +122,7 @@ class Trial:
             clipped,
             inputs.variables,
             tensors=list(self.tensors.values())[known:],
-            state=self._state(inputs.variables),
+            state=self._state(inputs.variables, [inputs.loss, *raw]),
             earlier=tuple(self._earlier),
         )
         first = self.count_operations()
@@ -129,11 +130,15 @@ class Trial:
         self._earlier.append(range(first, self.count_operations()))
         self.updates.append(replace(given, updated=updated))
 
-    def _state(self, variables: Sequence[Any]) -> Sequence[tf.Tensor]:
+    def _state(self, variables: Sequence[Any], results: Sequence[tf.Tensor | None]) -> Sequence[tf.Tensor]:
         if self.scope not in ("state", "whole step"):
             return ()
         described = describe(variables, [None] * len(variables), self.owners)
-        return list(written_statistics(self.graph, variables, described, owners=self.owners).values())
+        known = [tensor for tensor in results if tensor is not None]
+        found = written_statistics(
+            self.graph, variables, described, results=known, owners=self.owners, infinities=Infinities()
+        )
+        return list(found.values())
 
     def _update(self, inputs: StepInputs, update: Callable[[Sequence[tuple[Any, Any]]], Any]) -> Sequence[tf.Tensor]:
         """Trace an update where it is in question, or a later one reads what it writes; return what it leaves."""
