@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Collection, Iterator, Mapping
+from functools import lru_cache
 from types import CodeType, FrameType, FunctionType, MethodType, ModuleType
 from typing import Any, Final, NamedTuple
 
@@ -28,16 +29,24 @@ class Reached(NamedTuple):
     value: Any
 
 
+def _class_of(value: Any) -> Any:
+    return type(value)
+
+
+# A walk asks this of each attribute of each layer, and there are few classes.
+@lru_cache(maxsize=4096)
+def _is_of_keras(kind: type, name: str) -> bool:
+    return any(base.__name__ == name and "keras" in base.__module__ for base in kind.__mro__)
+
+
 def is_keras_layer(value: Any) -> bool:
     """Return whether an object is a layer or a model of Keras, of any version."""
-    return any(base.__name__ == "Layer" and "keras" in base.__module__ for base in type(value).__mro__)
+    return _is_of_keras(_class_of(value), "Layer")
 
 
 def is_variable(value: Any) -> bool:
     """Return whether an object is a variable of TensorFlow or Keras."""
-    if isinstance(value, tf.Variable):
-        return True
-    return any(base.__name__ == "Variable" and "keras" in base.__module__ for base in type(value).__mro__)
+    return isinstance(value, tf.Variable) or _is_of_keras(_class_of(value), "Variable")
 
 
 def is_model_part(value: Any) -> bool:
