@@ -207,6 +207,8 @@ class Loop:
         session = self._session_now()
         alert = None
         if session is not None:
+            if self._plan.recorder is not None and self._has_news(self._plan.recorder.incident()):
+                self._plan.take_drawn()
             alert = session.collect(action=self._action)
             if alert is None:
                 alert, call = self._pending(session), self._last_call
@@ -236,8 +238,9 @@ class Loop:
         session = self._session_now()
         if session is None:
             return
-        if call is None and self._find_call is not None and self._plan.recorder is not None:
-            call = self._find_call() if self._has_news(self._plan.recorder.incident()) else None
+        if self._plan.recorder is not None and self._has_news(self._plan.recorder.incident()):
+            self._plan.take_drawn()
+            call = self._find_call() if call is None and self._find_call is not None else call
         call = None if call is None else self._plan.call_of_bad(call)
         bad = None if call is None else self._call_of_bad_microbatch(call)
         before = session.steps_seen
@@ -326,6 +329,8 @@ class Loop:
             spoilt,
             sizes,
             has_several=plan.has_several,
+            # Micro-batches may be other calls, which drew their own.
+            drawn=plan.drawn if alert.microbatch is None else None,
             is_first_update=bool(spoilt) and step_before(alert) == alert.first_step,
             owners=plan.owners,
         )

@@ -38,6 +38,7 @@ from tb_nanwatch.watch.observation import Observation
 from tb_nanwatch.watch.owners import Owners, owners_of
 from tb_nanwatch.watch.pending import Named, PendingTensors
 from tb_nanwatch.watch.recorder import Recorder
+from tb_nanwatch.watch.replay.drawn import Drawn
 from tb_nanwatch.watch.replicas import ReplicaLayout, Replicas, SharedObservation, of_each_replica
 from tb_nanwatch.watch.scalars import UpdateScalars, resource_key
 from tb_nanwatch.watch.stash import Stash
@@ -61,6 +62,7 @@ class Plan:
         bad_replica: that was first in the bad step that was asked after last, in this process; ``None`` for none.
         is_step_inside: whether the step that is traced is what each replica runs, and not what runs the replicas.
         stash: of the batch of a bad step that took it from an iterator.
+        drawn: by the bad step that was asked after last, besides its batch; ``None`` where that is not known.
         accumulation: of the micro-batches of a step; ``None`` where none was seen.
         model: that is trained, where whoever wraps the loop knows it.
         owners: where layers and variables stand in the user's models; none before the first step.
@@ -82,6 +84,8 @@ class Plan:
         self.accumulation: Accumulation | None = None
         self.stash = Stash()
         self._infinities = Infinities()
+        self.drawn: Drawn | None = None
+        self._batches: Any = None
         self.microbatches_a_step = 1
         self._told: set[str] = set()
         self.layout: Layout | None = None
@@ -220,9 +224,19 @@ class Plan:
         """Say that micro-batches of a step on many devices are not watched."""
         self._say_once("does not watch the micro-batches of a step on many devices; it watches their total")
 
+    def _keep_drawn(self, graph: Graph, is_quiet: tf.Tensor) -> tf.Tensor | None:
+        # Of a step on many devices each replica draws its own, and XLA has no room for what has no known shape.
+        is_out_of_reach = self.replicas is not None or GraphOrParentsInXlaContext(graph)
+        drawn = None if is_out_of_reach or self._traces.step_of(graph) is not graph else Drawn.in_graph(graph)
+        return self.stash.keep(graph, is_quiet, drawn)
+
+    def take_drawn(self) -> None:
+        """Take what was kept of a bad step: :attr:`drawn`, and its batch for :meth:`take_batch`."""
+        self._batches, self.drawn = self.stash.take()
+
     def take_batch(self) -> Any:
         """Return the batch that was kept of the bad step; ``None`` where the bad one is another process's."""
-        batches = self.stash.take()
+        batches, self._batches = self._batches, None
         which = self._bad_here()
         return None if batches is None or which is None or which >= len(batches) else batches[which]
 
@@ -454,7 +468,7 @@ class Plan:
         self.polls = self.polls or kind != "stop"
         kept = [] if graph is None else self._kept(graph, recorder, is_put_back=kind != "none")
         before = self._traces.allowed_before(graph) if is_second else None
-        keep_batch = None if graph is None else lambda is_quiet: self.stash.keep(graph, is_quiet)
+        keep_batch = None if graph is None else partial(self._keep_drawn, graph)
         whole = self._traces.has_all_microbatches(graph) if graph is not None and kind == "skip" else True
         return Guard(
             kind,

@@ -22,6 +22,7 @@ from tb_nanwatch.watch.naming import describe
 from tb_nanwatch.watch.owners import Owners
 from tb_nanwatch.watch.replay.arguments import Arguments
 from tb_nanwatch.watch.replay.describe import Description
+from tb_nanwatch.watch.replay.drawn import Drawn, Feed
 from tb_nanwatch.watch.replay.dump import dumped, folder_for_dump, is_debugger_on
 from tb_nanwatch.watch.replay.names import Names
 from tb_nanwatch.watch.replay.phases import Phases, Stage
@@ -29,10 +30,9 @@ from tb_nanwatch.watch.replay.probe import Probe
 from tb_nanwatch.watch.replay.refused import account_of, failed_op, place_of
 from tb_nanwatch.watch.replay.refused import cause_of as _cause
 from tb_nanwatch.watch.replay.run import (
-    UNSEEDED,
     CannotReplayError,
+    DrawnOtherwiseError,
     Traced,
-    operation_types,
     run,
     trace,
     written_handles,
@@ -69,6 +69,7 @@ class Evidence:
         gradient_sizes: in column order, the root of the mean square of that update's gradient.
         has_several: whether the step has several optimizers.
         error: that ended the step; ``None`` where the step ended by itself.
+        drawn: by the step, as far as its guard could hand it out; ``None`` where nothing is known of that.
         is_first_update: whether the update of the step before was the first that was watched, and spoilt a variable.
         owners: where layers and variables stand in the user's models.
     """
@@ -82,6 +83,7 @@ class Evidence:
     is_first_update: bool = False
     error: tf.errors.OpError | None = None
     owners: Owners = field(default_factory=Owners)
+    drawn: Drawn | None = None
 
     @property
     def handles(self) -> Sequence[Tensor]:
@@ -146,7 +148,11 @@ def _folder(logdir: str, dump: str | None) -> tuple[str | None, tuple[str, ...]]
 
 
 def _replay(call: Call, evidence: Evidence, *, watch: object, limits: ReplayLimits) -> Replay:
-    found = _replay_once(call, evidence, watch=watch, limits=limits)
+    try:
+        found = _replay_once(call, evidence, watch=watch, limits=limits)
+    except DrawnOtherwiseError:
+        evidence = replace(evidence, drawn=None)
+        found = _replay_once(call, evidence, watch=watch, limits=limits)
     if found.outcome == "found" or not evidence.is_first_update:
         return found
     # Only of the first update nobody knows whether its slots were finite before it.
@@ -156,7 +162,8 @@ def _replay(call: Call, evidence: Evidence, *, watch: object, limits: ReplayLimi
 def _replay_once(
     call: Call, evidence: Evidence, *, watch: object, limits: ReplayLimits, are_slots_bad_before: bool = False
 ) -> Replay:
-    probe = Probe(time_limit_s=limits.seconds, lets_labels_pass=evidence.error is None)
+    feed = Feed(evidence.drawn or Drawn((), {}))
+    probe = Probe(time_limit_s=limits.seconds, feed=feed, lets_labels_pass=evidence.error is None)
     sizes = {id(handle): size for handle, size in zip(evidence.handles, evidence.gradient_sizes, strict=False)}
     several, owners = evidence.has_several, evidence.owners
     trial = Trial(watch, evidence.scope, sizes, several, are_slots_bad_before, owners=owners)
@@ -311,6 +318,6 @@ def _was_bad(names: Names, cleaned: Sequence[Tensor], placeholder: Tensor) -> bo
 
 
 def _why_finite(probe: Probe) -> Iterator[str]:
-    drawn = sorted(operation_types(list(probe.graphs.values())) & UNSEEDED)
+    drawn = sorted(probe.feed.kinds_anew())
     if drawn:
         yield f"The step draws random numbers by {', '.join(drawn)}, which draws others when it is run again."

@@ -13,7 +13,7 @@ import time
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -35,6 +35,35 @@ _UNPROBED: Final = CONTROL_FLOW | {"Placeholder", "NoOp"}
 _ENTRIES: Final = frozenset({"Placeholder", "Const"})
 _NOBODYS: Final = Creation()
 _DEBUGGERS: Final = frozenset({"DebugIdentityV2", "DebugNumericSummaryV2"})
+
+
+UNSEEDED: Final = frozenset(
+    {
+        "RandomUniform",
+        "RandomUniformInt",
+        "RandomStandardNormal",
+        "TruncatedNormal",
+        "ParameterizedTruncatedNormal",
+        "RandomGamma",
+        "RandomPoissonV2",
+        "RandomShuffle",
+        "Multinomial",
+    }
+)
+"""Operations that draw from a generator of their own, whose state cannot be put back."""
+
+
+class Feeding(Protocol):
+    """Gives operations that draw what the step drew."""
+
+    def values_for(self, op: Any) -> Sequence[Any] | None:
+        """Return what takes the place of the outputs of a new operation; ``None`` to leave them."""
+
+    def is_right(self, root: Any) -> bool:
+        """Return whether each operation was given its own."""
+
+    def kinds_anew(self) -> set[str]:
+        """Return the types of the operations that drew random numbers anew."""
 
 
 class ExpiredError(RuntimeError):
@@ -68,17 +97,18 @@ class Node:
 class Probe:
     """Instruments the operations that are created while it is attached, and keeps what they report."""
 
-    def __init__(self, *, time_limit_s: float, lets_labels_pass: bool = True) -> None:
+    def __init__(self, *, time_limit_s: float, feed: Feeding, lets_labels_pass: bool = True) -> None:
         """Prepare.
 
         Args:
+            feed: of what the step drew.
             time_limit_s: seconds after which :meth:`expired` is true and the trial's operations refuse to run.
             lets_labels_pass: whether a label out of its range makes NaN, as in a step that XLA compiles, and no error.
         """
-        self._lets_labels_pass = lets_labels_pass
+        self.feed, self._lets_labels_pass = feed, lets_labels_pass
         self._deadline_s = time.monotonic() + time_limit_s
         self._nodes: dict[tuple[int, str], Node] = {}
-        self._mine: set[tuple[int, str]] = set()
+        self._mine: dict[tuple[int, str], Any] = {}
         self._drafts: dict[tuple[int, str], Creation] = {}
         self._clock = itertools.count()
         self._others: Sequence[Any] = ()
@@ -105,8 +135,8 @@ class Probe:
 
     def real(self, tensor: Any) -> Any:
         """Return the tensor itself where the probe put an identity after it."""
-        while (id(tensor.graph), tensor.op.name) in self._mine:
-            tensor = tensor.op.inputs[0]
+        while (key := (id(tensor.graph), tensor.op.name)) in self._mine:
+            tensor = self._mine[key]
         return tensor
 
     @contextmanager
@@ -196,6 +226,7 @@ class Probe:
         # The name is that which was asked for, not always that which the operation got.
         op = outputs[0].op if outputs else graph.get_operation_by_name(op_name)
         _silence(op)
+        outputs = self._drawn(op, outputs)
         watched = [place for place, tensor in enumerate(outputs) if is_floating(tensor.dtype)]
         if not watched and not any(True for _ in writes([op])):
             return outputs
@@ -215,8 +246,8 @@ class Probe:
         # Recorded on no tape: the user's gradients are taken past it.
         with record.stop_recording(), tf.name_scope("nanwatch"):
             if node.op.type == TAKES_LABELS and self._lets_labels_pass:
-                outputs = let_labels_pass(node.op, outputs)
-                self._mine |= {(id(node.op.graph), tensor.op.name) for tensor in outputs}
+                passed = let_labels_pass(node.op, outputs)
+                outputs = [self._stand_for(one, output) for one, output in zip(passed, outputs, strict=True)]
             given = [inputs[place] for place in told] + [outputs[place] for place in watched]
             replaced = list(outputs)
             reported = tf.numpy_function(report, given, [], stateful=True)
@@ -226,9 +257,25 @@ class Probe:
                 node.op._add_control_input(reported)
             with tf.control_dependencies([reported]):
                 for place in watched:
-                    replaced[place] = tf.identity(outputs[place])
-                    self._mine.add((id(node.op.graph), replaced[place].op.name))
+                    replaced[place] = self._stand_for(tf.identity(outputs[place]), outputs[place])
         return replaced
+
+    def _stand_for(self, tensor: Any, original: Any) -> Any:
+        """Return a tensor that the program is given in the place of another one."""
+        self._mine[id(tensor.graph), tensor.op.name] = original
+        return tensor
+
+    def _drawn(self, op: Op, outputs: Any) -> Any:
+        """Return the outputs of a new operation, or what it drew in the step."""
+        values = self.feed.values_for(op)
+        if values is None:
+            return outputs
+        with record.stop_recording(), tf.name_scope("nanwatch"):
+            fed = [tf.identity(value) for value in values]
+        # What an operation draws depends on what it was given; an element comes from outside.
+        is_random = op.type in UNSEEDED
+        pairs = zip(fed, outputs, strict=True)
+        return [self._stand_for(one, output if is_random else one.op.inputs[0]) for one, output in pairs]
 
     def seen(
         self,

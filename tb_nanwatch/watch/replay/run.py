@@ -27,24 +27,14 @@ Graph = Any
 Tensor = Any
 NOT_REPEATABLE: Final = ("Iterator", "OptionalGetNext", "Queue", "Collective", "Xla", "Stage", "Barrier")
 """How the types of operations begin that would take or give something that cannot be put back."""
-UNSEEDED: Final = frozenset(
-    {
-        "RandomUniform",
-        "RandomUniformInt",
-        "RandomStandardNormal",
-        "TruncatedNormal",
-        "ParameterizedTruncatedNormal",
-        "RandomGamma",
-        "RandomPoissonV2",
-        "RandomShuffle",
-        "Multinomial",
-    }
-)
-"""Operations that draw from a generator of their own, whose state cannot be put back."""
 
 
 class CannotReplayError(Exception):
     """A step cannot be run again; the message says why, as the rest of a sentence."""
+
+
+class DrawnOtherwiseError(Exception):
+    """A trial draws in another order than the step did: what the step drew cannot be given to it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,6 +76,7 @@ def trace(step: Callable[..., Any], leaves: Sequence[Any], *, trial: Trial, prob
         probe: not yet attached.
 
     Raises:
+        DrawnOtherwiseError: if what the step drew went to the wrong operations.
         CannotReplayError: if ``apply_gradients`` is not reached, or once for each of many steps in a call.
     """
     values = [tf.convert_to_tensor(leaf) for leaf in leaves]
@@ -101,6 +92,8 @@ def trace(step: Callable[..., Any], leaves: Sequence[Any], *, trial: Trial, prob
         func_graph_from_py_func("nanwatch_trial", traced, tuple(values), {}, func_graph=graph)
     if not trial.given:
         raise CannotReplayError("it did not reach watch.apply_gradients")
+    if not probe.feed.is_right(graph):
+        raise DrawnOtherwiseError
     besides = probe.look_at_the_rest(graph)
     flow = Flow(probe, graph)
     if flow.is_inside_loop(trial.graph):

@@ -15,12 +15,14 @@ from tb_nanwatch.schema.records import Link, Operation, Replay
 from tb_nanwatch.watch.boundary import attempt
 from tb_nanwatch.watch.measure import dense_values
 from tb_nanwatch.watch.replay.again import Evidence, ReplayLimits, behind_failed, chains_of, is_settled
+from tb_nanwatch.watch.replay.drawn import Drawn, Feed
 from tb_nanwatch.watch.replay.flow import inner_graphs
 from tb_nanwatch.watch.replay.lines import stack_of, users_line, whole
 from tb_nanwatch.watch.replay.look import range_of
 from tb_nanwatch.watch.replay.phases import Stage
+from tb_nanwatch.watch.replay.probe import UNSEEDED
 from tb_nanwatch.watch.replay.refused import failed_op
-from tb_nanwatch.watch.replay.run import NOT_REPEATABLE, UNSEEDED, CannotReplayError, Traced
+from tb_nanwatch.watch.replay.run import NOT_REPEATABLE, CannotReplayError, Traced
 from tb_nanwatch.watch.replay.trial import Given, Trial
 from tb_nanwatch.watch.tf1.describe import GraphDescription, GraphNames, GraphPhases, hides_operations
 from tb_nanwatch.watch.tf1.feeds import FedCall, name_of_fed, rows_of_sparse
@@ -91,7 +93,7 @@ class Again:
         needed = ancestors(sinks, stop=lambda tensor: tensor.name in fed)
         _check_repeatable(needed)
         besides = SideWrites.of(self.others.now, needed, self.call)
-        probe = GraphProbe(time_limit_s=limits.seconds)
+        probe = GraphProbe(time_limit_s=limits.seconds, feed=Feed(Drawn((), {})))
         seen = needed | besides.operations
         reports = probe.look_at(graph, [op for op in graph.get_operations() if op in seen])
         values = self._run_reports(reports, besides.values, needed, probe=probe, limits=limits)

@@ -16,7 +16,7 @@ import numpy.typing as npt
 import tensorflow as tf
 from tensorflow.core.framework import tensor_pb2
 
-from tb_nanwatch.watch.replay.run import UNSEEDED
+from tb_nanwatch.watch.replay.probe import UNSEEDED
 from tb_nanwatch.watch.tf1.graph import Graph, Op, Tensor, is_at_top, source_behind
 
 ELEMENTS: Final = ("IteratorGetNext", "QueueDequeue", "ReaderRead", "Unstage", "BarrierTakeMany", "OrderedMapUnstage")
