@@ -71,7 +71,9 @@ def loop_step(
             optimizer = tf.compat.v1.train.AdamOptimizer(0.05)
             # Those of TensorFlow 1 compare variables, which Keras' own refuse.
             variables = [variable.value for variable in variables]
-        elif options.way != "unbuilt":
+        elif options.scaled:
+            optimizer = keras.optimizers.LossScaleOptimizer(optimizer, dynamic_growth_steps=3)
+        if options.way == "keras":
             optimizer.build(variables)
     watch = tb_nanwatch.Watch(options.logdir, policy=options.policy) if options.watched else Bare()
 
@@ -79,7 +81,8 @@ def loop_step(
         with tf.GradientTape() as tape:
             error = watch.tensor("error", model(x, training=True) - y)
             loss = tf.reduce_mean(tf.square(error)) / 2.0
-        gradients = tape.gradient(loss, variables)
+            target = optimizer.scale_loss(loss) if options.scaled else loss
+        gradients = tape.gradient(target, variables)
         watch.apply_gradients(optimizer, list(zip(gradients, variables, strict=True)), loss=loss)
         return loss
 
@@ -153,6 +156,7 @@ def options_of(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--bad", type=int)
     parser.add_argument("--bare", dest="watched", action="store_false")
     parser.add_argument("--plain", action="store_true")
+    parser.add_argument("--scaled", action="store_true")
     parser.add_argument("--smaller", action="store_true")
     parser.add_argument("--leave-out", action="store_true")
     options = parser.parse_args(arguments)

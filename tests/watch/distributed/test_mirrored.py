@@ -21,6 +21,8 @@ CASES = {
     "raised": "--plain --bad 1",
     "state": "--bad 1",
     "built in the step": "--way unbuilt --bad 0",
+    "scaled, bare": "--scaled --bare",
+    "scaled, built in the step": "--scaled --way unbuilt",
     "v1, bare": "--way v1 --bare",
     "v1": "--way v1",
     "v1, raised": "--way v1 --plain --bad 0",
@@ -47,7 +49,13 @@ def log_of(case: str, logdir: Path) -> RunLog:
 
 @pytest.mark.parametrize(
     ("watched", "bare"),
-    [("watched", "bare"), ("skipping, healthy", "bare"), ("v1", "v1, bare"), ("fit", "fit, bare")],
+    [
+        ("watched", "bare"),
+        ("skipping, healthy", "bare"),
+        ("scaled, built in the step", "scaled, bare"),
+        ("v1", "v1, bare"),
+        ("fit", "fit, bare"),
+    ],
 )
 def test_a_watched_training_ends_with_the_weights_of_a_bare_one(said, watched, bare):
     np.testing.assert_array_equal(values(said[watched]), values(said[bare]))
