@@ -138,7 +138,7 @@ class Traces:
             run: which run of a step it is in; 0 for none.
 
         Raises:
-            SetupError: if a traced step updates a variable twice.
+            SetupError: if a step updates a variable in a loop, or a function, and outside of it.
         """
         if graph is None:
             # An eager step may be one of many in a run, but then it is one of the same variables.
@@ -147,10 +147,11 @@ class Traces:
                 return bool(others)
             return bool(others) and not others & _ids(variables)
         update = self._update_before(graph)
-        if update is not None and update.variables & _ids(variables) and not self.is_lenient(graph):
+        is_repeated = update is not None and bool(update.variables & _ids(variables))
+        if is_repeated and self.allowed_before(graph) is None and not self.is_lenient(graph):
             raise SetupError(
-                "a watch must see each variable updated once in a step; for many steps in one call use a loop of"
-                " TensorFlow's, such as tf.range"
+                "the updates of a variable in one step must be in one function, or all in one loop of TensorFlow's;"
+                " got one inside and one outside: for many steps in one call put them all in the loop"
             )
         return update is not None
 
