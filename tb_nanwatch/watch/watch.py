@@ -26,6 +26,7 @@ from tb_nanwatch.watch.replay import Evidence, current_trial, replay
 from tb_nanwatch.watch.replay.one_replica import replay_of_replica
 from tb_nanwatch.watch.step import StepFunction
 from tb_nanwatch.watch.tf1 import SessionRuns, is_session_graph
+from tb_nanwatch.watch.updating import UpdateMethod
 from tb_nanwatch.watch.writer import Writer
 
 _T = TypeVar("_T")
@@ -191,7 +192,9 @@ class Watch:
         """Measure gradients, then let the optimizer apply them, unless the policy withholds the update of a bad step.
 
         Args:
-            optimizer: its ``apply_gradients`` is called with the pairs, and with ``global_step`` if that is given.
+            optimizer: its ``apply_gradients`` is called with the pairs, and with ``global_step`` if that is given. One
+                that is written by hand may take two lists, gradients and variables, in ``apply_gradients`` or
+                ``apply``.
             grads_and_vars: pairs of gradient (after clipping; ``None`` for a variable without one) and variable.
             raw: the gradients before clipping, in the same order; by default those in the pairs.
             loss: the loss, a scalar or one for each sample.
@@ -201,7 +204,8 @@ class Watch:
             What ``optimizer.apply_gradients`` returns, as far as the guard can pass it on.
 
         Raises:
-            SetupError: if ``raw`` does not match the pairs, or there is no gradient at all.
+            SetupError: if ``raw`` does not match the pairs, there is no gradient at all, or the optimizer cannot be
+                called so.
             NonFiniteError: in an eager step outside :meth:`step`, by policy ``"raise"``.
         """
         # AutoGraph has nothing to convert in here, but there may be something in the user's optimizer.
@@ -227,13 +231,14 @@ class Watch:
             scale = session_loss_scale_of(optimizer)
             given = given._replace(scale=scale, is_unscaled=scale is not None)
             return self.session_runs.apply_gradients(optimizer, given, step=step, extra=extra)
+        method = UpdateMethod.of(optimizer)
         inputs = StepInputs.checked(pairs, raw=raw, loss=loss, step=step)
         self.prepare(optimizer, inputs.variables)
         inputs = inputs._replace(scale=loss_scale_of(optimizer))
-        apply = optimizer.apply_gradients
-        apply = apply if caller is None else autograph.tf_convert(apply, caller, convert_by_default=False)
+        if caller is not None:
+            method = method._replace(call=autograph.tf_convert(method.call, caller, convert_by_default=False))
         with rate_known(optimizer) as scalars:
-            return self.guarded(inputs._replace(scalars=scalars), lambda pairs: apply(pairs, **extra))
+            return self.guarded(inputs._replace(scalars=scalars), lambda pairs: method(pairs, **extra))
 
     def prepare(self, optimizer: Any, variables: Sequence[Any]) -> None:
         """Build an optimizer that is not, for the variables that it updates."""
