@@ -192,8 +192,8 @@ def _bad_state(evidence: Evidence) -> Cause | None:
     return Cause(
         id="bad-state",
         text=f"{shortened(origin.variable)} was not finite as the step began: no operation of this step made it so.",
-        fix="Look at what sets it: a learning-rate schedule, the moving statistics of an earlier batch, a slot that a "
-        "checkpoint brought.",
+        fix="Check what sets it: its initializer, a checkpoint, a learning-rate schedule, or the moving statistics of "
+        "an earlier batch.",
         confidence="high",
     )
 

@@ -6,13 +6,18 @@ import math
 from typing import Final
 
 from tb_nanwatch.diagnosis.origin import First
+from tb_nanwatch.diagnosis.sentences import entry_phrase
 from tb_nanwatch.diagnosis.sightings import step_before
 from tb_nanwatch.schema.records import PHASES, Alert, Phase
 
 _FINITE: Final = "The step came out finite when it was run again, so what was recorded is all that is known of it."
 _FAILED: Final = "The step could not be run again, so what was recorded is all that is known of it."
 _UP_TO_THE_LOSS: Final = frozenset(PHASES[: PHASES.index("loss") + 1])
-_WHERE: Final[dict[Phase, str]] = {"input": "in the batch", "weights": "in a variable", "loss": "in the loss"}
+_WHERE: Final[dict[Phase, str]] = {"weights": "in a variable", "loss": "on the way to the loss"}
+_KEEPS_NAN: Final = "a relu or max pooling that swallows NaN, a tf.where, or operations that TensorFlow fused"
+_KEEPS_INF: Final = (
+    "a division by Inf, which gives 0, the exponential of -Inf, a function that saturates, a minimum or a tf.where"
+)
 
 
 def notes_on(first: First) -> tuple[str, ...]:
@@ -58,9 +63,10 @@ def _hidden_from_the_loss(first: First) -> tuple[str, ...]:
     link, loss_was_finite = first.chains[0][0], math.isfinite(first.at_bad_step("loss"))
     if link.phase not in _UP_TO_THE_LOSS or first.recorded.phase in _UP_TO_THE_LOSS or not loss_was_finite:
         return ()
-    where = _WHERE.get(link.phase, "in the forward pass")
+    brought = f"in {entry_phrase(link.entry, link.tensor)}" if link.phase == "input" else "in the forward pass"
+    where, keeps = _WHERE.get(link.phase, brought), _KEEPS_NAN if link.kind == "nan" else _KEEPS_INF
     note = (
         f"The replay saw it {where} already, while the step's own loss was finite: something on the way kept it from "
-        "the loss, such as a relu or max pooling that swallows NaN, a tf.where, or operations that TensorFlow fused."
+        f"the loss, such as {keeps}."
     )
     return (note,)

@@ -140,7 +140,7 @@ def _state(origin: Origin) -> str:
     if origin.variable is None:
         return "first appeared in several statistics that are kept beside the variables"
     if origin.evidence == "records":
-        return f"first appeared in the statistic {shortened(origin.variable)}, finite as the step began"
+        return f"was in what the step wrote to the statistic {shortened(origin.variable)}"
     return f"was in {shortened(origin.variable)}, kept beside the trained variables, as the step began"
 
 

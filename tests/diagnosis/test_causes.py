@@ -132,6 +132,11 @@ def test_what_came_from_outside_the_step_has_its_cause(phase, names, cause):
     assert causes_of_link(link("nan", op=None, phase=phase, **names)) == [cause]
 
 
+def test_of_a_variable_that_was_bad_no_more_is_said_than_was_seen():
+    (cause,) = causes_at(link("nan", op=None, phase="state", variable="layer/scale"))
+    assert cause.text == "layer/scale was not finite as the step began: no operation of this step made it so."
+
+
 @pytest.mark.parametrize(
     ("way", "text"),
     [

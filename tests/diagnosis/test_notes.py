@@ -44,12 +44,23 @@ def test_why_a_replay_failed_is_told_by_whoever_ran_it():
 
 
 @pytest.mark.parametrize(
-    ("phase", "where"), [("forward", "in the forward pass"), ("loss", "in the loss"), ("input", "in the batch")]
+    ("phase", "where"),
+    [
+        ("forward", "in the forward pass"),
+        ("loss", "on the way to the loss"),
+        ("input", "in what the step was given"),
+    ],
 )
 def test_what_the_step_hid_from_its_loss_is_said(phase, where):
     first, *rest = notes_on(found(dataclasses.replace(SQUARE, phase=phase), notes=("More.",)))
     assert first.startswith(f"The replay saw it {where} already, while the step's own loss was finite: ")
     assert rest == ["More."]
+
+
+@pytest.mark.parametrize(("kind", "keeps"), [("pos_inf", "a division by Inf, which gives 0"), ("nan", "a relu or max")])
+def test_what_may_have_kept_a_loss_finite_fits_the_kind(kind, keeps):
+    (note,) = notes_on(found(dataclasses.replace(SQUARE, phase="forward", kind=kind)))
+    assert f"kept it from the loss, such as {keeps}" in note
 
 
 def test_an_operation_of_the_backward_pass_was_not_hidden():

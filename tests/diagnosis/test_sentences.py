@@ -60,6 +60,10 @@ THREE_INF = Counts(size=64, nan=0, pos_inf=3, neg_inf=0)
             origin_at("forward", tensor="values", kind="neg_inf"),
             "Step 411: -Inf first appeared in the tensor values, in the forward pass.",
         ),
+        (
+            origin_at("state", variable="bn/moving_variance", kind="nan"),
+            "Step 411: NaN was in what the step wrote to the statistic bn/moving_variance.",
+        ),
         (origin_at("loss", kind="pos_inf"), "Step 411: +Inf first appeared in the loss."),
         (
             origin_at("loss", kind="pos_inf", counts=Counts(size=1, nan=0, pos_inf=1, neg_inf=0)),

@@ -190,7 +190,10 @@ def _replay_once(
     walk = Walk(traced.flow, partial(_was_bad, names, cleaned), names.value)
     if evidence.error is not None:
         return _behind_error(met, names, walk, own=failed_op(evidence.error, traced.flow.graphs))
-    chains = chains_of(walk, [(stages, Description(names, Phases(names, given), walk)) for given, stages in rounds])
+    descriptions = [
+        Description(names, Phases(names, given, is_loss_bad(evidence, walk, given)), walk) for given, _ in rounds
+    ]
+    chains = chains_of(walk, [(stages, of) for (_, stages), of in zip(rounds, descriptions, strict=True)])
     if is_over and not _explains(walk, traced, evidence):
         chains = ()
     return Replay("found", (), chains) if chains else Replay("finite", tuple(_why_finite(probe)))
@@ -219,7 +222,8 @@ def _behind_error(error: tf.errors.OpError | None, names: Names, walk: Walk, *, 
         return Replay("finite", ("The step did not end so when it was run again.",))
     before = [place.node.number for sink in _behind(op, walk) for place in traced.flow.places(sink) if place.node]
     updates = sum(numbers.stop <= max(before, default=0) for numbers in traced.given[-1].earlier)
-    found = behind_failed(op, Description(names, Phases(names, traced.given[updates]), walk))
+    phases = Phases(names, traced.given[updates], is_loss_bad=True)
+    found = behind_failed(op, Description(names, phases, walk))
     # Of several operations that fail together, another one may be first the second time.
     return found if op is own else replace(found, notes=())
 
@@ -293,6 +297,11 @@ def chains_of(
             samples |= {key: of.samples(begin) for key, (of, begin, _) in found.items() if key not in samples}
     ordered = sorted(found.values(), key=lambda one: one[0].place(one[1], one[2]))
     return tuple(of.chain(begin, stage, samples[begin.key]) for of, begin, stage in ordered[:_MOST_ORIGINS])
+
+
+def is_loss_bad(evidence: Evidence, walk: Walk, given: Given) -> bool:
+    """Return whether a loss of the step was not finite, by the records, or where there are none, by the trial."""
+    return "loss" in evidence.roles if evidence.roles else any(walk.is_reached(loss) for loss in given.losses)
 
 
 def is_settled(origin: Visit) -> bool:

@@ -166,9 +166,9 @@ class Description:
         return self._brought(_entered(value, "captured"), name, user=visit.towards, op=visit.outside.op)
 
     def _constant(self, visit: Visit, op: Op) -> Link:
-        value, number = constant_of(op), self.names.number(op)
-        if number is not None:
-            return replace(_entered(value, "argument"), tensor=number)
+        value, numbers = constant_of(op), self.names.numbers_in(op)
+        if numbers:
+            return replace(_entered(value, "argument"), tensor=numbers[0] if len(numbers) == 1 else None)
         return self._brought(_entered(value, "constant"), self.names.constant(op), user=visit, op=op)
 
     def _brought(self, link: Link, name: str | None, *, user: Visit | None, op: Op) -> Link:

@@ -89,11 +89,10 @@ class Names:
             columns |= set() if column is None else {column}
         return columns
 
-    def number(self, op: Op) -> str | None:
-        """Return the argument that a constant was made of; ``None`` unless just one is such a Python number."""
+    def numbers_in(self, op: Op) -> list[str]:
+        """Return the arguments that a constant may have been made of: the Python numbers that are what it holds."""
         held = constant_of(op) if op.type == "Const" and self.numbers else np.zeros(0)
-        alike = [name for name, number in self.numbers.items() if np.array_equal(held, number, equal_nan=True)]
-        return alike[0] if len(alike) == 1 else None
+        return [name for name, number in self.numbers.items() if np.array_equal(held, number, equal_nan=True)]
 
     def constant(self, op: Op) -> str | None:
         """Return what the program calls the data that it made a constant of."""

@@ -27,10 +27,12 @@ class Phases:
     Attributes:
         names: of the trial's things.
         given: what the ``apply_gradients`` in question was given in it.
+        is_loss_bad: whether the step's own loss was not finite: of a finite one nothing is said to be bad.
     """
 
     names: Names
     given: Given
+    is_loss_bad: bool
 
     def of(self, visit: Visit, stage: Stage) -> Phase:
         """Return the phase of something bad.
@@ -48,7 +50,7 @@ class Phases:
             return worked
         is_aside = stage == "forward" and not visit.node.creation.in_gradient
         if is_aside or visit.node.number in self._forward:
-            return "forward" if self._is_models(visit.node) else "loss"
+            return "loss" if self.is_loss_bad and not self._is_models(visit.node) else "forward"
         return "clip" if stage == "clip" and visit.node.number not in self._backward else "backward"
 
     def update(self, visit: Visit) -> int:
@@ -65,7 +67,7 @@ class Phases:
         """Return whether an operation only holds what the program brought; a constant of the update is a setting."""
         if node.op.type != "Const":
             return False
-        return stage not in ("update", "state") or self.names.number(node.op) is not None
+        return stage not in ("update", "state") or bool(self.names.numbers_in(node.op))
 
     def variable(self, visit: Visit, stage: Stage) -> int | None:
         """Return the place of the one variable whose gradient depends on an operation; ``None`` if of several it does.

@@ -14,7 +14,7 @@ import tensorflow as tf
 from tb_nanwatch.schema.records import Link, Operation, Replay
 from tb_nanwatch.watch.boundary import attempt
 from tb_nanwatch.watch.measure import dense_values
-from tb_nanwatch.watch.replay.again import Evidence, ReplayLimits, behind_failed, chains_of, is_settled
+from tb_nanwatch.watch.replay.again import Evidence, ReplayLimits, behind_failed, chains_of, is_loss_bad, is_settled
 from tb_nanwatch.watch.replay.drawn import Drawn, Feed
 from tb_nanwatch.watch.replay.flow import inner_graphs
 from tb_nanwatch.watch.replay.lines import stack_of, users_line, whole
@@ -106,7 +106,9 @@ class Again:
         rows = rows_of_sparse(fed)
         names = GraphNames(traced, arguments, evidence.variables, evidence.described, {}, rows, self._value)
         walk = GraphWalk(flow, self._is_bad, self._value, written=besides.bad(values, first=len(probe.nodes)))
-        description = GraphDescription(names, GraphPhases(names, given, self.brought, besides.only), walk)
+        is_bad = failed is not None or is_loss_bad(evidence, walk, given)
+        phases = GraphPhases(names, given, is_bad, self.brought, besides.only)
+        description = GraphDescription(names, phases, walk)
         if failed is not None:
             return behind_failed(failed, description)
         chains = self.others.without_doubtful(chains_of(walk, [(stages, description)]))

@@ -162,7 +162,7 @@ class TestEveryKindOfStep:
     def test_of_two_numbers_that_are_nan_neither_is_named(self, tmp_path):
         program = log_step(tmp_path, lambda x, half, scale: x * half + scale)
         first = program.watch.replay_step(GOOD, float("nan"), float("nan")).first
-        assert (first.phase, first.tensor, first.op.type) == ("forward", None, "Const")
+        assert (first.phase, first.tensor, first.op, first.entry.way) == ("input", None, None, "argument")
 
 
 def test_the_batch_of_a_bad_step_brings_it_back_in_another_program(tmp_path):

@@ -175,6 +175,15 @@ def test_what_only_counts_the_elements_that_equal_a_maximum_is_no_origin(scalar)
     assert verdict.other_chains == ()
 
 
+def test_of_a_finite_loss_nothing_is_said_to_be_bad(scalar):
+    total = tf.exp(scalar.w[0] * scalar.x)  # origin: exp that a division hides
+    verdict = scalar.verdict_after(tf.reduce_mean(1.0 / total), [[1, 2], [1, 90]])
+    assert place(verdict) == (1, "forward", None, "Exp", line("exp that a division hides"))
+    assert verdict.first.kind == "pos_inf"
+    assert "the loss" not in verdict.text
+    assert "kept it from the loss, such as a division by Inf, which gives 0" in verdict.notes[0]
+
+
 def test_an_update_that_spoils_a_variable_is_told_of_its_own_step(scalar):
     optimizer = v1.train.MomentumOptimizer(1e30, 0.9)
     loss = tf.reduce_sum(scalar.w) * scalar.x[0]

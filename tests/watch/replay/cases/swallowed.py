@@ -53,6 +53,24 @@ def nan_that_max_pooling_swallows(logdir):
             train_step(tf.constant(batch))
 
 
+# 1 / Inf is 0: the loss is finite, and its derivative, 0 * Inf, is not.
+@origin(step=1, phase="forward", op="Exp", line="exp in a divisor", samples=(1,))
+def infinity_that_a_division_hides(logdir):
+    weight, optimizer = tf.Variable(1.0, name="model/weight"), keras.optimizers.SGD(0.0)
+    watch = Watch(logdir, [weight])
+
+    @watch.step
+    def train_step(x):
+        with tf.GradientTape() as tape:
+            powers = tf.exp(weight * x)  # origin: exp in a divisor
+            loss = tf.reduce_mean(1.0 / powers)
+        watch.apply_gradients(optimizer, [(tape.gradient(loss, weight), weight)], loss=loss)
+
+    with watch:
+        train_step(tf.constant([1.0, 2.0]))
+        train_step(tf.constant([1.0, 90.0]))
+
+
 def standardise(rows):
     centred = rows - tf.reduce_mean(rows, axis=1, keepdims=True)
     return centred / tf.math.reduce_std(rows, axis=1, keepdims=True)  # origin: 0 / 0 in a row of one value
