@@ -61,7 +61,8 @@ def lines_of(verdict: Verdict, *, logdir: str) -> Iterator[Text]:
     yield from (Text(f"  Note: {visible(note)}") for note in verdict.notes)
     if verdict.chain:
         yield from (Text(f"    {line}".rstrip()) for line in _evidence(verdict))
-    if verdict.first is not None and verdict.first.batch is not None:
+    # What a step captured, or made a constant of, is not in the batch.
+    if verdict.first is not None and verdict.first.batch is not None and verdict.first.is_in_batch:
         path = json.dumps(posixpath.join(logdir, verdict.first.batch), ensure_ascii=False)
         yield Text(f"  Its batch: tb_nanwatch.load_batch({visible(path)})")
     for problem in verdict.problems:

@@ -8,7 +8,7 @@ import pytest
 
 from tb_nanwatch.diagnosis import RunLog, SessionLog, diagnose
 from tb_nanwatch.printing import lines_of, visible
-from tb_nanwatch.schema.records import Operation, Replay, Source
+from tb_nanwatch.schema.records import Entry, Operation, Replay, Source
 from tests.event_files import HEADER, steps_of
 from tests.replays import CHAIN, REPLAY, SQUARE, alert_of, link, operand
 
@@ -117,6 +117,13 @@ def test_hostile_texts_are_shown_and_not_obeyed():
     lines = printed(Replay("found", (evil,), ((bad,) * 99,) * 99), batch=f"{evil}.npz", run=evil)
     assert all(line.isprintable() for line in lines)
     assert len(lines) < 50
+
+
+@pytest.mark.parametrize(("way", "is_shown"), [("argument", True), ("captured", False), ("constant", False)])
+def test_the_saved_batch_is_shown_only_where_it_may_hold_the_value(way, is_shown):
+    origin = link("nan", op=None, phase="input", tensor="mean", entry=Entry(way, (2,), ((1,),)))
+    lines = printed(Replay("found", (), ((origin,),)), batch="step-29.npz")
+    assert any("load_batch" in line for line in lines) == is_shown
 
 
 def test_a_batch_can_be_pasted():

@@ -384,6 +384,11 @@ class Origin:
     batch: str | None
     entry: Entry | None = None
 
+    @property
+    def is_in_batch(self) -> bool:
+        """Whether the arguments of the step may hold what was bad, or what led to it."""
+        return self.entry is None or self.entry.way == "argument"
+
 
 @dataclass(frozen=True)
 class Warning:  # noqa: A001 - the field's word, and the JSON's

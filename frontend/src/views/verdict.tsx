@@ -57,7 +57,7 @@ function OriginFacts({ first }: { readonly first: Origin }) {
       )}
       <Fact label="Evidence">{first.evidence === "replay" ? "seen in a replay" : "from the records"}</Fact>
       {placeText(first) !== "" && <Fact label="Where">{placeText(first)}</Fact>}
-      {first.batch !== null && (
+      {first.batch !== null && (first.entry === null || first.entry.way === "argument") && (
         <Fact label="Saved batch, from within the log directory">
           <Batch path={first.batch} />
         </Fact>
