@@ -80,7 +80,7 @@ class Plan:
         self._window, self._policy = window, policy
         self.tensors = PendingTensors()
         self._traces = Traces()
-        self._clips = False
+        self._clips = self._scales = False
         self.accumulation: Accumulation | None = None
         self.stash = Stash()
         self._infinities = Infinities()
@@ -139,10 +139,21 @@ class Plan:
             self._traces.lay_out(graph)
             self.counted = inputs.step is None
         scalars = UpdateScalars(inputs.scalars)
-        guard = self._guard(graph, in_step=run > 0, recorder=self.recorder, is_second=is_second)
+        before = self._traces.allowed_before(graph) if is_second else None
+        opened = self._row_opened(graph, inputs, self.recorder) if is_second and before is None else None
+        guard = self._guard(
+            graph,
+            in_step=run > 0,
+            recorder=self.recorder,
+            is_second=is_second,
+            before=before if opened is None else opened,
+        )
         if graph is not None:
             guard = replace(guard, fill=self._filling(scalars, inputs, graph))
-        observe = partial(self._observation, graph=graph, layout=self.layout, guard=guard, scalars=scalars)
+        weighs = not is_second or opened is not None
+        observe = partial(
+            self._observation, graph=graph, layout=self.layout, guard=guard, scalars=scalars, weighs=weighs
+        )
         observation = self._observed(inputs, tensors, graph=graph, observe=observe)
         allowed = guard.observe(observation, inputs.step)
         result = guard.apply(allowed, update)
@@ -277,25 +288,34 @@ class Plan:
         known = {id(variable) for variable in self.variables}
         besides = [variable for variable in inputs.variables if id(variable) not in known]
         clips = inputs.raw is not None and self.layout is not None and self.layout.clip == "none"
-        if not besides and not clips:
+        scales = inputs.scale is not None and self.layout is not None and not self.layout.scale
+        if not besides and not clips and not scales:
+            return
+        if graph is not None and self._has_rows():
+            # The log has a layout by now; what does not fit in it is named in a warning.
             return
         is_traced_again = self._traces.is_traced_again(graph)
         if not can_begin_again and not is_traced_again:
             if self._traces.is_lenient(graph):
-                self._widen(besides, clips=clips)
+                self._widen(besides, clips=clips, scales=scales)
                 return
             raise SetupError(
-                "a watch must know all that a step with several optimizers updates, and clips, before the second: list"
-                " every variable in Watch(variables=...), and give raw= to each apply_gradients or to none"
+                "a watch must know all that a step with several optimizers updates, clips and scales before the second:"
+                " call the step through Watch.step; or list every variable in Watch(variables=...), and give raw=, or a"
+                " LossScaleOptimizer, to each apply_gradients or to none"
             )
         self.variables += besides
-        self._clips = self._clips or clips
+        self._clips, self._scales = self._clips or clips, self._scales or scales
         self.layout = self.recorder = None
         if not is_traced_again:
             self._traces.forget_updates()
             raise BeginAgain
 
-    def _widen(self, besides: Sequence[Any], *, clips: bool) -> None:
+    def _has_rows(self) -> bool:
+        with tf.init_scope():
+            return self.recorder is not None and self.recorder.rows_written() > 0
+
+    def _widen(self, besides: Sequence[Any], *, clips: bool, scales: bool) -> None:
         """Make room in the row of an eager step, if it is the first, and keep what is in it."""
         narrow, recorder = self.layout, self.recorder
         if not tf.executing_eagerly() or narrow is None or recorder is None or recorder.rows_written() > 1:
@@ -303,7 +323,7 @@ class Plan:
         self.variables += besides
         clip: ClipKind = "other" if clips else narrow.clip
         described = describe(self.variables, [None] * len(self.variables))
-        self.layout = replace(narrow, variables=described, clip=clip)
+        self.layout = replace(narrow, variables=described, clip=clip, scale=narrow.scale or scales)
         self.recorder = self._recorder_of(self.layout)
         places = {cell: place for place, cell in enumerate(narrow.cells)}
         self.recorder.take_over(recorder, [*map(places.get, self.layout.cells)])
@@ -334,7 +354,7 @@ class Plan:
             inputs.loss is not None,
             self._clip_kind(inputs),
             state,
-            scale=inputs.scale is not None,
+            scale=inputs.scale is not None or self._scales,
             skips=self._policy == "skip",
             accumulates=self.accumulation is not None,
             scalars=True,
@@ -384,6 +404,7 @@ class Plan:
         layout: Layout,
         guard: Guard,
         scalars: UpdateScalars,
+        weighs: bool,
         replica: int = 0,
     ) -> Observation:
         loss = inputs.loss
@@ -401,7 +422,7 @@ class Plan:
             raw=raw,
             clipped=None if layout.clip == "none" else clipped,
             # Every replica has the same.
-            weights=[None if guard.is_more or replica else self._value(variable, kept) for variable in self.variables],
+            weights=[None if not weighs or replica else self._value(variable, kept) for variable in self.variables],
             tensors=[*map(tensors.get, layout.tensors), *map(written.get, layout.state)],
             loss=loss if layout.loss else None,
             is_unscaled=inputs.is_unscaled,
@@ -463,11 +484,12 @@ class Plan:
         of = {id(variable): gradient for gradient, (_, variable) in zip(gradients, inputs.pairs, strict=True)}
         return [of.get(id(variable)) for variable in self.variables]
 
-    def _guard(self, graph: Graph | None, *, in_step: bool, recorder: Recorder, is_second: bool) -> Guard:
+    def _guard(
+        self, graph: Graph | None, *, in_step: bool, recorder: Recorder, is_second: bool, before: tf.Tensor | None
+    ) -> Guard:
         kind = self._guard_kind(graph, in_step=in_step)
         self.polls = self.polls or kind != "stop"
         kept = [] if graph is None else self._kept(graph, recorder, is_put_back=kind != "none")
-        before = self._traces.allowed_before(graph) if is_second else None
         keep_batch = None if graph is None else partial(self._keep_drawn, graph)
         whole = self._traces.has_all_microbatches(graph) if graph is not None and kind == "skip" else True
         return Guard(
@@ -480,6 +502,18 @@ class Plan:
             is_clipped=self.layout is not None and self.layout.clip != "none",
             keep_batch=keep_batch,
         )
+
+    @staticmethod
+    def _row_opened(graph: Graph | None, inputs: StepInputs, recorder: Recorder) -> tf.Tensor | None:
+        """Have a row where the update before may not have run, as in a branch; return whether what is in it is finite.
+
+        Returns:
+            Bool scalar; ``None`` where the update before is no part of what was traced into ``graph``.
+        """
+        if graph is None:
+            return None
+        kept = keep_state(graph, only={id(recorder.count_handle)})
+        return recorder.opened(kept[0].value, inputs.step) if kept else None
 
     def _guard_kind(self, graph: Graph | None, *, in_step: bool) -> GuardKind:
         if self._policy == "record":
@@ -523,9 +557,13 @@ class Plan:
         late = [one for gradient, one in inputs.pairs if gradient is not None and id(one) not in known]
         if late:
             these = "variable" if len(late) == 1 else "variables"
+            graph = None if tf.executing_eagerly() else tf.compat.v1.get_default_graph()
+            remedy = (
+                "call fit again" if self._traces.is_lenient(graph) else "list every variable in Watch(variables=...)"
+            )
             self._say_once(
                 f"does not watch {these} {_names(late)}: {'it' if len(late) == 1 else 'they'} came after the first"
-                " step; list every variable in Watch(variables=...)"
+                f" step; {remedy}"
             )
 
     def _check_watched(self, inputs: StepInputs, tensors: dict[str, Named], layout: Layout) -> None:

@@ -73,6 +73,30 @@ class Recorder:
         """Return the number of the row that was written last, as a tensor of the step; int64 scalar."""
         return self._count.read_value() - 1
 
+    @property
+    def count_handle(self) -> tf.Tensor:
+        """The handle of the variable that counts rows."""
+        return self._count.handle
+
+    def opened(self, started: tf.Tensor, step: tf.Tensor | None) -> tf.Tensor:
+        """Begin the row of a step that has none yet, and return whether all that is in the row is finite.
+
+        Args:
+            started: how many rows there were as the step began, int64 scalar.
+            step: the user's step, int64 scalar; ``None`` where rows are counted.
+        """
+
+        def so_far() -> tf.Tensor:
+            place = tf.math.floormod(self.last_row(), tf.constant(self.window, tf.int64))
+            return tf.reduce_all(tf.math.is_finite(tf.gather(self._ring, place)))
+
+        def empty() -> tf.Tensor:
+            row = tf.where(tf.constant(self._added), 0.0, ABSENT)
+            with tf.control_dependencies(self.record(Entry(self.next_row(), row, step))):
+                return tf.constant(True)
+
+        return tf.cond(self._count.read_value() > started, so_far, empty)
+
     def record(self, entry: Entry) -> list[tf.Operation]:
         """Write a row and return what has to run for it to be there."""
         place = tf.math.floormod(entry.number, tf.constant(self.window, tf.int64))
