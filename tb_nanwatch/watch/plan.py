@@ -440,10 +440,12 @@ class Plan:
         written |= {id(handle_of(variable)) for variable in (*self.variables, *inputs.variables)}
         gradients = [value for gradient, _ in inputs.pairs for value in parts_of(gradient)]
         gradients += [value for gradient in inputs.raw or () for value in parts_of(gradient)]
+        # A variable may stand for a gradient, such as the sum of several.
+        written |= {id(handle_of(value)) for value in gradients if hasattr(value, "handle")}
         return lambda operations, is_branch: scalars.fill(
             operations,
             written,
-            gradients=gradients,
+            gradients=[value for value in gradients if tf.is_symbolic_tensor(value)],
             writes=writes,
             is_branch=is_branch,
             is_scaled=inputs.scale is not None,
