@@ -50,7 +50,7 @@ def _cost_of(step: str, train: Callable[[str], None]) -> ReplayCost:
         try:
             train(logdir)
         except tb_nanwatch.NonFiniteError as error:
-            replay, first = error.alert.replay, error.verdict.first
+            replay, first = None if error.alert is None else error.alert.replay, error.verdict.first
             if replay is not None and first is not None and first.op is not None:
                 return ReplayCost(step, replay.seconds, first.op.type)
             raise

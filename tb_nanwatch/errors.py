@@ -33,10 +33,10 @@ class NonFiniteError(NanWatchError, RuntimeError):
 
     Attributes:
         verdict: what was first, and where.
-        alert: the evidence the verdict was drawn from.
+        alert: the evidence the verdict was drawn from; ``None`` where tb_nanwatch itself failed before there was any.
     """
 
-    def __init__(self, message: str, *, verdict: Verdict, alert: Alert) -> None:
+    def __init__(self, message: str, *, verdict: Verdict, alert: Alert | None) -> None:
         """Carry the verdict and its evidence to whoever catches the error."""
         super().__init__(message)
         self.verdict = verdict

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -25,3 +26,34 @@ def attempt(action: Callable[[], _T], *, failed: Callable[[str], _T]) -> _T:
         # An error from traced code begins with where it stood, over many lines, and ends with what it was.
         told = [line.strip() for line in lines if line.strip()]
         return failed((told[-1] if told[0].endswith(":") else told[0]) if told else type(error).__name__)
+
+
+class Boundary:
+    """The boundary of one watch: each part of its work that fails is one warning, and the training goes on.
+
+    Attributes:
+        reason: why the last part failed, in one line; empty before any did.
+    """
+
+    def __init__(self) -> None:
+        """Begin with nothing that failed."""
+        self.reason = ""
+        self._warned: set[str] = set()
+
+    def attempt(self, part: str, action: Callable[[], _T], *, otherwise: _T) -> _T:
+        """Do a part of the work.
+
+        Args:
+            part: what it is; it goes on with "tb_nanwatch could not".
+            action: may fail in any way.
+            otherwise: takes the place of the action's result where it fails.
+        """
+
+        def failed(reason: str) -> _T:
+            self.reason = reason
+            if part not in self._warned:
+                self._warned.add(part)
+                warnings.warn(f"tb_nanwatch could not {part} ({reason})", stacklevel=2)
+            return otherwise
+
+        return attempt(action, failed=failed)

@@ -17,16 +17,18 @@ import tensorflow as tf
 from tb_nanwatch.diagnosis.notes import lost_weights
 from tb_nanwatch.diagnosis.sightings import step_before
 from tb_nanwatch.errors import NonFiniteError
-from tb_nanwatch.schema.records import Action, Alert, Policy, Replay, Verdict
+from tb_nanwatch.schema.records import Action, Alert, Finding, Policy, Replay, Verdict
 from tb_nanwatch.watch.accumulation import NONE_BAD
 from tb_nanwatch.watch.archive import SavedBatch, save_batch
 from tb_nanwatch.watch.batch import Call
-from tb_nanwatch.watch.boundary import attempt
+from tb_nanwatch.watch.boundary import Boundary
 from tb_nanwatch.watch.guard import MESSAGE
 from tb_nanwatch.watch.incident import gradient_sizes_before, message_of, samples_of, verdict_by_hand, verdict_of_alert
 from tb_nanwatch.watch.microbatch_calls import MicrobatchCalls
 from tb_nanwatch.watch.options import LoopOptions
+from tb_nanwatch.watch.outcome import Outcome
 from tb_nanwatch.watch.plan import Plan
+from tb_nanwatch.watch.recorder import Recorder
 from tb_nanwatch.watch.replay import Evidence, ReplayLimits, replay
 from tb_nanwatch.watch.session import Accumulated, Session
 from tb_nanwatch.watch.unfinished import REPEATABLE, error_line, findings_of, is_fault, tell_user, text_of
@@ -39,8 +41,20 @@ MOST_BATCHES: Final = 16
 """That one watch saves: a run that is only recorded may meet bad steps without end."""
 
 
+_READ: Final = "read the steps, and records nothing more"
+_LastLook = tuple[Alert | None, Call | None]
+_BadCalls = tuple[Call | None, Call | None, tuple[Finding, ...]]
+_NOT_LOOKED: Final[_LastLook] = (None, None)
+_NO_CALLS: Final[_BadCalls] = (None, None, ())
+
+
 class Loop:
-    """Listens to the steps of a training loop."""
+    """Listens to the steps of a training loop.
+
+    Attributes:
+        boundary: around all that the host does after a step, but for the user's ``on_nonfinite`` and the act of the
+            policy.
+    """
 
     def __init__(self, options: LoopOptions, plan: Plan, writer: Writer) -> None:
         """Begin before the first step.
@@ -52,6 +66,9 @@ class Loop:
         """
         self._options, self._plan, self._writer = options, plan, writer
         self._action: Action = _ACTIONS[options.policy]
+        self._run = options.run
+        self.boundary = Boundary()
+        self._has_failed = False
         self._session: Session | None = None
         self._depth = 0
         self._runs = 0
@@ -109,13 +126,13 @@ class Loop:
         self._depth += 1
         self._runs += 1
         self._last_call = call
-        self._microbatches.begin(call)
+        self._keep_microbatches(lambda: self._microbatches.begin(call))
         outer = _running.set(self)
         try:
             result = step()
         except tf.errors.OpError as error:
             if MESSAGE in str(error):
-                self._collect(call)
+                self._act(self._outcome(lambda: self._collect(call), is_bad=lambda: True))
             else:
                 self.step_failed(error, call)
             raise
@@ -125,8 +142,11 @@ class Loop:
         self.after_step(call)
         for follower in self._followers:
             follower.after_step(call)
-        self._microbatches.end(call, self._rows_written)
+        self._keep_microbatches(lambda: self._microbatches.end(call, self._rows_written))
         return result
+
+    def _keep_microbatches(self, keep: Callable[[], None]) -> None:
+        self.boundary.attempt("keep the calls of micro-batches", keep, otherwise=None)
 
     def note_accumulation(self) -> None:
         """Learn, as a step is traced or run eagerly, that it measures one more micro-batch or part of one."""
@@ -156,7 +176,7 @@ class Loop:
             frozenset(), plan.variables, plan.described, has_several=plan.has_several, owners=plan.owners
         )
         found = replay(call, evidence, watch=self, limits=ReplayLimits())
-        return verdict_by_hand(found, self._plan.described, step=step, run=self._options.run)
+        return verdict_by_hand(found, self._plan.described, step=step, run=self._run)
 
     def step_begins(self, graph: Any, *, can_begin_again: bool) -> None:
         """See :class:`~tb_nanwatch.watch.step.StepListener`."""
@@ -177,18 +197,70 @@ class Loop:
             NonFiniteError: by policy ``"raise"``.
         """
         self._calls += 1
-        recorder = self._plan.recorder
-        if recorder is None:
+        if self._plan.recorder is None:
             return
         if self._is_closed:
             self._is_closed = False
             atexit.register(self._close_at_exit)
+        self._act(self._outcome(lambda: self._after_step(call), is_bad=self._is_incident_waiting))
+
+    def lose_step(self, *, is_bad: Callable[[], bool]) -> None:
+        """Know that a step ran whose row could not be read.
+
+        Args:
+            is_bad: returns whether the step was.
+
+        Raises:
+            NonFiniteError: by policy ``"raise"``, if it was.
+        """
+        self._has_failed = True
+        self._act(self._outcome_of_failure(is_bad))
+
+    def _after_step(self, call: Call | None) -> Outcome | None:
+        recorder = self._plan.recorder
         # Of several processes none may learn of a bad step before the others do.
-        if self._plan.polls and (recorder.on_host or self._plan.has_peers) and self._has_news(recorder.incident()):
-            self._collect(call)
-        elif self._calls >= self._calls_due or time.monotonic() >= self._flush_at_s:
-            self._collect(None)
-            self._note_harmless(call)
+        if recorder is not None and self._polls(recorder) and self._has_news(recorder.incident()):
+            return self._collect(call)
+        if self._calls < self._calls_due and time.monotonic() < self._flush_at_s:
+            return None
+        outcome = self._collect(None)
+        if outcome is None:
+            self.boundary.attempt("look at the batch", lambda: self._note_harmless(call), otherwise=None)
+        return outcome
+
+    def _polls(self, recorder: Recorder) -> bool:
+        return self._plan.polls and (recorder.on_host or self._plan.has_peers)
+
+    def _outcome(self, look: Callable[[], Outcome | None], *, is_bad: Callable[[], bool]) -> Outcome | None:
+        """Look at what ran, and where that fails, or failed before, at whether it was bad and no more."""
+        settled = -1 if self._session is None else self._session.settled
+        found = None if self._has_failed else self.boundary.attempt(_READ, lambda: (look(),), otherwise=None)
+        if found is not None:
+            return found[0]
+        self._has_failed = True
+        # It may have failed when the incident was dealt with already.
+        is_settled = self._session is not None and self._session.settled != settled
+        return self._outcome_of_failure(lambda: is_settled or is_bad())
+
+    def _outcome_of_failure(self, is_bad: Callable[[], bool]) -> Outcome | None:
+        if self._options.policy != "raise" or not self.boundary.attempt("ask for a bad step", is_bad, otherwise=True):
+            return None
+        step = self.boundary.attempt("find the number of the bad step", self._take_incident, otherwise=None)
+        seen = 0 if self._session is None else self._session.steps_seen
+        return Outcome.without_verdict(
+            run=self._run, step=step, steps_seen=seen, reason=self.boundary.reason, alert=None
+        )
+
+    def _is_incident_waiting(self) -> bool:
+        return self._plan.recorder is not None and self._has_news(self._plan.recorder.incident())
+
+    def _take_incident(self) -> int | None:
+        """Clear the incident that waits, so that updates are no longer withheld, and return its step if it is known."""
+        recorder = self._plan.recorder
+        number = None if recorder is None else recorder.incident()
+        if recorder is not None:
+            recorder.forget_incident()
+        return number if self._plan.counted else None
 
     def close(self, *, quietly: bool = False) -> None:
         """Read and write what is left, and look at the variables once more.
@@ -204,29 +276,42 @@ class Loop:
             return
         self._is_closed = True
         atexit.unregister(self._close_at_exit)
-        session = self._session_now()
-        alert = None
-        if session is not None:
-            if self._plan.recorder is not None and self._has_news(self._plan.recorder.incident()):
-                self._plan.take_drawn()
-            alert = session.collect(action=self._action)
-            if alert is None:
-                alert, call = self._pending(session), self._last_call
-                if alert is None:
-                    alert = session.check_variables(self.last_values(), action=self._action)
-                elif call is not None:
-                    call = self._call_of_bad_microbatch(call)
-                alert = self._look_again(session, alert, call) if alert and call else alert
-            session.close()
-        self._writer.close()
-        if session is None:
-            return
+        outcome = self._outcome(self._last_look, is_bad=self._is_incident_waiting)
+        self.boundary.attempt("write what was left", self._close_log, otherwise=None)
         try:
-            self._act_upon(session, alert)
+            self._act(outcome)
         except NonFiniteError as error:
             if not quietly:
                 raise
             warnings.warn(str(error), stacklevel=2)
+
+    def _last_look(self) -> Outcome | None:
+        session = self._session_now()
+        if session is None:
+            return None
+        self.boundary.attempt("keep what the bad step drew", self._take_drawn_if_bad, otherwise=None)
+        alert = session.collect(action=self._action)
+        if alert is None:
+            alert, call = self.boundary.attempt(
+                "look at the variables once more", lambda: self._after_last_update(session), otherwise=_NOT_LOOKED
+            )
+            alert = self._look_again(session, alert, call)
+        return self._outcome_of(session, alert)
+
+    def _take_drawn_if_bad(self) -> None:
+        if self._is_incident_waiting():
+            self._plan.take_drawn()
+
+    def _after_last_update(self, session: Session) -> _LastLook:
+        alert, call = self._pending(session), self._last_call
+        if alert is None:
+            return session.check_variables(self.last_values(), action=self._action), call
+        return alert, None if call is None else self._call_of_bad_microbatch(call)
+
+    def _close_log(self) -> None:
+        if self._session is not None:
+            self._session.close()
+        self._writer.close()
 
     def _pending(self, session: Session) -> Alert | None:
         """Tell of a micro-batch that was bad and whose update did not come."""
@@ -234,30 +319,43 @@ class Loop:
         number = NONE_BAD if accumulation is None else accumulation.pending()
         return None if number == NONE_BAD else session.tell_of_microbatch(number, action=self._action)
 
-    def _collect(self, call: Call | None) -> None:
+    def _collect(self, call: Call | None) -> Outcome | None:
         session = self._session_now()
         if session is None:
-            return
-        if self._plan.recorder is not None and self._has_news(self._plan.recorder.incident()):
+            return None
+        call, bad, inputs = self.boundary.attempt(
+            "look at the batch", lambda: self._calls_of_bad_step(call), otherwise=_NO_CALLS
+        )
+        before = session.steps_seen
+        alert = session.collect(action=self._action, inputs=inputs)
+        self._schedule(steps=session.steps_seen - before, seen=session.steps_seen)
+        call = bad if alert is not None and alert.microbatch is not None else call
+        return self._outcome_of(session, self._look_again(session, alert, call))
+
+    def _calls_of_bad_step(self, call: Call | None) -> _BadCalls:
+        """Return the call of a bad step, that of its first bad micro-batch, and what is bad in the arguments of it."""
+        if self._is_incident_waiting():
             self._plan.take_drawn()
             call = self._find_call() if call is None and self._find_call is not None else call
         call = None if call is None else self._plan.call_of_bad(call)
         bad = None if call is None else self._call_of_bad_microbatch(call)
-        before = session.steps_seen
-        inputs = tuple(found for found in bad.findings() if found.name not in self._tolerated) if bad else ()
-        alert = session.collect(action=self._action, inputs=inputs)
-        self._schedule(steps=session.steps_seen - before, seen=session.steps_seen)
-        call = bad if alert is not None and alert.microbatch is not None else call
-        if alert is not None and call is not None:
-            alert = self._look_again(session, alert, call)
-        self._act_upon(session, alert)
+        return call, bad, tuple(found for found in bad.findings() if found.name not in self._tolerated) if bad else ()
 
-    def _look_again(self, session: Session, alert: Alert, call: Call) -> Alert:
+    def _look_again(self, session: Session, alert: Alert | None, call: Call | None) -> Alert | None:
+        if alert is None or call is None:
+            return alert
+        return self.boundary.attempt(
+            "look at the bad step again", lambda: self._supplemented(session, alert, call), otherwise=alert
+        )
+
+    def _supplemented(self, session: Session, alert: Alert, call: Call) -> Alert:
         """Save the batch of a bad step, run the step again, and add to its alert what that brought."""
         spoilt = frozenset(finding.name for finding in alert.findings if finding.role == "weight")
         # The batch at hand is not that of the step whose update spoilt a variable.
         saved = self._saved(call, alert, samples_of(alert)) if not spoilt else SavedBatch(None)
-        found = self._replayed(call, alert, spoilt)
+        found = self.boundary.attempt(
+            "run the bad step again", lambda: self._replayed(call, alert, spoilt), otherwise=None
+        )
         if saved.path is None and not spoilt and found is not None and found.chains:
             saved = self._saved(call, alert, found.chains[0][0].samples)
         whole = replace(alert, replay=found, batch=saved.path, notes=(*alert.notes, *saved.notes, *call.notes))
@@ -273,7 +371,9 @@ class Loop:
             call: of the step; ``None`` if it is not known.
         """
         if is_fault(error):
-            attempt(partial(self._tell_of_unfinished, error, call), failed=_warn_of_unfinished)
+            self.boundary.attempt(
+                "write of a step that an error ended", partial(self._tell_of_unfinished, error, call), otherwise=None
+            )
 
     def _tell_of_unfinished(self, error: tf.errors.OpError, call: Call | None) -> None:
         session = self._session_now()
@@ -311,7 +411,11 @@ class Loop:
             return SavedBatch(None)
         is_before_window = alert.error is not None or not len(alert.window)
         step = alert.step if is_before_window else int(alert.window.last_step[-1])
-        saved = save_batch(self._options.logdir, call, step=step, samples=samples)
+        saved = self.boundary.attempt(
+            "save the batch of the bad step",
+            lambda: save_batch(self._options.logdir, call, step=step, samples=samples),
+            otherwise=SavedBatch(None),
+        )
         self._batches_left -= saved.path is not None
         return saved
 
@@ -344,29 +448,41 @@ class Loop:
             return self._plan.recorder is not None and self._plan.recorder.on_host
         return self._options.policy == "raise" or alert.action == "raised"
 
-    def _act_upon(self, session: Session, alert: Alert | None) -> None:
-        """Tell whom the user named of an alert, and raise if the policy says so."""
+    def _outcome_of(self, session: Session, alert: Alert | None) -> Outcome | None:
+        """Return what the policy acts upon; ``None`` where there is nothing to act upon."""
         if session.header is None or (alert is None and session.skips_in_a_row < self._options.max_skips):
-            return
+            return None
         is_new = alert is not None
         alert = session.last_alert if alert is None else alert
         if alert is None:
-            return
-        verdict = verdict_of_alert(session.header, alert, steps_seen=session.steps_seen, run=self._options.run)
-        message = message_of(verdict, alert, self._options.logdir, skips=session.skips_in_a_row)
+            return None
         # Where an update left the weights bad, there is nothing good left to go on with.
-        gave_up = session.skips_in_a_row >= self._options.max_skips or lost_weights(alert) is not None
+        is_lost = self.boundary.attempt(
+            "see whether weights are lost", lambda: lost_weights(alert) is not None, otherwise=False
+        )
+        gave_up = session.skips_in_a_row >= self._options.max_skips or is_lost
         is_error = self._options.policy == "raise" or (self._options.policy == "skip" and gave_up)
-        error = NonFiniteError(message, verdict=verdict, alert=alert) if is_error else None
-        tell = self._options.on_nonfinite if is_new else None
-        if tell is not None and error is None:
-            tell(verdict)
-        elif tell is not None:
-            # An error of the user's own must not hide what it was to be told of.
-            attempt(partial(tell, verdict), failed=_warn_of_callback)
-        if error is not None:
-            # TensorFlow's own account of the failed assertion tells nothing that the verdict does not.
-            raise error from None
+        outcome = self.boundary.attempt(
+            "say what was first", lambda: self._described(session, alert), otherwise=None
+        ) or Outcome.without_verdict(
+            run=self._run,
+            step=alert.step,
+            steps_seen=session.steps_seen,
+            reason=self.boundary.reason,
+            alert=alert,
+        )
+        return outcome._replace(is_error=is_error, is_reported=is_new and outcome.is_reported)
+
+    def _described(self, session: Session, alert: Alert) -> Outcome | None:
+        if session.header is None:
+            return None
+        verdict = verdict_of_alert(session.header, alert, steps_seen=session.steps_seen, run=self._run)
+        message = message_of(verdict, alert, self._options.logdir, skips=session.skips_in_a_row)
+        return Outcome(verdict, alert, message, is_error=True, is_reported=True)
+
+    def _act(self, outcome: Outcome | None) -> None:
+        if outcome is not None:
+            outcome.act(self._options.on_nonfinite)
 
     def _has_news(self, incident: int | None) -> bool:
         return incident is not None and (self._session is None or not self._session.is_known(incident))
@@ -399,13 +515,6 @@ class Loop:
                 accumulation=self.accumulation or self._plan.accumulation,
                 microbatches=self._plan.microbatches_a_step,
                 worker=worker,
+                boundary=self.boundary,
             )
         return self._session
-
-
-def _warn_of_unfinished(reason: str) -> None:
-    warnings.warn(f"tb_nanwatch could not write of a step that an error ended: {reason}", stacklevel=2)
-
-
-def _warn_of_callback(reason: str) -> None:
-    warnings.warn(f"on_nonfinite failed: {reason}", stacklevel=2)

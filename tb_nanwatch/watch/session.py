@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any, Final, Protocol
@@ -13,6 +13,7 @@ import numpy.typing as npt
 from tb_nanwatch.diagnosis.notes import lost_weights
 from tb_nanwatch.numerics.finiteness import count_nonfinite
 from tb_nanwatch.schema.records import STEPS_BELOW, Action, Alert, Finding, Header, IntArray, Policy, Series
+from tb_nanwatch.watch.boundary import Boundary
 from tb_nanwatch.watch.layout import Layout
 from tb_nanwatch.watch.numbering import Numbering
 from tb_nanwatch.watch.recorder import Recorder
@@ -49,6 +50,7 @@ class Session:
         ended_well: whether the last of them was finite.
         skips_in_a_row: how many of the last were bad and left out by the policy.
         last_alert: ``None`` before the first.
+        settled: number of the last row whose incident was dealt with; negative if there is none.
     """
 
     def __init__(
@@ -62,6 +64,7 @@ class Session:
         accumulation: Accumulated | None = None,
         microbatches: int = 1,
         worker: int | None = None,
+        boundary: Boundary | None = None,
     ) -> None:
         """Begin a session; nothing is written before its first step.
 
@@ -74,13 +77,15 @@ class Session:
             accumulation: of the micro-batches of a step, if it has any.
             microbatches: how many steps in a row add up to one update.
             worker: which of several processes this is; ``None`` where there is but one.
+            boundary: of the watch. Where the log cannot be written, an alert is known all the same.
         """
+        self._boundary, self._records = boundary or Boundary(), True
         self._layout, self._policy, self._writer = layout, policy, writer
         self._recorder, self._counted, self._accumulation = recorder, counted, accumulation
         self._microbatches, self._worker = microbatches, worker
         self._steps = np.zeros(recorder.window, np.int64)
         self._numbering = Numbering()
-        self._settled = -1
+        self.settled = -1
         self.steps_seen = 0
         self.ended_well = True
         self.skips_in_a_row = 0
@@ -119,7 +124,7 @@ class Session:
             self._steps[numbers % self._recorder.window] = steps
             for segment in _segments(steps):
                 self._take(rows[segment], steps[segment], _shifted(counts, segment))
-            self._writer.keep(self._thinner.unfinished)
+            self._write(lambda: self._writer.keep(self._thinner.unfinished))
         if incident is None or not self._is_onset(incident[0], action=action, began_well=began_well):
             return None
         return self._tell(*incident, action=action, inputs=inputs)
@@ -132,11 +137,11 @@ class Session:
         """Write an alert a second time, with what came to be known of its step after the first."""
         self.last_alert = alert
         nothing = np.zeros(0, np.int64)
-        self._writer.write_alert(replace(alert, window=Series(nothing, nothing, {})))
+        self._write(lambda: self._writer.write_alert(replace(alert, window=Series(nothing, nothing, {}))))
 
     def is_known(self, number: int) -> bool:
         """Return whether the incident of this row was dealt with and only waits to be cleared."""
-        return number <= self._settled
+        return number <= self.settled
 
     def check_variables(self, values: Sequence[Any], *, action: Action) -> Alert | None:
         """Look at the variables after the last update, which no step began with any more.
@@ -193,7 +198,8 @@ class Session:
             nothing = np.zeros(0, np.int64)
             rows = np.zeros([0, len(self._layout.cells)], np.float32)
             self.header = self._new_header(self._layout.decode(rows, nothing, {}))
-            self._writer.write_header(self.header)
+            header = self.header
+            self._write(lambda: self._writer.write_header(header))
             self._first_step = 0
         window = self._window(self.steps_seen - 1, None) if self.steps_seen else _NOTHING
         step = self._last_step + (not is_recorded)
@@ -201,8 +207,8 @@ class Session:
 
     def close(self) -> None:
         """Write what is left."""
-        self._write_rest()
-        self._writer.flush()
+        self._write(self._write_rest)
+        self._write(self._writer.flush)
 
     def _begin(self) -> None:
         self.header = None
@@ -211,16 +217,16 @@ class Session:
 
     def _take(self, rows: Rows, steps: IntArray, counts: dict[int, IntArray]) -> None:
         if self.header is not None and steps[0] <= self._last_step:
-            self._write_rest()
+            self._write(self._write_rest)
             self._begin()
         series = self._layout.decode(rows, steps, counts)
         if self.header is None:
             self.header = self._new_header(series)
-            self._writer.write_header(self.header)
+            header = self.header
+            self._write(lambda: self._writer.write_header(header))
             self._first_step = int(steps[0])
         self._last_step = int(steps[-1])
-        for generation, spans in self._thinner.add(series):
-            self._writer.write_spans(spans, generation=generation)
+        self._write(lambda: self._write_spans(self._thinner.add(series)))
 
     def _fresh_incident(self) -> tuple[int, IntArray] | None:
         number = self._recorder.incident()
@@ -233,7 +239,7 @@ class Session:
 
     def _is_onset(self, number: int, *, action: Action, began_well: bool) -> bool:
         """Settle an incident, and return whether to tell it: where bad follows bad in a recorded run, the first is."""
-        self._settled = number
+        self.settled = number
         if action != "recorded":
             self._recorder.forget_incident()
         if action == "raised":
@@ -323,8 +329,8 @@ class Session:
         self.last_alert = alert
         self._alerts_left -= alert.action != "raised"
         if self._alerts_left >= 0:
-            self._write_rest()
-            self._writer.write_alert(alert)
+            self._write(self._write_rest)
+            self._write(lambda: self._writer.write_alert(alert))
         return alert
 
     def _window(self, number: int, table: IntArray | None) -> Series:
@@ -335,13 +341,27 @@ class Session:
         counts = _counts_at(first, None if table is None else (number, table))
         return self._layout.decode(rows[kept], steps[kept], _shifted(counts, kept))
 
+    def _write(self, action: Callable[[], None]) -> None:
+        """Write to the log, until that fails once."""
+
+        def written() -> bool:
+            action()
+            return True
+
+        if self._records:
+            part = "write the log, and records nothing more"
+            self._records = self._boundary.attempt(part, written, otherwise=False)
+
     def _write_rest(self) -> None:
-        for generation, spans in self._thinner.rest():
-            self._writer.write_spans(spans, generation=generation)
+        self._write_spans(self._thinner.rest())
+
+    def _write_spans(self, spans: Iterable[tuple[int, Series]]) -> None:
+        for generation, series in spans:
+            self._writer.write_spans(series, generation=generation)
 
     def _new_header(self, series: Series) -> Header:
         return Header(
-            session=self._writer.next_session(),
+            session=self._boundary.attempt("count the sessions", self._writer.next_session, otherwise=0),
             variables=self._layout.variables,
             tensors=self._layout.tensors,
             stats=tuple(dict.fromkeys(key.stat for key in series.columns)),

@@ -116,6 +116,8 @@ class Watch:
         )
         self._plan = Plan(checked_variables(variables), window=window, policy=policy)
         self._loop = Loop(options, self._plan, Writer(directory))
+        # Around all that is done after a step.
+        self.boundary = self._loop.boundary
         self.session_runs = SessionRuns(self._loop, self._plan)
 
     def __reduce_ex__(self, protocol: Any) -> Any:

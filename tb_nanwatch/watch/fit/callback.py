@@ -153,7 +153,7 @@ class NanWatchCallback(keras.callbacks.Callback):
             NonFiniteError: by policy ``"raise"``, if the last update left a variable non-finite.
         """
         if self._watched is not None:
-            self._watched.put_back()
+            self._watched.end()
             self._watched = None
         if self._watch is not None:
             self._watch.close()

@@ -45,18 +45,24 @@ class EagerSteps:
             result = step(data)
         except tf.errors.OpError as error:
             if MESSAGE in str(error):
-                self._note_bad(data, kept)
+                self._undo(lambda: self._note_bad(data, kept))
             else:
                 self._bad_batch = data
             raise
-        if self._watch.is_eager_step_bad():
-            self._note_bad(data, kept)
+        self._undo(lambda: self._note_if_bad(data, kept))
         return result
+
+    def _undo(self, undo: Callable[[], None]) -> None:
+        self._watch.boundary.attempt("put back what a bad step changed", undo, otherwise=None)
 
     def take_batch(self) -> Any:
         """Return the batch of the first bad step since this was last asked; ``None`` if there was none."""
         batch, self._bad_batch = self._bad_batch, None
         return batch
+
+    def _note_if_bad(self, data: Any, kept: Sequence[tuple[Any, tf.Tensor]]) -> None:
+        if self._watch.is_eager_step_bad():
+            self._note_bad(data, kept)
 
     def _note_bad(self, data: Any, kept: Sequence[tuple[Any, tf.Tensor]]) -> None:
         self._bad_batch = data if self._bad_batch is None else self._bad_batch

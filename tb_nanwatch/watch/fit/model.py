@@ -70,6 +70,10 @@ class WatchedModel:
         self._model.train_function = self._train_function
         self._tell_if_nothing_was_updated(self._eager.has_run)
 
+    def end(self) -> None:
+        """Leave the model as it was, as far as that goes: what fails here must not hide how the training ended."""
+        self._watch.boundary.attempt("leave the model as it was", self.put_back, otherwise=None)
+
     def make_train_function(self, force: bool = False) -> Any:
         """Make the function that ``fit`` calls, as Keras asks for it; in another ``fit``, leave the model to that."""
         if _is_this_fit_over(self._model):
@@ -100,7 +104,7 @@ class WatchedModel:
                 raise
             except BaseException:
                 # Keras tells no callback of an error that ends fit.
-                self.put_back()
+                self.end()
                 self._watch.__exit__(*sys.exc_info())
                 raise
             finally:

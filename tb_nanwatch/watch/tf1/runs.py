@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, Final, Literal, NamedTuple
 
 import numpy as np
@@ -18,6 +19,7 @@ from tb_nanwatch.watch.replay import Evidence, ReplayLimits
 from tb_nanwatch.watch.tf1.again import Again
 from tb_nanwatch.watch.tf1.feeds import FedCall, fed_gradients
 from tb_nanwatch.watch.tf1.graph import ancestors
+from tb_nanwatch.watch.tf1.guard import Seen
 from tb_nanwatch.watch.tf1.others import Write, Writes, note_on_kept, other_writes
 from tb_nanwatch.watch.tf1.plan import Built, build
 
@@ -127,6 +129,15 @@ class SessionRuns:
         Args:
             fetches: as the user gave them.
         """
+        if self._built is None:
+            raise SetupError(_NOT_BUILT)
+        part = "see what a run fetches, and watches no more than that it trains"
+        besides = self._loop.boundary.attempt(part, lambda: self._besides(fetches), otherwise=None)
+        if besides is None and any(fetch is self._built.train_op for fetch in tf.nest.flatten(fetches)):
+            return Besides({"update": self._built.guard.told}, None)
+        return besides
+
+    def _besides(self, fetches: Any) -> Besides | None:
         (kind, others, _), microbatches = self._known(fetches), self.built.microbatches
         self._writes.begin(others)
         if kind == "update":
@@ -148,31 +159,63 @@ class SessionRuns:
             NonFiniteError: by policy ``"raise"``.
         """
         self._session = session
-        call, puts_back = FedCall.of(self.built.graph, feed_dict), self._loop.options.policy != "record"
-        if "update" in told:
-            self._take_update(told["update"], call, puts_back=puts_back)
-        elif self.built.microbatches is not None:
-            self.built.microbatches.take(session, told["microbatch"], call, puts_back=puts_back)
-            self._loop.bad_microbatch = self.built.microbatches.accumulation.bad_call
-
-    def _take_update(self, told: Any, call: FedCall, *, puts_back: bool) -> None:
-        built, microbatches = self.built, self.built.microbatches
-        seen = built.guard.seen(told, cells=built.recorder.cells)
-        is_finite = built.recorder.add(seen.row, seen.counts, step=seen.step)
-        if len(seen.intake):
-            call = call.entered(built.guard.intake.unpacked(seen.intake), built.guard.intake)
-        if not is_finite and puts_back:
-            call = call.noting(tuple(note_on_kept(self._writes.now)))
-            built.guard.state.put_back_beside(self._session, seen.kept)
-        if microbatches is not None:
-            self._loop.bad_microbatch = microbatches.accumulation.bad_call
-            microbatches.accumulation.end()
-        step = built.recorder.rows_written() - 1 if self._plan.counted else seen.step
+        boundary = self._loop.boundary
+        if "update" not in told:
+            boundary.attempt(
+                "take a micro-batch", lambda: self._take_microbatch(told["microbatch"], feed_dict), otherwise=None
+            )
+            return
+        row = told["update"]
+        taken = boundary.attempt("take the row of a step", lambda: self._take_update(row, feed_dict), otherwise=None)
+        if taken is None:
+            self._loop.lose_step(is_bad=lambda: self._is_bad(row))
+            return
+        call, step = taken
         try:
             self._loop.after_step(call)
         finally:
-            self._writes.end(step)
-            self._writes.next_step = step + 1
+            boundary.attempt("keep what other runs write", lambda: self._end_writes(step), otherwise=None)
+
+    def _is_bad(self, row: Any) -> bool:
+        """Return whether a row as it was fetched, the step's number first, is of a bad step."""
+        return not np.isfinite(row[1 : 1 + self.built.recorder.cells].astype(np.float32)).all()
+
+    @property
+    def _puts_back(self) -> bool:
+        return self._loop.options.policy != "record"
+
+    def _take_microbatch(self, told: Any, feed_dict: Mapping[Any, Any] | None) -> None:
+        microbatches = self.built.microbatches
+        if microbatches is not None:
+            call = FedCall.of(self.built.graph, feed_dict)
+            microbatches.take(self._session, told, call, puts_back=self._puts_back)
+            self._loop.bad_microbatch = microbatches.accumulation.bad_call
+
+    def _take_update(self, told: Any, feed_dict: Mapping[Any, Any] | None) -> tuple[FedCall, int]:
+        """Record the row of a step, and return what it was fed and its number."""
+        built, microbatches, attempt = self.built, self.built.microbatches, self._loop.boundary.attempt
+        call = FedCall.of(built.graph, feed_dict)
+        seen = built.guard.seen(told, cells=built.recorder.cells)
+        is_finite = built.recorder.add(seen.row, seen.counts, step=seen.step)
+        call = attempt("keep what entered a run", lambda: self._entered(call, seen), otherwise=call)
+        if not is_finite and self._puts_back:
+            call = attempt(
+                "say what other runs wrote", lambda: call.noting(tuple(note_on_kept(self._writes.now))), otherwise=call
+            )
+            put_back = partial(built.guard.state.put_back_beside, self._session, seen.kept)
+            attempt("put back what the forward pass of the bad step changed", put_back, otherwise=None)
+        if microbatches is not None:
+            self._loop.bad_microbatch = microbatches.accumulation.bad_call
+            microbatches.accumulation.end()
+        return call, built.recorder.rows_written() - 1 if self._plan.counted else seen.step
+
+    def _entered(self, call: FedCall, seen: Seen) -> FedCall:
+        intake = self.built.guard.intake
+        return call.entered(intake.unpacked(seen.intake), intake) if len(seen.intake) else call
+
+    def _end_writes(self, step: int) -> None:
+        self._writes.end(step)
+        self._writes.next_step = step + 1
 
     def run(self, session: Any, fetches: Any, **arguments: Any) -> Any:
         """Run a session once, watched; see :meth:`tb_nanwatch.watch.watch.Watch.session_run`.

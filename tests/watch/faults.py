@@ -1,0 +1,109 @@
+"""Faults thrown into the internals of the host, which are found by running them."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import CodeType, FrameType, FunctionType
+
+import tb_nanwatch
+from tb_nanwatch.watch.fit.eager import EagerSteps
+from tb_nanwatch.watch.fit.model import WatchedModel
+from tb_nanwatch.watch.loop import Loop
+from tb_nanwatch.watch.tf1.runs import SessionRuns
+
+ROOT = str(Path(tb_nanwatch.__file__).parent)
+ENTRIES = (
+    *(Loop.after_step, Loop.close, Loop._act, Loop._outcome, Loop._keep_microbatches, Loop.lose_step, Loop.step_failed),
+    *(SessionRuns.before_run, SessionRuns.after_run, WatchedModel.end, EagerSteps._undo),
+)
+"""What the host does after a step begins in one of these, each of which is, or calls, the boundary."""
+_ENTRY_CODES = {entry.__code__ for entry in ENTRIES}
+_PASSED_OVER = ("boundary.py", "outcome.py", "errors.py", "batch.py:Call.__post_init__")
+_originals: dict[str, FunctionType] = {}
+
+
+class InjectedError(Exception):
+    """Thrown into an internal."""
+
+
+@contextmanager
+def functions_called_by_host(found: dict[str, FunctionType]) -> Iterator[None]:
+    """Collect the functions of the package that the host calls after a step, by where they are defined."""
+    codes: set[CodeType] = set()
+
+    def profile(frame: FrameType, event: str, _: object) -> None:
+        is_new = event == "call" and frame.f_code not in codes and frame.f_code.co_filename.startswith(ROOT)
+        if is_new and _is_in_host(frame.f_back):
+            codes.add(frame.f_code)
+
+    sys.setprofile(profile)
+    try:
+        yield
+    finally:
+        sys.setprofile(None)
+    functions = {function.__code__: function for function in _functions()}
+    found |= {_place(code): functions[code] for code in codes if code in functions and _is_target(code)}
+
+
+@contextmanager
+def failing(place: str, function: FunctionType) -> Iterator[None]:
+    """Let a function raise whenever the host calls it after a step; elsewhere it does what it did."""
+    code = function.__code__
+    original = FunctionType(code, function.__globals__, code.co_name, function.__defaults__, function.__closure__)
+    original.__kwdefaults__ = function.__kwdefaults__
+    _originals[place] = original
+    space: dict[str, FunctionType] = {}
+    exec(
+        "def fails(*args, **kwargs):\n"
+        "    from tests.watch.faults import call_or_fail\n"
+        f"    return call_or_fail({place!r}, args, kwargs)",
+        space,
+    )
+    function.__code__ = space["fails"].__code__
+    try:
+        yield
+    finally:
+        function.__code__ = code
+
+
+def call_or_fail(place: str, args: tuple[object, ...], kwargs: dict[str, object]) -> object:
+    """Raise in the host's part; else call the original."""
+    if _is_in_host(sys._getframe(2)):
+        raise InjectedError(f"injected into {place}")
+    return _originals[place](*args, **kwargs)
+
+
+def _is_in_host(frame: FrameType | None) -> bool:
+    while frame is not None:
+        if frame.f_code in _ENTRY_CODES:
+            return True
+        frame = frame.f_back
+    return False
+
+
+def _functions() -> Iterator[FunctionType]:
+    """Yield every function and method of the package that can be replaced: none that is made by another."""
+    for name, module in list(sys.modules.items()):
+        if name.startswith("tb_nanwatch"):
+            for value in vars(module).values():
+                yield from _functions_of(value)
+
+
+def _functions_of(value: object) -> Iterator[FunctionType]:
+    members = vars(value).values() if isinstance(value, type) else (value,)
+    for member in members:
+        function = getattr(member, "__func__", getattr(member, "fget", member))
+        function = getattr(function, "__wrapped__", function)
+        if isinstance(function, FunctionType) and not function.__code__.co_freevars:
+            yield function
+
+
+def _place(code: CodeType) -> str:
+    return f"{code.co_filename[len(ROOT) + 1 :]}:{code.co_qualname if sys.version_info >= (3, 11) else code.co_name}"
+
+
+def _is_target(code: CodeType) -> bool:
+    return code not in _ENTRY_CODES and not any(part in _place(code) for part in _PASSED_OVER)
