@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from threading import Lock
 from typing import Final
@@ -60,9 +61,11 @@ class LocalRuns:
 
     def read(self, name: str, tag: Tag) -> list[Datum] | None:
         """Return the messages of a tag; ``None`` where the files have changed meanwhile."""
+        # A file knows nothing of the other processes of its run: the directory says which process wrote it.
+        own = replace(tag, worker=0)
         with self._looking:
             try:
-                return [datum for file in self._files.get(name, {}).values() for datum in file.read(tag)]
+                return [datum for file in self._files.get(name, {}).values() for datum in file.read(own)]
             except OSError:
                 return None
 

@@ -38,6 +38,14 @@ def test_a_damaged_run_is_read_from_its_files_and_the_others_through_the_provide
     assert {run for run, _ in log.provider.asked} == {"whole/nanwatch"}
 
 
+def test_the_files_of_several_processes_are_read_as_one_run(tmp_path):
+    for part in ("nanwatch", "nanwatch/worker-1"):
+        RunWriter(tmp_path / part).header().spans(steps_of(0, 9))
+    reader = RunReader(None, files=LocalRuns({str(tmp_path): None}))
+    verdict = reader.verdict(reader.index(EXPERIMENT), ".")
+    assert (verdict.status, verdict.steps_seen, verdict.problems) == ("finite", 10, ())
+
+
 def test_a_run_that_gets_damaged_while_it_is_followed_is_seen_to_be(tmp_path):
     path = RunWriter(tmp_path / "nanwatch").header().spans(steps_of(0, 9)).spans(steps_of(10, 19)).path
     reader = RunReader(None, files=LocalRuns({str(tmp_path): None}))
