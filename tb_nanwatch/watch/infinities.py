@@ -72,11 +72,6 @@ def handles_read(graph: Graph, tensors: list[tf.Tensor]) -> tuple[set[int], set[
     return found, seen
 
 
-def without_infinity(tensor: tf.Tensor) -> tf.Tensor:
-    """Return a tensor with 0 in the place of every infinity."""
-    return tf.where(tf.math.is_inf(tensor), tf.zeros_like(tensor), tensor)
-
-
 def _cleared(tensor: tf.Tensor, mask: Mask) -> tf.Tensor:
     return tf.where(tf.constant(mask) & tf.math.is_inf(tensor), tf.zeros_like(tensor), tensor)
 

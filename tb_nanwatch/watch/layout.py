@@ -1,12 +1,14 @@
 """The row: what one step leaves in the device's ring, and how it is read back.
 
 A row is a vector of float32 cells, one for each thing that is measured. A cell holds half the sum of squares of its
-tensor (what ``tf.nn.l2_loss`` gives), because the root is free on the host and not on the device. Two spellings are
+tensor (what ``tf.nn.l2_loss`` gives), because the root is free on the host and not on the device. Three forms are
 outside the range of a sum of squares:
 
 - ``ABSENT`` (-1): there was nothing to measure, as for a variable without a gradient;
 - a number below -1: minus the norm itself, where the squares overflow although every element is finite. Squares
-  overflow above 1e19, so the two cannot be confused.
+  overflow above 1e19, so the two cannot be confused;
+- a number between -1 and 0: minus ``MEANT`` times the norm of the finite elements. The others are infinities that the
+  layer puts out on purpose.
 
 The loss is the exception: its cell holds the loss. The cell of the update's scalars holds their sum. That of the loss
 scale holds the scale, which is negative in a step whose update the scale's owner leaves out because the scaled
@@ -42,6 +44,10 @@ from tb_nanwatch.schema.records import (
 )
 
 ABSENT: Final = -1.0
+MEANT: Final = 2.0**-65
+"""Times the norm of float32 squares that do not overflow, below 1; a power of 2, so that no digit is lost."""
+LEAST_MEANT: Final = float(np.finfo(np.float32).tiny)
+"""In place of a product that is smaller: a cell of 0 says that nothing was infinite."""
 
 _STAT_OF: Final[dict[str, str]] = {
     "loss": "loss",
@@ -134,6 +140,16 @@ class Layout:
         """
         return _findings(self.cells, counts)
 
+    def meant_infinities(self, rows: Rows) -> tuple[str, ...]:
+        """Return the names of the tensors in which infinities were taken as meant.
+
+        Args:
+            rows: float32 ``[n, cells]``.
+        """
+        places = self.places_of("tensor")
+        found = ((rows[:, places] < 0) & (rows[:, places] > ABSENT)).any(axis=0)
+        return tuple(dict.fromkeys(self.cells[places[at]].name for at in np.flatnonzero(found)))
+
     def whose(self, counts: IntArray) -> tuple[int | None, int | None]:
         """Return the replica and the process that :meth:`findings` are of; ``None`` where there is but one."""
         del counts
@@ -216,9 +232,12 @@ def _roots(rows: Rows) -> Rows:
     if beyond.any():
         # Twice a number is out of float32's range where its root is not.
         norms[beyond] = np.sqrt(2.0 * rows[beyond].astype(np.float64))
-    told = rows < 0
-    if told.any():
-        norms[told] = np.where(rows[told] < ABSENT, -rows[told], np.where(rows[told] == ABSENT, np.nan, 0))
+    is_other = rows < 0
+    if is_other.any():
+        cells = rows[is_other]
+        with np.errstate(over="ignore"):
+            meant = np.where(cells < -LEAST_MEANT, cells / np.float32(-MEANT), 0)
+        norms[is_other] = np.where(cells < ABSENT, -cells, np.where(cells == ABSENT, np.nan, meant))
     return norms
 
 

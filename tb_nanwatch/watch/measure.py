@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, TypeAlias
 import tensorflow as tf
 from tensorflow.python.ops.control_flow_util import GraphOrParentsInXlaContext
 
-from tb_nanwatch.watch.layout import ABSENT
+from tb_nanwatch.watch.layout import ABSENT, LEAST_MEANT, MEANT
 
 Gradient: TypeAlias = "tf.Tensor | tf.IndexedSlices | None"
 
@@ -112,6 +112,32 @@ def closely(gradient: Measured) -> tuple[tf.Tensor, tf.Tensor]:
         return tf.zeros([4], tf.int64), tf.constant(ABSENT, tf.float32)
     both: tuple[tf.Tensor, tf.Tensor] = _traced_once(_closely, values.dtype)(tf.reshape(values, [-1]))
     return both
+
+
+def without_meant(
+    sampled: Seldom, seen: tuple[tf.Tensor, tf.Tensor], *, is_harmless: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Return the counts and the cell of a tensor whose infinities are meant, where nothing else of the step is bad.
+
+    Args:
+        sampled: the tensor.
+        seen: what :func:`closely` gives for it.
+        is_harmless: whether its infinities left the results of the step finite, a bool scalar.
+
+    Returns:
+        ``seen`` where it holds a NaN or no infinity; else no count of what is bad, and the cell of the other elements.
+    """
+    counts, cell = seen
+    is_meant = is_harmless & tf.equal(counts[1], 0) & (tf.reduce_sum(counts[2:]) > 0)
+    _, rest = closely(without_infinity(sampled.tensor))
+    marked = -tf.maximum(tf.sqrt(2.0) * tf.sqrt(tf.maximum(rest, 0)) * MEANT, LEAST_MEANT)
+    rest = tf.where(rest < 0, rest, marked)
+    return tf.where(is_meant, counts * tf.constant([1, 0, 0, 0], tf.int64), counts), tf.where(is_meant, rest, cell)
+
+
+def without_infinity(tensor: tf.Tensor) -> tf.Tensor:
+    """Return a tensor with 0 in the place of every infinity."""
+    return tf.where(tf.math.is_inf(tensor), tf.zeros_like(tensor), tensor)
 
 
 def settled_loss(loss: tf.Tensor) -> tf.Tensor:

@@ -119,7 +119,19 @@ class Observation:
     @cached_property
     def _closely(self) -> list[tuple[tf.Tensor, tf.Tensor]]:
         tensors: list[Measured] = [*self.raw, *self._clipped_again(), *self.weights, *self.tensors]
-        return [measure.closely(tensor) for tensor in tensors]
+        seen = [measure.closely(tensor) for tensor in tensors]
+        sampled = [(place, one) for place, one in enumerate(tensors) if isinstance(one, Seldom)]
+        is_harmless = self._has_finite_results([counts for counts, _ in seen]) if sampled else None
+        for place, one in sampled:
+            seen[place] = measure.without_meant(one, seen[place], is_harmless=is_harmless)
+        return seen
+
+    def _has_finite_results(self, counts: Sequence[tf.Tensor]) -> tf.Tensor:
+        """Return whether the loss is finite, and the gradients are or may have overflowed for their scale."""
+        gradients = counts[: len(self.raw) + len(self.clipped or ())]
+        is_finite = tf.equal(tf.add_n([tf.reduce_sum(of_one[1:]) for of_one in gradients]), 0)
+        is_finite = is_finite if self.scale is None else is_finite | (self.scale > 1)
+        return is_finite if self.loss is None else is_finite & tf.reduce_all(tf.math.is_finite(self.loss))
 
     def _unscaled(self, cells: tf.Tensor) -> tf.Tensor:
         return cells if self.scale is None or self.is_unscaled else measure.unscaled_cells(cells, self.scale)

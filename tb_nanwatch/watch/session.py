@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from itertools import pairwise
@@ -24,6 +25,7 @@ from tb_nanwatch.watch.writer import Writer
 Rows = npt.NDArray[np.float32]
 MOST_ALERTS: Final = 16
 """That one session writes of steps that did not end training: there may be one in every hundred, for ever."""
+_MOST_NAMED: Final = 3
 _COLLAPSED: Final = (
     "The gradients were not finite from there on, and every update was left out while the loss scale was halved; at"
     " step {step:,} it was 1, so the scale was not the reason."
@@ -86,6 +88,7 @@ class Session:
         self._steps = np.zeros(recorder.window, np.int64)
         self._numbering = Numbering()
         self.settled = -1
+        self._meant: set[str] = set()
         self.steps_seen = 0
         self.ended_well = True
         self.skips_in_a_row = 0
@@ -125,6 +128,7 @@ class Session:
             for segment in _segments(steps):
                 self._take(rows[segment], steps[segment], _shifted(counts, segment))
             self._write(lambda: self._writer.keep(self._thinner.unfinished))
+            self._note_meant(rows)
         if incident is None or not self._is_onset(incident[0], action=action, began_well=began_well):
             return None
         return self._tell(*incident, action=action, inputs=inputs)
@@ -227,6 +231,21 @@ class Session:
             self._first_step = int(steps[0])
         self._last_step = int(steps[-1])
         self._write(lambda: self._write_spans(self._thinner.add(series)))
+
+    def _note_meant(self, rows: Rows) -> None:
+        names = [name for name in self._layout.meant_infinities(rows) if name not in self._meant]
+        if not names:
+            return
+        self._meant.update(names)
+        listed = ", ".join(map(repr, names[:_MOST_NAMED]))
+        more = f" and {len(names) - _MOST_NAMED:,} more" if len(names) > _MOST_NAMED else ""
+        results = "the loss and the gradients" if self._layout.loss else "the gradients"
+        overflows = ", but for overflows of the loss scale" if self._layout.scale else ""
+        warnings.warn(
+            f"tb_nanwatch takes the Inf in the output of {listed}{more} as meant: {results} of those steps are finite"
+            f"{overflows}; the norms are those of the finite elements",
+            stacklevel=2,
+        )
 
     def _fresh_incident(self) -> tuple[int, IntArray] | None:
         number = self._recorder.incident()

@@ -14,7 +14,8 @@ import tensorflow as tf
 from tb_nanwatch.schema.records import Variable
 from tb_nanwatch.watch.freeze import writes
 from tb_nanwatch.watch.graph import Graph, captured_handles, handle_of, name_of, outermost
-from tb_nanwatch.watch.infinities import Infinities, handles_read, without_infinity
+from tb_nanwatch.watch.infinities import Infinities, handles_read
+from tb_nanwatch.watch.measure import without_infinity
 from tb_nanwatch.watch.owners import Owners
 
 _STATISTICS: Final = frozenset({"moving_mean", "moving_variance"})

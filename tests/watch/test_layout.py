@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tb_nanwatch.schema.records import Counts, Finding, Variable
-from tb_nanwatch.watch.layout import ABSENT, Layout
+from tb_nanwatch.watch.layout import ABSENT, LEAST_MEANT, MEANT, Layout
 
 VARIABLES = tuple(Variable(f"l{n}/w", f"l{n}", (2,), "float32") for n in range(2))
 
@@ -34,6 +34,16 @@ def test_a_cell_is_half_a_sum_of_squares_or_absent_or_minus_a_norm():
     np.testing.assert_array_equal(series.column("tensor_norm", "max"), [[1.0]])
     np.testing.assert_array_equal(series.column("loss", "max"), [[-3.0]])
     np.testing.assert_array_equal(series.column("global_norm", "max"), [[5.0]])
+
+
+def test_a_cell_between_minus_one_and_zero_is_the_norm_beside_infinities_that_are_meant():
+    rows = np.zeros([3, 9], np.float32)
+    rows[:, 6] = [-5.0 * MEANT, -1e19 * MEANT, -LEAST_MEANT]
+    rows[:, 7] = [ABSENT, 0, -1e25]
+    two = layout(tensors=("masked", "plain"))
+    norms = two.decode(rows, np.arange(3), {}).column("tensor_norm", "max")
+    np.testing.assert_allclose(norms, [[5.0, np.nan], [1e19, 0], [0, 1e25]], rtol=1e-6)
+    assert two.meant_infinities(rows) == ("masked",)
 
 
 def test_a_loss_of_minus_one_is_a_loss():
