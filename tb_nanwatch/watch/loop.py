@@ -437,6 +437,7 @@ class Loop:
             drawn=plan.drawn if alert.microbatch is None else None,
             is_first_update=bool(spoilt) and step_before(alert) == alert.first_step,
             owners=plan.owners,
+            is_microbatch=alert.microbatch is not None,
         )
         dump = os.path.join("debugger", f"step-{alert.step}") if self._options.keep_dump else None
         return self.run_again(call, evidence, watch=self, limits=ReplayLimits(), logdir=self._options.logdir, dump=dump)

@@ -37,7 +37,7 @@ from tb_nanwatch.watch.replay.run import (
     trace,
     written_handles,
 )
-from tb_nanwatch.watch.replay.settled import go_back
+from tb_nanwatch.watch.replay.settled import clear, go_back
 from tb_nanwatch.watch.replay.trial import Given, Scope, Trial
 from tb_nanwatch.watch.replay.walk import Visit, Walk
 
@@ -72,6 +72,8 @@ class Evidence:
         drawn: by the step, as far as its guard could hand it out; ``None`` where nothing is known of that.
         is_first_update: whether the update of the step before was the first that was watched, and spoilt a variable.
         owners: where layers and variables stand in the user's models.
+        is_microbatch: whether the call is a micro-batch's. It may have ended, and then what it wrote, such as the
+            program's sums, is as it left it and not as it found it.
     """
 
     roles: frozenset[Role]
@@ -84,6 +86,7 @@ class Evidence:
     error: tf.errors.OpError | None = None
     owners: Owners = field(default_factory=Owners)
     drawn: Drawn | None = None
+    is_microbatch: bool = False
 
     @property
     def handles(self) -> Sequence[Tensor]:
@@ -172,9 +175,15 @@ def _replay_once(
     traced = trace(lambda *leaves: arguments.call(step, leaves), arguments.leaves, trial=trial, probe=probe)
     rounds = [(given, _stages(given, trial.scope)) for given in traced.given]
     is_over = trial.scope == "last update"
-    cleaned = [*evidence.handles, *([] if are_slots_bad_before else written_handles(traced))] if is_over else []
+    written = [] if are_slots_bad_before else written_handles(traced)
+    cleaned, starting_from = [], None
+    if is_over:
+        cleaned = [*evidence.handles, *written]
+        starting_from = partial(go_back, cleaned=cleaned)
+    elif evidence.is_microbatch:
+        cleaned = [handle for handle in written if not any(handle is watched for watched in evidence.handles)]
+        starting_from = partial(clear, cleared=cleaned)
     try:
-        starting_from = partial(go_back, cleaned=cleaned) if is_over else None
         sinks = [sink for _, stages in rounds for _, some in stages for sink in some]
         run(_with_failed(traced, evidence.error), sinks, starting_from=starting_from)
     except tf.errors.OpError as error:

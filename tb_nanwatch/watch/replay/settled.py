@@ -48,12 +48,23 @@ def go_back(handle: Any, cleaned: Sequence[Any]) -> None:
         cleaned: the handles of those that were finite before it.
     """
     dtype = dtype_of(handle)
-    if dtype is not None and dtype.is_floating and any(handle is other for other in cleaned):
+    clear(handle, cleaned)
+    if dtype is not None and dtype.is_integer:
+        tf.raw_ops.AssignSubVariableOp(resource=handle, value=tf.ones([], dtype))
+
+
+def clear(handle: Any, cleared: Sequence[Any]) -> None:
+    """Set the bad elements of a floating variable to 0.
+
+    Args:
+        handle: of a variable.
+        cleared: the handles of the variables that this is done to; any other is left as it is.
+    """
+    dtype = dtype_of(handle)
+    if dtype is not None and dtype.is_floating and any(handle is other for other in cleared):
         value = tf.raw_ops.ReadVariableOp(resource=handle, dtype=dtype)
         clean = tf.where(tf.math.is_finite(value), value, tf.zeros_like(value))
         tf.raw_ops.AssignVariableOp(resource=handle, value=clean)
-    elif dtype is not None and dtype.is_integer:
-        tf.raw_ops.AssignSubVariableOp(resource=handle, value=tf.ones([], dtype))
 
 
 class _SettledReads:
