@@ -22,10 +22,7 @@ def attempt(action: Callable[[], _T], *, failed: Callable[[str], _T]) -> _T:
     try:
         return action()
     except Exception as error:  # noqa: BLE001 - a decision: see above
-        lines = str(error).strip().splitlines()
-        # An error from traced code begins with where it stood, over many lines, and ends with what it was.
-        told = [line.strip() for line in lines if line.strip()]
-        return failed((told[-1] if told[0].endswith(":") else told[0]) if told else type(error).__name__)
+        return failed(_in_one_line(error))
 
 
 class Boundary:
@@ -48,12 +45,18 @@ class Boundary:
             action: may fail in any way.
             otherwise: takes the place of the action's result where it fails.
         """
+        # Nothing is made for a failure that does not come: this runs with every step.
+        try:
+            return action()
+        except Exception as error:  # noqa: BLE001 - likewise
+            self.reason = _in_one_line(error)
+        if part not in self._warned:
+            self._warned.add(part)
+            warnings.warn(f"tb_nanwatch could not {part} ({self.reason})", stacklevel=2)
+        return otherwise
 
-        def failed(reason: str) -> _T:
-            self.reason = reason
-            if part not in self._warned:
-                self._warned.add(part)
-                warnings.warn(f"tb_nanwatch could not {part} ({reason})", stacklevel=2)
-            return otherwise
 
-        return attempt(action, failed=failed)
+def _in_one_line(error: Exception) -> str:
+    # An error from traced code begins with where it stood, over many lines, and ends with what it was.
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return (lines[-1] if lines[0].endswith(":") else lines[0]) if lines else type(error).__name__

@@ -82,7 +82,7 @@ class Loop:
         self._batches_left = MOST_BATCHES
         self._has_replayed = self._has_met_error = False
         self._find_call: Callable[[], Call | None] | None = None
-        self._microbatches = MicrobatchCalls()
+        self._microbatches, self._has_microbatches = MicrobatchCalls(), False
         # In a graph of TensorFlow 1 these are its session's.
         self.run_again: Callable[..., Replay] = replay
         self.last_values: Callable[[], Sequence[Any]] = lambda: plan.last_values
@@ -126,7 +126,7 @@ class Loop:
         self._depth += 1
         self._runs += 1
         self._last_call = call
-        self._keep_microbatches(lambda: self._microbatches.begin(call))
+        self._microbatches.begin(call)
         outer = _running.set(self)
         try:
             result = step()
@@ -142,15 +142,18 @@ class Loop:
         self.after_step(call)
         for follower in self._followers:
             follower.after_step(call)
-        self._keep_microbatches(lambda: self._microbatches.end(call, self._rows_written))
+        if self._has_microbatches:
+            self._end_microbatches(call)
         return result
 
-    def _keep_microbatches(self, keep: Callable[[], None]) -> None:
-        self.boundary.attempt("keep the calls of micro-batches", keep, otherwise=None)
+    def _end_microbatches(self, call: Call | None) -> None:
+        part = "keep the calls of micro-batches"
+        self.boundary.attempt(part, lambda: self._microbatches.end(call, self._rows_written), otherwise=None)
 
     def note_accumulation(self) -> None:
         """Learn, as a step is traced or run eagerly, that it measures one more micro-batch or part of one."""
         if self._depth:
+            self._has_microbatches = True
             self._microbatches.note_measure()
 
     def note_update(self) -> None:
@@ -202,7 +205,9 @@ class Loop:
         if self._is_closed:
             self._is_closed = False
             atexit.register(self._close_at_exit)
-        self._act(self._outcome(lambda: self._after_step(call), is_bad=self._is_incident_waiting))
+        # Most steps need no more than this.
+        if self._plan.polls or self._calls >= self._calls_due or time.monotonic() >= self._flush_at_s:
+            self._act(self._outcome(lambda: self._after_step(call), is_bad=self._is_incident_waiting))
 
     def lose_step(self, *, is_bad: Callable[[], bool]) -> None:
         """Know that a step ran whose row could not be read.

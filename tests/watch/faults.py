@@ -16,7 +16,7 @@ from tb_nanwatch.watch.tf1.runs import SessionRuns
 
 ROOT = str(Path(tb_nanwatch.__file__).parent)
 ENTRIES = (
-    *(Loop.after_step, Loop.close, Loop._act, Loop._outcome, Loop._keep_microbatches, Loop.lose_step, Loop.step_failed),
+    *(Loop.after_step, Loop.close, Loop._act, Loop._outcome, Loop._end_microbatches, Loop.lose_step, Loop.step_failed),
     *(SessionRuns.before_run, SessionRuns.after_run, WatchedModel.end, EagerSteps._undo),
 )
 """What the host does after a step begins in one of these, each of which is, or calls, the boundary."""
