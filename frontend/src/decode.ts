@@ -35,11 +35,20 @@ const source = record<Source>({
   before: list(string),
   after: list(string),
 });
-const kind = literal("nan", "pos_inf", "neg_inf");
-const phase = literal("input", "weights", "forward", "loss", "backward", "clip", "update", "state");
+const kind = literal<Link["kind"]>({ nan: true, pos_inf: true, neg_inf: true });
+const phase = literal<Link["phase"]>({
+  input: true,
+  weights: true,
+  forward: true,
+  loss: true,
+  backward: true,
+  clip: true,
+  update: true,
+  state: true,
+});
 
 const entry = record<Entry>({
-  way: literal("argument", "captured", "constant"),
+  way: literal<Entry["way"]>({ argument: true, captured: true, constant: true }),
   shape: integers,
   elements: list(integers),
 });
@@ -58,7 +67,7 @@ const origin = record<Origin>({
   replica: nullable(number),
   worker: nullable(number),
   microbatch: nullable(number),
-  evidence: literal("replay", "records"),
+  evidence: literal<Origin["evidence"]>({ replay: true, records: true }),
   batch: nullable(string),
   entry: nullable(entry),
 });
@@ -91,7 +100,12 @@ const link = record<Link>({
 const chain = list(link);
 
 const warning = record<Warning>({
-  kind: literal("exploding", "frozen", "accumulated-sum", "unfinished-step"),
+  kind: literal<Warning["kind"]>({
+    exploding: true,
+    frozen: true,
+    "accumulated-sum": true,
+    "unfinished-step": true,
+  }),
   first_step: number,
   layer: nullable(string),
   text: string,
@@ -101,12 +115,18 @@ const cause = record<Cause>({
   id: string,
   text: string,
   fix: string,
-  confidence: literal("high", "medium", "low"),
+  confidence: literal<Cause["confidence"]>({ high: true, medium: true, low: true }),
 });
 
 const verdict = record<Verdict>({
   run: string,
-  status: literal("finite", "nonfinite", "warning", "incomplete", "empty"),
+  status: literal<Verdict["status"]>({
+    finite: true,
+    nonfinite: true,
+    warning: true,
+    incomplete: true,
+    empty: true,
+  }),
   text: string,
   steps_seen: number,
   first: nullable(origin),
@@ -124,7 +144,16 @@ const curve = record<Curve>({ name: string, min: numbers, max: numbers, mean: nu
 const row = record<HeatmapRow>({ label: string, layer: nullable(string), variable: nullable(string) });
 
 const finding = record<FindingRow>({
-  role: literal("input", "weight", "tensor", "loss", "gradient", "clipped", "state"),
+  role: literal<FindingRow["role"]>({
+    input: true,
+    weight: true,
+    tensor: true,
+    loss: true,
+    gradient: true,
+    clipped: true,
+    state: true,
+    scalar: true,
+  }),
   name: string,
   layer: nullable(string),
   counts: nullable(counts),
@@ -166,7 +195,7 @@ const heatmap = record<HeatmapAnswer>({
 });
 
 const replay = record<Replay>({
-  outcome: literal("found", "finite", "failed"),
+  outcome: literal<Replay["outcome"]>({ found: true, finite: true, failed: true }),
   notes: list(string),
   chains: list(chain),
   seconds: number,
@@ -176,7 +205,7 @@ const replay = record<Replay>({
 const alert = record<AlertAnswer>({
   run: string,
   step: number,
-  action: literal("raised", "skipped", "recorded"),
+  action: literal<AlertAnswer["action"]>({ raised: true, skipped: true, recorded: true }),
   findings: list(finding),
   steps: integers,
   loss: numbers,

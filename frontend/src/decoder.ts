@@ -40,7 +40,9 @@ export function nullable<T>(inner: Decoder<T>): Decoder<T | null> {
   return (value) => (value === null ? null : inner(value));
 }
 
-export function literal<T extends string>(...options: ReadonlyArray<T>): Decoder<T> {
+/** Accepts the members of a union. The compiler refuses a list that lacks one of them. */
+export function literal<T extends string>(members: Readonly<Record<T, true>>): Decoder<T> {
+  const options = Object.keys(members) as Array<T>;
   return (value) => {
     const found = options.find((option) => option === value);
     if (found !== undefined) return found;
