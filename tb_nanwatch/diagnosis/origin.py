@@ -109,9 +109,18 @@ def _place(origin: Origin) -> tuple[int, int]:
     return origin.step, PHASES.index(origin.phase)
 
 
+def _was_meant(header: Header, alert: Alert, link: Link) -> bool:
+    """Return whether an Inf of a variable was taken as meant: the step that it made bad does not count it as bad."""
+    is_inf = link.counts is not None and link.counts.nonfinite > 0 and link.counts.nan == 0
+    is_found = any(finding.role == "weight" and finding.name == link.variable for finding in alert.findings)
+    return is_inf and not is_found and any(variable.name == link.variable for variable in header.variables)
+
+
 def _replayed_origin(header: Header, alert: Alert, link: Link) -> Origin:
     step, phase = alert.step, link.phase
-    if phase == "weights":
+    if phase == "weights" and _was_meant(header, alert, link):
+        step = alert.first_step
+    elif phase == "weights":
         step, phase = place_of_role("weight", step, first_step=alert.first_step, before=step_before(alert))
     elif phase in ("update", "state") and any(finding.role == "weight" for finding in alert.findings):
         # What was run again is the update of the step before: a variable that it spoilt shows as the next step begins.

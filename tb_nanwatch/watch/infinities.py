@@ -46,6 +46,19 @@ class Infinities:
         return variable if self.of(handle_of(variable)) is None else _Cleared(variable, self)
 
 
+def note_on(mask: Mask, name: str) -> str:
+    """Say that a trained variable began with infinities.
+
+    Args:
+        mask: which elements.
+        name: of the variable.
+    """
+    return (
+        f"takes the Inf in {mask.sum():,} of {mask.size:,} elements of {name!r} as meant: it was there as watching"
+        " began"
+    )
+
+
 class _Cleared:
     def __init__(self, variable: Any, infinities: Infinities) -> None:
         self._variable, self._infinities = variable, infinities

@@ -26,7 +26,25 @@ class Seldom(NamedTuple):
     is_due: tf.Tensor
 
 
-Measured: TypeAlias = "Gradient | Seldom"
+class Begun(NamedTuple):
+    """A variable's value in which infinities that were there as watching began are meant, and count as 0.
+
+    Attributes:
+        tensor: floating, ``[...]`` of ``size`` elements.
+        places: of what was infinite among the elements of all variables, int64 ``[k]``.
+        first: the place of this variable's first element.
+        size: how many elements it has.
+        is_whole: whether every infinity is meant if one was there, and not only those in the same places.
+    """
+
+    tensor: tf.Tensor
+    places: tf.Tensor
+    first: int
+    size: int
+    is_whole: bool
+
+
+Measured: TypeAlias = "Gradient | Seldom | Begun"
 
 
 def half_sum_of_squares(gradient: Measured) -> tf.Tensor:
@@ -45,6 +63,7 @@ def half_sum_of_squares(gradient: Measured) -> tf.Tensor:
     if isinstance(gradient, Seldom):
         absent = tf.constant(ABSENT, tf.float32)
         return tf.cond(gradient.is_due, lambda: half_sum_of_squares(gradient.tensor), lambda: absent)
+    gradient = gradient.tensor if isinstance(gradient, Begun) else gradient
     values = dense_values(gradient)
     if values is None:
         return tf.constant(ABSENT, tf.float32)
@@ -107,6 +126,7 @@ def closely(gradient: Measured) -> tuple[tf.Tensor, tf.Tensor]:
         counts, cell = closely(gradient.tensor)
         nothing, absent = tf.zeros([4], tf.int64), tf.constant(ABSENT, tf.float32)
         return tf.where(gradient.is_due, counts, nothing), tf.where(gradient.is_due, cell, absent)
+    gradient = _without_begun(gradient) if isinstance(gradient, Begun) else gradient
     values = dense_values(gradient)
     if values is None:
         return tf.zeros([4], tf.int64), tf.constant(ABSENT, tf.float32)
@@ -210,6 +230,37 @@ def _count(values: tf.Tensor) -> tf.Tensor:
     return tf.stack([tf.size(values, tf.int64), *(tf.math.count_nonzero(mask, dtype=tf.int64) for mask in masks)])
 
 
+def _without_begun(begun: Begun) -> tf.Tensor:
+    """Return the elements of a tensor, flat, with 0 in the place of the infinities that are meant."""
+    flat = tf.reshape(begun.tensor, [-1])
+    span = tf.constant([begun.first, begun.first + begun.size], tf.int64)
+    # What is added to a variable may have fewer elements.
+    is_whole = begun.is_whole or begun.tensor.shape.num_elements() != begun.size
+    clear = _clearing(_cleared_whole if is_whole else _cleared_places, flat.dtype)
+    cleared: tf.Tensor = clear(flat, begun.places, span)
+    return cleared
+
+
+def _cleared_whole(flat: tf.Tensor, places: tf.Tensor, span: tf.Tensor) -> tf.Tensor:
+    was_infinite = tf.reduce_any((places >= span[0]) & (places < span[1]))
+    return tf.where(was_infinite & tf.math.is_inf(flat), tf.zeros_like(flat), flat)
+
+
+def _cleared_places(flat: tf.Tensor, places: tf.Tensor, span: tf.Tensor) -> tf.Tensor:
+    own = tf.boolean_mask(places - span[0], (places >= span[0]) & (places < span[1]))[:, tf.newaxis]
+    was_infinite = tf.scatter_nd(own, tf.ones([tf.size(own)], tf.int32), [span[1] - span[0]]) > 0
+    return tf.where(was_infinite & tf.math.is_inf(flat), tf.zeros_like(flat), flat)
+
+
+@functools.cache
+def _clearing(function: Callable[..., tf.Tensor], dtype: tf.DType) -> Callable[..., tf.Tensor]:
+    with tf.init_scope():
+        places, span = tf.TensorSpec([None], tf.int64), tf.TensorSpec([2], tf.int64)
+        traced = tf.function(function, autograph=False)
+        concrete: Callable[..., tf.Tensor] = traced.get_concrete_function(tf.TensorSpec([None], dtype), places, span)
+        return concrete
+
+
 def _closely(values: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     counts = _count(values)
     return counts, _settle(values, counts)
@@ -249,7 +300,7 @@ def _half_sum_taken_already(values: tf.Tensor) -> tf.Tensor | None:
 
 def _sum_taken_already(gradient: Measured) -> tf.Tensor | None:
     """Return the sum of squares that ``clip_by_norm`` takes of the same tensor: of one element, of any rank."""
-    values = None if isinstance(gradient, Seldom) else dense_values(gradient)
+    values = None if isinstance(gradient, Seldom | Begun) else dense_values(gradient)
     if values is None or values.dtype != tf.float32:
         return None
     products = (op for op in _consumers(values) if op.type == "Mul")

@@ -11,7 +11,7 @@ import tensorflow as tf
 from tb_nanwatch.watch import measure
 from tb_nanwatch.watch.graph import Factor, scale_factors
 from tb_nanwatch.watch.layout import ABSENT
-from tb_nanwatch.watch.measure import Gradient, Measured, Seldom
+from tb_nanwatch.watch.measure import Begun, Gradient, Measured, Seldom
 from tb_nanwatch.watch.scalars import UpdateScalars
 
 
@@ -34,8 +34,8 @@ class Observation:
 
     raw: Sequence[Gradient]
     clipped: Sequence[Gradient] | None
-    weights: Sequence[tf.Tensor | None]
-    tensors: Sequence[tf.Tensor | Seldom | None]
+    weights: Sequence[tf.Tensor | Begun | None]
+    tensors: Sequence[tf.Tensor | Seldom | Begun | None]
     loss: tf.Tensor | None
     scale: tf.Tensor | None = None
     is_unscaled: bool = False

@@ -29,7 +29,7 @@ from tb_nanwatch.watch.graph import (
     with_enclosing,
 )
 from tb_nanwatch.watch.guard import Guard, GuardKind
-from tb_nanwatch.watch.infinities import Infinities
+from tb_nanwatch.watch.infinities import Infinities, Mask, note_on
 from tb_nanwatch.watch.inputs import StepInputs
 from tb_nanwatch.watch.layout import ABSENT, Layout
 from tb_nanwatch.watch.measure import parts_of
@@ -347,7 +347,7 @@ class Plan:
         self.owners = owners_of(self.variables, self.model)
         described = self._describe(self.variables, backward_order(graph, self.variables))
         state = tuple(self._written(graph, described, inputs)[0])
-        self._note_infinities(described)
+        self.note_infinities(described, [self._infinities.of(handle_of(variable)) for variable in self.variables])
         layout = Layout(
             described,
             tensors,
@@ -380,14 +380,16 @@ class Plan:
         value = kept.get(id(handle)) if kept else None
         return self._infinities.without(tf.convert_to_tensor(variable) if value is None else value, handle)
 
-    def _note_infinities(self, described: Sequence[Variable]) -> None:
-        for variable, of in zip(self.variables, described, strict=True):
-            mask = self._infinities.of(handle_of(variable))
+    def note_infinities(self, described: Sequence[Variable], masks: Iterable[Mask | None]) -> None:
+        """Warn of trained variables that were infinite as watching began.
+
+        Args:
+            described: what the header says of each.
+            masks: which elements of each were; ``None`` where none was.
+        """
+        for of, mask in zip(described, masks, strict=True):
             if mask is not None:
-                self._say_once(
-                    f"takes the Inf in {mask.sum():,} of {mask.size:,} elements of {of.name!r} as meant: it was there"
-                    " as watching began"
-                )
+                self._say_once(note_on(mask, of.name))
 
     def _clip_kind(self, inputs: StepInputs) -> ClipKind:
         if inputs.raw is None:

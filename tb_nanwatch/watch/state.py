@@ -60,10 +60,19 @@ def written_statistics(
         if name is not None and is_statistic(name, described):
             values = [tensor for tensor in op.inputs if tensor.dtype.is_floating]
             is_used = id(outermost(handle)) in read or any(tensor.op.name in needed for tensor in values)
-            is_free = name.rpartition("/")[2] not in _STATISTICS and bool(results) and not is_used
+            is_free = may_be_infinite(name) and bool(results) and not is_used
             is_free = is_free or infinities.of(handle) is not None
             found.update((name, without_infinity(tensor) if is_free else tensor) for tensor in values)
     return found
+
+
+def may_be_infinite(name: str) -> bool:
+    """Return whether a statistic of a layer may be Inf on purpose, as batch norm's may not.
+
+    Args:
+        name: of the variable.
+    """
+    return name.rpartition("/")[2] not in _STATISTICS
 
 
 def is_statistic(name: str, described: Sequence[Variable]) -> bool:

@@ -211,6 +211,13 @@ def test_a_variable_that_a_replay_finds_bad_is_the_fault_of_the_update_before():
     assert (first.step, first.phase, first.op, first.source) == (0, "weights", None, None)
 
 
+def test_a_meant_infinity_that_a_later_step_reads_was_there_as_watching_began():
+    weight = link("neg_inf", op=None, phase="weights", variable="l2/V", counts=Counts(4, 0, 0, 1))
+    meant = replay_of(weight, "loss", "loss", ONE_INF, step=30, first_step=10, window=series_at([10, 20, 30]))
+    origin = origin_of_alert(HEADER, meant)
+    assert (origin.step, origin.phase, origin.variable) == (10, "weights", "l2/V")
+
+
 def test_an_update_that_spoilt_a_variable_was_that_of_the_step_before():
     divided, window = link("nan", op="RealDiv", phase="update", variable="l2/V"), series_at([10, 20, 30])
     seen_next = replay_of(divided, "weight", "l2/V", ONE_NAN, step=31, first_step=10, window=window)

@@ -29,12 +29,15 @@ def is_session_graph() -> bool:
     return not tf.compat.v1.executing_eagerly_outside_functions()
 
 
-def ancestors(roots: Iterable[Any], *, stop: Callable[[Tensor], bool] = lambda _: False) -> set[Op]:
+def ancestors(
+    roots: Iterable[Any], *, stop: Callable[[Tensor], bool] = lambda _: False, by_control: bool = True
+) -> set[Op]:
     """Return the operations that have to run for some to run, these included.
 
     Args:
         roots: operations or tensors of one graph.
         stop: of a tensor, whether what lies behind it is not asked after.
+        by_control: whether those count that are only waited for, and give no value.
     """
     found: set[Op] = set()
     waiting = [getattr(root, "op", root) for root in roots if not (isinstance(root, tf.Tensor) and stop(root))]
@@ -43,7 +46,7 @@ def ancestors(roots: Iterable[Any], *, stop: Callable[[Tensor], bool] = lambda _
         if op not in found:
             found.add(op)
             waiting += [tensor.op for tensor in op.inputs if not stop(tensor)]
-            waiting += op.control_inputs
+            waiting += op.control_inputs if by_control else []
     return found
 
 

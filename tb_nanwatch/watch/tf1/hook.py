@@ -69,7 +69,7 @@ class NanWatchHook(tf.compat.v1.train.SessionRunHook):
 
     def before_run(self, run_context: Any) -> tf.compat.v1.train.SessionRunArgs | None:
         """Fetch the row of a step besides, in a run that trains, and in one of a micro-batch its measure."""
-        besides = self._watch.session_runs.before_run(run_context.original_args.fetches)
+        besides = self._watch.session_runs.before_run(run_context.session, run_context.original_args.fetches)
         self._is_in_step, self._feed = besides is not None, run_context.original_args.feed_dict
         return None if besides is None else tf.compat.v1.train.SessionRunArgs(*besides)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -15,15 +15,16 @@ from tb_nanwatch.schema.records import ClipKind
 from tb_nanwatch.watch.graph import scale_factors
 from tb_nanwatch.watch.inputs import StepInputs
 from tb_nanwatch.watch.layout import Layout
-from tb_nanwatch.watch.measure import dense_values
+from tb_nanwatch.watch.measure import Begun, dense_values, parts_of, without_infinity
 from tb_nanwatch.watch.naming import describe
 from tb_nanwatch.watch.observation import Observation
 from tb_nanwatch.watch.options import LoopOptions
 from tb_nanwatch.watch.plan import Plan
 from tb_nanwatch.watch.scalars import UpdateScalars
-from tb_nanwatch.watch.state import is_statistic
+from tb_nanwatch.watch.state import is_statistic, may_be_infinite
 from tb_nanwatch.watch.tf1.graph import Graph, Op, ancestors, backward_order, is_at_top, source_of
 from tb_nanwatch.watch.tf1.guard import Guard
+from tb_nanwatch.watch.tf1.infinities import Infinities
 from tb_nanwatch.watch.tf1.intake import Intake
 from tb_nanwatch.watch.tf1.keep import KeptState, read_first, written_values
 from tb_nanwatch.watch.tf1.microbatches import Microbatches
@@ -45,6 +46,7 @@ class Built:
         train_op: runs the update of a step that is finite.
         update_ops: what the optimizer built.
         microbatches: that come before the update in runs of their own; ``None`` where there are none.
+        infinities: that variables began with.
     """
 
     graph: Graph
@@ -57,6 +59,12 @@ class Built:
     train_op: Op
     update_ops: Sequence[Op]
     microbatches: Microbatches | None
+    infinities: Infinities
+
+    @property
+    def feed(self) -> Mapping[Any, Any] | None:
+        """What a run of the update is fed besides; ``None`` for nothing."""
+        return {**({} if self.microbatches is None else self.microbatches.feed), **self.infinities.feed} or None
 
 
 def build(
@@ -92,11 +100,11 @@ def build(
     described = describe(variables, backward_order(graph, variables))
     # What the forward pass of a micro-batch writes is not written by the update's run.
     written = {} if microbatches is not None else written_values(graph, needed)
-    statistics = {
-        name: value
-        for name, (source, value) in written.items()
-        if source.name not in own and is_statistic(name, described)
+    written = {
+        name: pair for name, pair in written.items() if pair[0].name not in own and is_statistic(name, described)
     }
+    free = _free(inputs, written)
+    statistics = {name: without_infinity(value) if name in free else value for name, (_, value) in written.items()}
     layout = Layout(
         described,
         tuple(tensors),
@@ -110,10 +118,14 @@ def build(
     )
     state = KeptState.of(graph, needed)
     number = None if step is None else read_first(graph, source_of(step))
-    observation = _observation(layout, inputs, variables, others=[*tensors.values(), *statistics.values()], state=state)
+    trained = [source_of(variable) for variable in variables]
+    infinities = Infinities(graph, [*trained, *(source for source, _ in written.values())])
+    begun = [infinities.beside(value, written[name][0], is_whole=True) for name, value in statistics.items()]
+    observation = _observation(
+        layout, inputs, variables, others=[*tensors.values(), *begun], state=state, infinities=infinities
+    )
     observation = replace(observation, microbatches=None if microbatches is None else microbatches.cells)
     intake = find([*needed, *statistics.values()]).without(state.sources)
-    trained = [source_of(variable) for variable in variables]
     guard = Guard.of(observation, step=number, state=state, intake=intake, trained=trained)
     before = len(graph.get_operations())
     train_op = guard.apply(update, withholds=options.policy != "record")
@@ -121,7 +133,21 @@ def build(
     plan.variables, plan.layout, plan.recorder = variables, layout, recorder
     plan.polls, plan.counted = True, step is None
     update_ops = graph.get_operations()[before:]
-    return Built(graph, inputs, tensors, statistics, guard, layout, recorder, train_op, update_ops, microbatches)
+    return Built(
+        graph, inputs, tensors, statistics, guard, layout, recorder, train_op, update_ops, microbatches, infinities
+    )
+
+
+def _free(inputs: StepInputs, written: Mapping[str, tuple[tf.Tensor, tf.Tensor]]) -> set[str]:
+    """Return the names of statistics that may be Inf because neither the loss nor a gradient depends on them."""
+    gradients = [gradient for gradient, _ in inputs.pairs] + list(inputs.raw or ())
+    results = [part for gradient in gradients for part in parts_of(gradient)]
+    read = ancestors([*results, *([] if inputs.loss is None else [inputs.loss])], by_control=False)
+    return {
+        name
+        for name, (source, value) in written.items()
+        if may_be_infinite(name) and source.op not in read and value.op not in read
+    }
 
 
 def _check_place(graph: Graph, inputs: StepInputs) -> None:
@@ -211,7 +237,13 @@ def _clip_kind(inputs: StepInputs) -> ClipKind:
 
 
 def _observation(
-    layout: Layout, inputs: StepInputs, variables: Sequence[Any], *, others: Sequence[tf.Tensor], state: KeptState
+    layout: Layout,
+    inputs: StepInputs,
+    variables: Sequence[Any],
+    *,
+    others: Sequence[tf.Tensor | Begun],
+    state: KeptState,
+    infinities: Infinities,
 ) -> Observation:
     clipped = _by_column([gradient for gradient, _ in inputs.pairs], inputs, variables)
     # What the forward pass assigned has another value by now than the step began with.
@@ -220,8 +252,8 @@ def _observation(
         raw=clipped if inputs.raw is None else _by_column(inputs.raw, inputs, variables),
         clipped=None if layout.clip == "none" else clipped,
         weights=[
-            kept[name] if (name := source_of(variable).name) in kept else tf.convert_to_tensor(variable)
-            for variable in variables
+            infinities.beside(kept[source.name] if source.name in kept else tf.convert_to_tensor(variable), source)
+            for variable, source in zip(variables, map(source_of, variables), strict=True)
         ],
         tensors=others,
         loss=inputs.loss,

@@ -18,8 +18,9 @@ from tb_nanwatch.watch.plan import Plan
 from tb_nanwatch.watch.replay import Evidence, ReplayLimits
 from tb_nanwatch.watch.tf1.again import Again
 from tb_nanwatch.watch.tf1.feeds import FedCall, fed_gradients
-from tb_nanwatch.watch.tf1.graph import ancestors
+from tb_nanwatch.watch.tf1.graph import ancestors, source_of
 from tb_nanwatch.watch.tf1.guard import Seen
+from tb_nanwatch.watch.tf1.infinities import Infinities
 from tb_nanwatch.watch.tf1.others import Write, Writes, note_on_kept, other_writes
 from tb_nanwatch.watch.tf1.plan import Built, build
 
@@ -123,29 +124,37 @@ class SessionRuns:
         _list_as_train_op(self._built)
         return self._built.train_op
 
-    def before_run(self, fetches: Any) -> Besides | None:
+    def before_run(self, session: Any, fetches: Any) -> Besides | None:
         """Return what has to be fetched and fed besides; ``None`` for a run that neither trains nor is a micro-batch.
 
         Args:
+            session: that is to run.
             fetches: as the user gave them.
         """
         if self._built is None:
             raise SetupError(_NOT_BUILT)
         part = "see what a run fetches, and watches no more than that it trains"
-        besides = self._loop.boundary.attempt(part, lambda: self._besides(fetches), otherwise=None)
+        besides = self._loop.boundary.attempt(part, lambda: self._besides(session, fetches), otherwise=None)
         if besides is None and any(fetch is self._built.train_op for fetch in tf.nest.flatten(fetches)):
             return Besides({"update": self._built.guard.told}, None)
         return besides
 
-    def _besides(self, fetches: Any) -> Besides | None:
+    def _besides(self, session: Any, fetches: Any) -> Besides | None:
         (kind, others, _), microbatches = self._known(fetches), self.built.microbatches
         self._writes.begin(others)
         if kind == "update":
-            return Besides({kind: self.built.guard.told}, None if microbatches is None else microbatches.feed)
+            self._read_infinities(session)
+            return Besides({kind: self.built.guard.told}, self.built.feed)
         if kind == "microbatch" and microbatches is not None:
             return Besides({kind: microbatches.guard.told}, None)
         self._writes.end(self._writes.next_step)
         return None
+
+    def _read_infinities(self, session: Any) -> None:
+        infinities = self.built.infinities
+        if infinities.read(session):
+            masks = infinities.masks_of([source_of(variable) for variable in self._plan.variables])
+            self._plan.note_infinities(self.built.layout.variables, masks)
 
     def after_run(self, session: Any, told: Mapping[Kind, Any], feed_dict: Mapping[Any, Any] | None) -> None:
         """Take what a run of the step, or of a micro-batch, brought.
@@ -225,7 +234,7 @@ class SessionRuns:
             fetches: the user's.
             **arguments: of ``session.run``.
         """
-        besides = self.before_run(fetches)
+        besides = self.before_run(session, fetches)
         if besides is None:
             return session.run(fetches, **arguments)
         feed_dict = arguments.pop("feed_dict", None)
@@ -283,21 +292,22 @@ class SessionRuns:
         return Again(built, self._session, call, brought, self._writes).replay(evidence, limits=limits)
 
     def _last_values(self) -> Sequence[Any]:
-        return [_Value(variable, self._session) for variable in self._plan.variables]
+        return [_Value(variable, self._session, self.built.infinities) for variable in self._plan.variables]
 
 
 class _Value:
-    """A variable as a session has it."""
+    """A variable as a session has it, without the infinities that are meant."""
 
-    def __init__(self, variable: Any, session: Any) -> None:
-        self._variable, self._session = variable, session
+    def __init__(self, variable: Any, session: Any, infinities: Infinities) -> None:
+        self._variable, self._session, self._infinities = variable, session, infinities
 
     def numpy(self) -> Any:
         """Return the value; nothing where the session is over."""
         try:
-            return self._session.run(self._variable)
+            value = self._session.run(self._variable)
         except (RuntimeError, AttributeError, tf.errors.OpError):
             return np.zeros(0)
+        return self._infinities.without(value, source_of(self._variable))
 
 
 def _list_as_train_op(built: Built) -> None:
