@@ -80,6 +80,7 @@ class Loop:
         self._tolerated: set[str] = set()
         self._last_call: Call | None = None
         self._batches_left = MOST_BATCHES
+        self._gave_up_at = -1
         self._has_replayed = self._has_met_error = False
         self._find_call: Callable[[], Call | None] | None = None
         self._microbatches, self._has_microbatches = MicrobatchCalls(), False
@@ -456,7 +457,11 @@ class Loop:
 
     def _outcome_of(self, session: Session, alert: Alert | None) -> Outcome | None:
         """Return what the policy acts upon; ``None`` where there is nothing to act upon."""
-        if session.header is None or (alert is None and session.skips_in_a_row < self._options.max_skips):
+        has_skipped_enough = session.skips_in_a_row >= self._options.max_skips
+        # Closing the watch after the error must not report the same skips again.
+        if session.header is None or (
+            alert is None and (not has_skipped_enough or session.steps_seen == self._gave_up_at)
+        ):
             return None
         is_new = alert is not None
         alert = session.last_alert if alert is None else alert
@@ -466,7 +471,9 @@ class Loop:
         is_lost = self.boundary.attempt(
             "see whether weights are lost", lambda: lost_weights(alert) is not None, otherwise=False
         )
-        gave_up = session.skips_in_a_row >= self._options.max_skips or is_lost
+        gave_up = has_skipped_enough or is_lost
+        if has_skipped_enough:
+            self._gave_up_at = session.steps_seen
         is_error = self._options.policy == "raise" or (self._options.policy == "skip" and gave_up)
         outcome = self.boundary.attempt(
             "say what was first", lambda: self._described(session, alert), otherwise=None

@@ -18,7 +18,7 @@ BEGIN, END = "<!-- ways, written by python -m tests.matrix.table -->", "<!-- end
 
 def rendered() -> str:
     """Return the table in Markdown."""
-    head = ("you train by", "you write", *ALL, "operation named")
+    head = ("you train by", "you write", *ALL, "operation named (not by record)")
     rows = [
         (
             way.name,

@@ -105,6 +105,27 @@ def test_it_gives_up_after_so_many_in_a_row_and_names_the_first_of_them(tmp_path
     assert same(net.state(), before)
 
 
+def test_closing_after_it_gave_up_does_not_report_the_same_skips_again(tmp_path):
+    weight = tf.Variable([1.0], name="weight")
+    optimizer = tf.compat.v1.train.GradientDescentOptimizer(0.1)
+
+    def train():
+        with Watch(tmp_path, policy="skip", max_skips=2) as watch:
+
+            @watch.step
+            def step(x):
+                with tf.GradientTape() as tape:
+                    loss = tf.reduce_sum(tf.math.log(weight * x))
+                watch.apply_gradients(optimizer, zip(tape.gradient(loss, [weight]), [weight], strict=True), loss=loss)
+
+            for x in (1.0, -1.0, -1.0, -1.0):
+                step(tf.constant(x))
+
+    # Warnings are errors here.
+    with pytest.raises(NonFiniteError, match="From there 2 bad steps in a row were skipped"):
+        train()
+
+
 def test_a_good_step_between_bad_ones_begins_the_count_anew(tmp_path):
     watch = Watch(tmp_path, policy="skip", max_skips=2)
     net = Stateful(watch)
