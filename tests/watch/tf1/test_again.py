@@ -193,9 +193,16 @@ def test_an_update_that_spoils_a_variable_is_told_of_its_own_step(scalar):
     assert verdict.first.evidence == "replay"
 
 
-def test_an_update_whose_rate_is_not_known_any_more_names_no_operation(scalar):
-    optimizer = v1.train.GradientDescentOptimizer(scalar.x[0] * 1e30)
+def test_a_rate_that_overflows_is_named_before_it_reaches_the_weights(scalar):
+    optimizer = v1.train.GradientDescentOptimizer(scalar.x[0] * 1e30)  # origin: rate
     verdict = scalar.verdict_after(tf.reduce_sum(scalar.w), [[0], [1e20], [0]], optimizer=optimizer)
+    assert place(verdict) == (1, "update", None, "Mul", line("rate"))
+
+
+def test_an_update_whose_rate_is_not_known_any_more_names_no_operation(scalar):
+    # The rate is finite, its product with the gradient is not.
+    optimizer = v1.train.GradientDescentOptimizer(scalar.x[0] * 1e18)
+    verdict = scalar.verdict_after(tf.reduce_sum(100 * scalar.w), [[0], [1e20], [0]], optimizer=optimizer)
     assert (*place(verdict), verdict.first.variable) == (1, "update", "layer", None, None, "layer/w")
 
 
