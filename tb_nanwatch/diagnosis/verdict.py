@@ -17,6 +17,7 @@ from tb_nanwatch.schema import records
 from tb_nanwatch.schema.records import Alert, Link, Status, Verdict
 
 _MAYBE_NOT_FIRST: Final = "Part of the log could not be read: an earlier bad step may be missing."
+_MAYBE_LOST: Final = "What was found in that step may be in the part that could not be read, so no cause is given."
 _FIRSTS: Final = WeakKeyDictionary[RunLog, First | None]()
 
 
@@ -67,6 +68,9 @@ def _nonfinite(log: RunLog, first: First) -> Verdict:
     # The bad step's own norms may have the origin that its NaN has.
     before = first.session.before(first.origin.step)
     explosion = find_explosion(before, is_before_bad=True)
+    # Without a replay a cause rests on what was not found, and here that may be lost.
+    is_cause_open = bool(log.problems) and first.origin.evidence == "records"
+    lost = (*((_MAYBE_NOT_FIRST,) if log.problems else ()), *((_MAYBE_LOST,) if is_cause_open else ()))
     return Verdict(
         run=log.run,
         status="nonfinite",
@@ -76,9 +80,9 @@ def _nonfinite(log: RunLog, first: First) -> Verdict:
         first=first.origin,
         chain=first.chains[0] if first.chains else (),
         other_chains=tuple(map(_without_stack, first.chains[1:])),
-        notes=(*notes_on(first), *((_MAYBE_NOT_FIRST,) if log.problems else ())),
+        notes=(*notes_on(first), *lost),
         warnings=_warnings(before, explosion),
-        causes=likely_causes(Evidence(first, explosion, find_sum(before))),
+        causes=() if is_cause_open else likely_causes(Evidence(first, explosion, find_sum(before))),
         problems=(*log.problems, *log.remarks),
         unreadable=log.problems,
     )

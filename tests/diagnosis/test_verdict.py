@@ -77,6 +77,15 @@ def test_of_a_log_with_holes_the_first_bad_step_may_not_be_the_first():
     assert diagnose(RunLog("run", (), ("a broken file.",))).text == "No step of this run could be read."
 
 
+def test_a_log_with_holes_gives_no_cause_that_rests_on_what_was_not_found():
+    bad = session_of(steps_of(0, 9, loss=only_at(7, math.nan, first=0, last=9)))
+    whole, holed = diagnose(RunLog("run", (bad,))), diagnose(RunLog("run", (bad,), ("a broken file.",)))
+    assert [cause.id for cause in whole.causes] == ["forward-range"]
+    assert holed.causes == ()
+    lost = "What was found in that step may be in the part that could not be read, so no cause is given."
+    assert (lost in whole.notes, lost in holed.notes) == (False, True)
+
+
 def test_an_alert_alone_is_a_step_seen():
     verdict = diagnose(RunLog("run", (session_of(steps_of(0, 4), loss_alert(4), loss_alert(7)),)))
     assert verdict.steps_seen == 6
