@@ -100,7 +100,8 @@ class WatchedModel:
             except BeginAgain:
                 # The batch is still to be drawn: what was given up is a trace.
                 return self._make()(iterator)
-            except StopIteration:
+            except (StopIteration, tf.errors.OutOfRangeError):
+                # The data set is at its end: fit takes either for the end of an epoch, and goes on with the next.
                 raise
             except BaseException:
                 # Keras tells no callback of an error that ends fit.

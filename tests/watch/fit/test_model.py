@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 
 from tb_nanwatch import NanWatchCallback
-from tb_nanwatch.errors import SetupError
+from tb_nanwatch.errors import NonFiniteError, SetupError
 from tests.watch.fit.models import BATCHES, SIZE, Way, arrays, network
 from tests.watch.networks import same
 
@@ -59,6 +59,40 @@ def test_nothing_is_left_after_an_interruption_and_what_was_recorded_is_written(
         way.train(NanWatchCallback(tmp_path), stop)
     assert leftovers(way.model) == []
     assert read(tmp_path).verdict.steps_seen == 3
+
+
+def of_unknown_length(x, y):
+    """Return batches of which nobody knows how many there are, as of a generator or after a filter."""
+    return tf.data.Dataset.from_tensor_slices((x, y)).batch(8).filter(lambda *_: True)
+
+
+@pytest.mark.filterwarnings("ignore:Your input ran out of data")
+@pytest.mark.parametrize("how", [{}, {"run_eagerly": True}, {"jit_compile": True}, {"steps_per_execution": 2}])
+def test_every_epoch_is_watched_where_the_length_of_the_data_is_not_known(tmp_path, read, how):
+    model = keras.Sequential([keras.layers.Input([2]), keras.layers.Dense(1)])
+    model.compile("sgd", "mse", **how)
+    x = np.ones([24, 2], "float32")
+    model.fit(
+        of_unknown_length(x, x[:, :1]), epochs=3, shuffle=False, verbose=0, callbacks=[NanWatchCallback(tmp_path)]
+    )
+    assert read(tmp_path).verdict.steps_seen == 9
+
+
+@pytest.mark.filterwarnings("ignore:Your input ran out of data")
+def test_a_bad_batch_in_a_later_epoch_of_unknown_length_is_found(tmp_path):
+    model = keras.Sequential([keras.layers.Input([2]), keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    rows = iter(np.where(np.arange(96)[:, None] == 41, np.nan, np.ones([96, 2], "float32")))
+
+    def epoch():
+        yield from ((row, row[:1]) for _, row in zip(range(24), rows, strict=False))
+
+    specs = (tf.TensorSpec([2], tf.float32), tf.TensorSpec([1], tf.float32))
+    batches = tf.data.Dataset.from_generator(epoch, output_signature=specs).batch(8)
+    with pytest.raises(NonFiniteError) as caught:
+        model.fit(batches, epochs=3, shuffle=False, verbose=0, callbacks=[NanWatchCallback(tmp_path)])
+    first = caught.value.verdict.first
+    assert (first.step, first.phase, first.tensor, first.samples) == (5, "input", "x", (1,))
 
 
 def test_fit_that_another_callback_broke_off_is_over_for_the_next(tmp_path, read):
