@@ -109,11 +109,12 @@ def _bad_start(evidence: Evidence) -> Cause | None:
 
 
 def _bad_scalar(evidence: Evidence) -> Cause | None:
-    if evidence.origin.phase != "update" or evidence.origin.tensor is None:
+    recorded = evidence.first.recorded
+    if evidence.origin.phase != "update" or recorded.phase != "update" or recorded.tensor is None:
         return None
     return Cause(
         id="bad-scalar",
-        text="The gradients were finite, a number that the update multiplies them by was not: a learning rate, a "
+        text="The gradients were finite, a number that the update multiplies them by was not: the learning rate, a "
         "momentum or a weight decay.",
         fix="Look at what the learning-rate schedule returns at that step: one that divides by the step is Inf at step "
         "0, and a power or a root of what is left is NaN after the last step.",
@@ -202,9 +203,8 @@ WITHOUT_OPERATION: Final[tuple[Rule, ...]] = (
     _loss_alone,
     _backward_only,
     _clip_overflow,
-    _bad_scalar,
     _bad_update,
     _bad_state,
 )
 """What the records alone suggest: silent where the operation is known."""
-RULES: Final[tuple[Rule, ...]] = (_bad_input, _bad_start, _exploding_gradients, _accumulated_sum)
+RULES: Final[tuple[Rule, ...]] = (_bad_input, _bad_start, _bad_scalar, _exploding_gradients, _accumulated_sum)

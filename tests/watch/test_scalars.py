@@ -64,6 +64,7 @@ def test_the_update_is_withheld_and_the_schedule_named(tmp_path, kind, jit_compi
         line.trained(step, 1)
     first = caught.value.verdict.first
     assert (first.step, first.phase, first.op.type) == (BAD, "update", "Pow")
+    assert "bad-scalar" in [cause.id for cause in caught.value.verdict.causes]
     assert first.source.text.endswith("# the line to be named")
     assert line.weight.numpy().tolist() == before
 
