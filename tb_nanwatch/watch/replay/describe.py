@@ -18,10 +18,11 @@ from tb_nanwatch.watch.graph import handle_of
 from tb_nanwatch.watch.replay.flow import Flow
 from tb_nanwatch.watch.replay.forward import forward_op
 from tb_nanwatch.watch.replay.lines import has_users_line_within, users_line, whole
-from tb_nanwatch.watch.replay.look import Range
+from tb_nanwatch.watch.replay.look import Look, Range
 from tb_nanwatch.watch.replay.names import Names
 from tb_nanwatch.watch.replay.phases import Phases, Stage
 from tb_nanwatch.watch.replay.probe import Node, constant_of
+from tb_nanwatch.watch.replay.rows import are_samples
 from tb_nanwatch.watch.replay.walk import Visit, Walk
 
 Op = Any
@@ -39,6 +40,8 @@ _GLUE: Final = frozenset(
 )
 _TAKING_GRADIENTS: Final = frozenset({"imperative_grad", "_GradientsHelper"})
 _OF_VARIABLES: Final = frozenset({"weights", "state"})
+_OF_WEIGHTS: Final = frozenset({"clip", "update", "state"})
+"""Phases that work on tensors as long as the weights are."""
 _NUMBERED: Final = re.compile(r"_\d+$")
 _MOST_HOPS: Final = 64
 _MOST_ELEMENTS: Final = 8
@@ -69,7 +72,7 @@ class Description:
         way = list(origin.way())
         shown = _without_rounds([visit for visit in way if visit is way[0] or not _is_glue(visit)])[:_MOST_HOPS]
         first, *others = (self._link(visit, stage, is_first=visit is way[0]) for visit in shown)
-        return replace(first, samples=samples), *others
+        return replace(first, samples=() if first.phase in _OF_WEIGHTS else samples), *others
 
     def samples(self, origin: Visit) -> tuple[int, ...]:
         """Return the bad samples of an origin that came through to what went bad, as far as the walk has gone."""
@@ -77,12 +80,18 @@ class Description:
         if origin.node is None and self.phases.of(origin, "forward") != "input":
             return ()
         if origin.node is not None and origin.look is not None and origin.node.op.type != "Const":
-            own = origin.look.samples if origin.look.leading == size else ()
+            own = self._samples_of_output(origin.node, origin.look)
         elif origin.node is None and self.names.is_argument(origin.outside):
             own = self.names.samples(origin.outside)
         else:
             own = self._samples_of_entry(origin, size)
         return self.walk.samples_reaching(origin, own, size) if own else ()
+
+    def _samples_of_output(self, node: Node, look: Look) -> tuple[int, ...]:
+        """Return the bad samples of an operation's output, if its rows are samples and not a weight's."""
+        size = self._batch_size
+        has_samples = look.leading == size and bool(look.samples) and are_samples(node.op, size, self.names)
+        return look.samples if has_samples else ()
 
     def _samples_of_entry(self, origin: Visit, size: int) -> tuple[int, ...]:
         """Return the bad samples of a captured tensor or a constant, if its leading dimension is the batch."""
@@ -133,7 +142,7 @@ class Description:
             variable=variable,
             tensor=self._watched_as(node),
             counts=counts,
-            samples=look.samples if look.leading == self._batch_size else (),
+            samples=() if phase in _OF_WEIGHTS else self._samples_of_output(node, look),
             inputs=tuple(self._operands(node, look.ranges)),
             stack=whole(self._flow.stack(node.op)) if is_first else (),
         )

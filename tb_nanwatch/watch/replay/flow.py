@@ -174,7 +174,7 @@ class Flow:
             if real.dtype.is_floating or real.dtype.is_complex:
                 found.append((real, is_direct))
             elif real.dtype not in _HOLDERS:
-                waiting += [(one, False) for one in self._one_back(real)]
+                waiting += [(one, False) for one in self.one_back(real)]
         return found
 
     def compared_behind(self, op: Op) -> Iterator[Op]:
@@ -196,12 +196,12 @@ class Flow:
                 if real.op.type not in _ASK_OF_NAN:
                     yield real.op
             else:
-                waiting += self._one_back(real)
+                waiting += self.one_back(real)
 
     def _carried(self, tensor: Tensor) -> Sequence[Tensor]:
         op = tensor.op
         if (id(tensor.graph), tensor.name) in self._entries or inner_graphs(op):
-            return self._one_back(tensor)
+            return self.one_back(tensor)
         if op.type in _CHOICES:
             return list(op.inputs[:1])
         return list(op.inputs) if op.type in _CARRIERS else []
@@ -212,7 +212,8 @@ class Flow:
         is_inside = any(frame.name in _TAKING_GRADIENTS for frame in stack)
         return is_inside and not has_users_line_within(stack, _TAKING_GRADIENTS)
 
-    def _one_back(self, tensor: Tensor) -> Sequence[Tensor]:
+    def one_back(self, tensor: Tensor) -> Sequence[Tensor]:
+        """Return what a tensor is made of, one operation back, in or out of a function or branch if need be."""
         entry, inner = self._entries.get((id(tensor.graph), tensor.name)), inner_graphs(tensor.op)
         if entry is not None:
             return [] if tensor.graph is self._root else self._handed_in(entry)
