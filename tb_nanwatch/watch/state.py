@@ -72,7 +72,8 @@ def may_be_infinite(name: str) -> bool:
     Args:
         name: of the variable.
     """
-    return name.rpartition("/")[2] not in _STATISTICS
+    # On many devices the number of the replica comes last.
+    return _STATISTICS.isdisjoint(name.split("/")[-2:])
 
 
 def is_statistic(name: str, described: Sequence[Variable]) -> bool:

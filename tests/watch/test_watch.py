@@ -227,7 +227,7 @@ class TestPhasesByTheRecords:
         assert len(back.session.alerts) == 1
 
     def test_weights_that_are_bad_before_the_first_step(self, tmp_path):
-        _, step, _ = scalar_step(tmp_path, {"layer/w": np.inf, "other/w": 1.0}, lambda a, b, x: a * x + b)
+        _, step, _ = scalar_step(tmp_path, {"layer/w": np.nan, "other/w": 1.0}, lambda a, b, x: a * x + b)
         with pytest.raises(NonFiniteError) as caught:
             step(tf.constant(1.0))
         first = caught.value.verdict.first
@@ -753,18 +753,6 @@ class TestTrouble:
     def test_a_model_in_place_of_its_variables_is_refused_with_what_to_pass(self, tmp_path, regression):
         with pytest.raises(SetupError, match=r"such as model\.trainable_variables; got a Sequential"):
             Watch(tmp_path, regression.model)
-
-    def test_a_variable_updated_twice_in_one_step_is_refused(self, tmp_path, regression):
-        watch = Watch(tmp_path)
-
-        @watch.step
-        def step(x, y):
-            loss, raw = regression.gradients(x, y)
-            for _ in range(2):
-                watch.apply_gradients(regression.optimizer, zip(raw, regression.variables), loss=loss)
-
-        with pytest.raises(SetupError, match="each variable updated once in a step"):
-            step(regression.x, regression.y)
 
     def test_a_bad_step_that_nobody_asked_after_is_told_when_the_watch_is_closed(self, tmp_path, regression):
         watch = Watch(tmp_path)

@@ -34,10 +34,19 @@ def _made(directory: str) -> str:
     require_nameable(directory)
     tf.io.gfile.makedirs(directory)
     taken = [int(found[1]) for name in names_in(directory) if (found := _COPY.fullmatch(name))]
-    for number in itertools.count(max(taken, default=0) + 1):
-        try:
-            tf.io.gfile.mkdir(os.path.join(directory, f"copy-{number}"))
-        except tf.errors.AlreadyExistsError:
-            continue
-        return f"copy-{number}"
-    raise AssertionError("unreachable: there is always a next number")
+    names = (f"copy-{number}" for number in itertools.count(max(taken, default=0) + 1))
+    return next(name for name in names if _is_made_here(os.path.join(directory, name)))
+
+
+def _is_made_here(path: str) -> bool:
+    """Make a directory, and return whether it was not there before."""
+    if "://" in path:
+        # TensorFlow's mkdir accepts a directory that is there already.
+        is_new = not tf.io.gfile.exists(path)
+        tf.io.gfile.mkdir(path)
+        return is_new
+    try:
+        os.mkdir(path)
+    except FileExistsError:
+        return False
+    return True

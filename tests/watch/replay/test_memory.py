@@ -12,6 +12,7 @@ from tensorflow.python.framework.func_graph import FuncGraph
 
 from tb_nanwatch.watch import loop
 from tb_nanwatch.watch.replay import ReplayLimits
+from tb_nanwatch.watch.replay.drawn import Drawn, Feed
 from tb_nanwatch.watch.replay.probe import Node, Probe
 from tb_nanwatch.watch.replay.run import converted, run, trace
 from tb_nanwatch.watch.replay.trial import Trial
@@ -30,9 +31,9 @@ def looks_at(logdir, x, *, bad_from):
 
     program = log_step(logdir, through)
     call = program.watch._steps[0].call((x,), {})
-    probe, step = Probe(time_limit_s=60.0), converted(call.function, is_converted=True)
+    probe, step = Probe(time_limit_s=60.0, feed=Feed(Drawn((), {}))), converted(call.function, is_converted=True)
     traced = trace(step, [x], trial=Trial(program.watch._loop), probe=probe)
-    run(traced, traced.given.losses)
+    run(traced, [loss for given in traced.given for loss in given.losses])
     return {node.op.type: node.looks for node in probe.nodes if node.looks}
 
 
