@@ -59,7 +59,9 @@ def are_samples(op: Op, size: int, names: Names) -> bool:
 
 
 def _may_have(size: int, tensor: Tensor) -> bool:
-    return tensor.shape.rank is None or (tensor.shape.rank > 0 and tensor.shape[0] in (None, size))
+    return tensor.shape.rank is None or (
+        tensor.shape.rank > 0 and tf.compat.dimension_value(tensor.shape[0]) in (None, size)
+    )
 
 
 def _with_its_rows(op: Op, flow: Flow) -> list[Tensor]:
