@@ -88,8 +88,8 @@ bench: $(DEMO_STAMP) $(DEV_STAMP) chromium
 
 protocol: $(DEV_STAMP)
 	$(call PROTOC,.)
-	python frontend/generate_protocol.py
-	python docs/generate.py
+	python -m frontend.generate_protocol
+	python -m docs.generate
 	python -m tests.matrix.table
 
 # Checks, the quick ones first
@@ -117,9 +117,10 @@ generated: $(DEV_STAMP)
 	  cmp tb_nanwatch/schema/$$file $(PROTO_CHECK)/tb_nanwatch/schema/$$file \
 	    || { echo "tb_nanwatch/schema/$$file must be what protoc makes of $(PROTO): run make protocol" >&2; exit 1; }; \
 	done
-	python frontend/generate_protocol.py --check
-	python docs/generate.py --check
-	python -m benchmarks.readme --check
+	python -m frontend.generate_protocol --check
+	python -m docs.generate --check
+	python -m tests.matrix.table --check
+	python -m benchmarks.pages --check
 
 unit: $(DEV_STAMP) chromium
 	pytest $(PYTEST_FLAGS)

@@ -11,7 +11,7 @@ from rich.console import Console
 # A script has its own folder on the path, and not the one above.
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from benchmarks import readme
+from benchmarks import pages
 from benchmarks.log_cost import log_cost
 from benchmarks.log_report import FULL, QUICK, log_markdown, log_table
 from benchmarks.replay_cost import replay_costs
@@ -28,7 +28,9 @@ def main() -> None:
     """Measure each network in turn and print the table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition(":")[0])
     parser.add_argument("--quick", action="store_true", help="a shorter run, with wider quartiles")
-    parser.add_argument("--write", action="store_true", help="write benchmarks/RESULTS.md and README's table as well")
+    parser.add_argument(
+        "--write", action="store_true", help="write benchmarks/RESULTS.md and the tables of the pages as well"
+    )
     arguments = parser.parse_args()
     seconds, processes = (QUICK_SECONDS, QUICK_PROCESSES) if arguments.quick else (SECONDS, PROCESSES)
     console, costs = Console(), []
@@ -46,8 +48,8 @@ def main() -> None:
         console.print(fact, highlight=False)
     if arguments.write:
         RESULTS.write_text(f"{markdown(costs, replays)}\n{log_markdown(log)}", encoding="utf-8")
-        readme.main([])
-        console.print(f"Wrote {RESULTS} and its tables into README.md")
+        pages.main([])
+        console.print(f"Wrote {RESULTS} and its tables into README.md and docs/cost.md")
 
 
 if __name__ == "__main__":

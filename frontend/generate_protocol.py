@@ -12,8 +12,8 @@ import types
 import typing
 from pathlib import Path
 
+from docs.generated import write_or_check
 from tb_nanwatch.schema import protocol, records, stats
-from tb_nanwatch.schema.generated import write_or_check
 
 TARGET = Path(__file__).parent / "src" / "protocol.gen.ts"
 ROOTS = (records.Verdicts, protocol.SeriesAnswer, protocol.HeatmapAnswer, protocol.AlertAnswer, protocol.BatchAnswer)

@@ -1,54 +1,37 @@
-"""Write README's table of what is supported from the matrix that tests it, or check it (``--check``)."""
+"""Write the table of supported ways to train from the matrix that tests them, or check it (``--check``)."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
 
+from docs.generated import markdown_table, with_section, write_or_check
 from tests.matrix.ways import ALL, WAYS
 
-README = Path(__file__).parents[2] / "README.md"
+PAGE = Path(__file__).parents[2] / "docs" / "ways-to-train.md"
+REPLAYING = ("raise", "skip")
+"""The policies that replay a bad step and name its operation."""
 ELSEWHERE = (
-    ("`MirroredStrategy`, custom loop or `model.fit`", "the same, around `strategy.run`", *("yes",) * 4),
-    ("`MultiWorkerMirroredStrategy`, custom loop", "the same, in each process", *("yes",) * 4),
+    ("`MirroredStrategy`, custom loop or `model.fit`", "the same, around `strategy.run`", *("yes",) * 3, "raise, skip"),
+    ("`MultiWorkerMirroredStrategy`, custom loop", "the same, in each process", *("yes",) * 3, "raise, skip"),
 )
-"""What needs devices and processes of its own: ``tests/watch/distributed``."""
-BEGIN, END = "<!-- ways, written by python -m tests.matrix.table -->", "<!-- end of ways -->"
+"""Ways that need devices and processes of their own: ``tests/watch/distributed`` tests them."""
 
 
-def rendered() -> str:
+def render() -> str:
     """Return the table in Markdown."""
-    head = ("you train by", "you write", *ALL, "operation named (not by record)")
     rows = [
         (
             way.name,
             way.code,
             *("yes" if policy in way.policies else "no" for policy in ALL),
-            "yes" if way.replays else "no",
+            ", ".join(policy for policy in REPLAYING if policy in way.policies) if way.replays else "never",
         )
         for way in WAYS
     ]
-    return "\n".join(f"| {' | '.join(row)} |" for row in (head, ("---",) * len(head), *rows, *ELSEWHERE))
-
-
-def with_table(text: str) -> str:
-    """Return README with the table as it should be."""
-    before, rest = text.split(BEGIN)
-    _, after = rest.split(END)
-    return f"{before}{BEGIN}\n\n{rendered()}\n\n{END}{after}"
-
-
-def main(arguments: list[str]) -> int:
-    """Write, or check."""
-    text = README.read_text(encoding="utf-8")
-    if "--check" not in arguments:
-        README.write_text(with_table(text), encoding="utf-8")
-        return 0
-    if with_table(text) == text:
-        return 0
-    sys.stderr.write("README's table must be what the matrix makes of it: run python -m tests.matrix.table\n")
-    return 1
+    return markdown_table(("you train by", "you write", *ALL, "operation named under"), [*rows, *ELSEWHERE])
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    text = with_section(PAGE.read_text(encoding="utf-8"), "ways", render())
+    sys.exit(write_or_check(PAGE, text, sys.argv[1:], command="python -m tests.matrix.table"))
