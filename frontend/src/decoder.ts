@@ -1,8 +1,9 @@
-/** Small decoders, and how larger ones are made of them. Pure. */
+/** Decoders for plain values, and functions that combine decoders. `protocol.gen.ts` is built of them. Pure. */
 
+/** Returns a value with the type that it claims, or throws an `AnswerError`. */
 export type Decoder<T> = (value: unknown) => T;
 
-/** An answer that is not what the protocol says. The path grows on the way out, so that decoding itself builds none. */
+/** An answer that breaks the protocol. The path grows while the error passes outwards, so a good answer builds none. */
 export class AnswerError extends Error {
   private path = "";
 
@@ -36,17 +37,20 @@ export const number: Decoder<number> = (value) => {
   throw new AnswerError("a number", value);
 };
 
+export const boolean: Decoder<boolean> = (value) => {
+  if (typeof value === "boolean") return value;
+  throw new AnswerError("true or false", value);
+};
+
 export function nullable<T>(inner: Decoder<T>): Decoder<T | null> {
   return (value) => (value === null ? null : inner(value));
 }
 
-/** Accepts the members of a union. The compiler refuses a list that lacks one of them. */
-export function literal<T extends string>(members: Readonly<Record<T, true>>): Decoder<T> {
-  const options = Object.keys(members) as Array<T>;
+export function literal<T extends string>(...members: ReadonlyArray<T>): Decoder<T> {
   return (value) => {
-    const found = options.find((option) => option === value);
+    const found = members.find((member) => member === value);
     if (found !== undefined) return found;
-    throw new AnswerError(`one of ${options.join(", ")}`, value);
+    throw new AnswerError(`one of ${members.join(", ")}`, value);
   };
 }
 
@@ -57,6 +61,7 @@ export function list<T>(item: Decoder<T>): Decoder<ReadonlyArray<T>> {
   };
 }
 
+/** Decodes the given fields and drops all others: a newer plugin may have added some. */
 export function record<T>(fields: { readonly [K in keyof T]: Decoder<T[K]> }): Decoder<T> {
   const keys = Object.keys(fields) as Array<keyof T & string>;
   return (value) => {
@@ -68,7 +73,12 @@ export function record<T>(fields: { readonly [K in keyof T]: Decoder<T[K]> }): D
   };
 }
 
-export function inside<T>(part: string, decode: () => T): T {
+/** Decodes a whole answer. The path in an error begins with the answer's name. */
+export function answer<T>(name: string, decode: Decoder<T>): Decoder<T> {
+  return (value) => inside(name, () => decode(value));
+}
+
+function inside<T>(part: string, decode: () => T): T {
   try {
     return decode();
   } catch (error) {

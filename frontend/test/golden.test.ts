@@ -5,7 +5,7 @@ import heatmap from "../../tests/golden/heatmap.json";
 import replay from "../../tests/golden/replay.json";
 import series from "../../tests/golden/series.json";
 import verdicts from "../../tests/golden/verdicts.json";
-import { decodeAlert, decodeHeatmap, decodeSeries, decodeVerdicts } from "../src/decode";
+import { decodeAlert, decodeHeatmap, decodeSeries, decodeVerdicts } from "../src/protocol.gen";
 
 describe("the answers of the plugin's own routes", () => {
   it.each([

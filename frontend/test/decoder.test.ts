@@ -1,5 +1,6 @@
 import { describe, expect, it } from "vitest";
-import { decodeAlert, decodeHeatmap, decodeSeries, decodeVerdicts } from "../src/decode";
+import { answer, boolean, record } from "../src/decoder";
+import { decodeAlert, decodeHeatmap, decodeSeries, decodeVerdicts } from "../src/protocol.gen";
 import { ALERT, HEATMAP, LINK, NONFINITE, OPERAND, SERIES, SOURCE } from "./examples";
 
 /** What an answer is once it has been through JSON. */
@@ -110,5 +111,14 @@ describe("decodeAlert", () => {
     [undefined, "a record at alert.replay; it holds nothing"],
   ])("refuses a replay that it could not show (%#)", (wrong, sentence) => {
     expect(() => decodeAlert(sent({ ...ALERT, replay: wrong }))).toThrow(sentence);
+  });
+});
+
+describe("boolean", () => {
+  const decode = answer("batch", record<{ readonly saved: boolean }>({ saved: boolean }));
+
+  it("accepts true and false alone", () => {
+    expect([true, false].map((saved) => decode({ saved }).saved)).toEqual([true, false]);
+    expect(() => decode({ saved: 1 })).toThrow("must hold true or false at batch.saved; it holds 1.");
   });
 });
