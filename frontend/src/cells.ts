@@ -1,7 +1,7 @@
 /** Cells of the heatmap: which one is meant, and what it says. Pure. */
-import { isTelling } from "./clipping";
 import { formatKinds, formatNumber, formatSteps, formatValue, visible } from "./format";
-import type { HeatmapAnswer, HeatmapRow, StatKey } from "./protocol.gen";
+import { HEATMAP_STATS, statLabel } from "./heatmap_stats";
+import type { HeatmapAnswer, HeatmapRow } from "./protocol.gen";
 import { type StepRange, spanAt } from "./scale";
 
 /** A place that the user points at. It outlives the answer it was picked from, so it is named and not numbered. */
@@ -9,28 +9,6 @@ export interface Cell {
   readonly step: number;
   readonly layer: string | null;
   readonly variable: string | null;
-}
-
-export type HeatmapStat = Extract<StatKey, "grad_norm" | "clipped_norm" | "clip_ratio" | "weight_norm">;
-
-/** The statistics to choose from, each with what a merged column shows of it. */
-export const HEATMAP_STATS: ReadonlyArray<{
-  readonly stat: HeatmapStat;
-  readonly keeps: "min" | "max";
-  readonly label: string;
-}> = [
-  { stat: "grad_norm", keeps: "max", label: "Gradient norm" },
-  { stat: "clipped_norm", keeps: "max", label: "After clipping" },
-  { stat: "clip_ratio", keeps: "min", label: "Clip ratio" },
-  { stat: "weight_norm", keeps: "max", label: "Weight norm" },
-];
-
-export function statLabel(stat: string): string {
-  return HEATMAP_STATS.find((entry) => entry.stat === stat)?.label ?? stat;
-}
-
-export function keepsOf(stat: HeatmapStat): "min" | "max" {
-  return HEATMAP_STATS.find((entry) => entry.stat === stat)?.keeps ?? "max";
 }
 
 /** The name that stands for a row: its layer, or for a variable without one its own label. */
@@ -65,23 +43,6 @@ export function columnSteps(answer: HeatmapAnswer | null, step: number): StepRan
   const last = answer?.last_step[index];
   const holds = first !== undefined && last !== undefined && first <= step && step <= last;
   return holds ? { first, last } : { first: step, last: step };
-}
-
-interface Figure {
-  readonly stat: HeatmapStat;
-  readonly keeps: string;
-}
-
-/** What to ask for, to say all that is known of a column. Of a single step, all that is kept is the same number. */
-export function columnFigures(steps: StepRange, clips: boolean): ReadonlyArray<Figure> {
-  const extremes = steps.first === steps.last ? ["max"] : ["max", "min", "mean"];
-  const figures: ReadonlyArray<Figure> = [
-    ...extremes.map((keeps) => ({ stat: "grad_norm" as const, keeps })),
-    { stat: "clipped_norm", keeps: "max" },
-    { stat: "clip_ratio", keeps: "min" },
-    { stat: "weight_norm", keeps: "max" },
-  ];
-  return figures.filter(({ stat }) => isTelling(stat, clips));
 }
 
 export interface CellFact {

@@ -1,9 +1,10 @@
 /** Everything the page knows: values that are set, and values that follow from them. Setting them is in `actions.ts`. */
 import { computed, type ReadonlySignal, type Signal, signal } from "@preact/signals";
 import { alertUrl, heatmapUrl, type RunSession, seriesUrl } from "./api";
-import { type Cell, columnFigures, columnSteps, findRow, type HeatmapStat, keepsOf } from "./cells";
-import { type Clipping, clippingSeen, isTelling } from "./clipping";
+import { type Cell, columnSteps, findRow } from "./cells";
+import { type Clipping, clippingSeen } from "./clipping";
 import { type Resource, resource } from "./follow";
+import { columnFigures, type HeatmapStat, isInformative, keepsOf } from "./heatmap_stats";
 import type { Palette } from "./palette";
 import type { AlertAnswer, HeatmapAnswer, SeriesAnswer, Verdict, Verdicts } from "./protocol.gen";
 import { mostUrgent, type RunOrder } from "./runs";
@@ -143,7 +144,7 @@ function derive(choices: Choices, answers: Answers, shownRun: ReadonlySignal<str
     hovered: figuresOfRun(answers.hovered.answer),
     range: computed(() => choices.zoom.value ?? extent(series.value)),
     clips,
-    stat: computed(() => (isTelling(choices.stat.value, clips.value) ? choices.stat.value : "grad_norm")),
+    stat: computed(() => (isInformative(choices.stat.value, clips.value) ? choices.stat.value : "grad_norm")),
     failures: computed(() => distinctFailures(answers)),
   };
 }

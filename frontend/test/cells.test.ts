@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { columnFigures, columnSteps, describeCell, findRow, knownFacts } from "../src/cells";
+import { columnSteps, describeCell, findRow, knownFacts } from "../src/cells";
 import type { HeatmapAnswer } from "../src/protocol.gen";
 import { HEATMAP } from "./examples";
 
@@ -40,23 +40,6 @@ describe("columnSteps", () => {
   it("is the step alone outside of the heatmap, and without one", () => {
     expect(columnSteps(HEATMAP, 900)).toEqual({ first: 900, last: 900 });
     expect(columnSteps(null, 3)).toEqual({ first: 3, last: 3 });
-  });
-});
-
-describe("columnFigures", () => {
-  it("asks for extremes only where several steps were merged", () => {
-    const kept = (first: number, last: number) =>
-      columnFigures({ first, last }, true)
-        .filter(({ stat }) => stat === "grad_norm")
-        .map(({ keeps }) => keeps);
-    expect(kept(5, 5)).toEqual(["max"]);
-    expect(kept(0, 99)).toEqual(["max", "min", "mean"]);
-  });
-
-  it("leaves clipping out where nothing is clipped", () => {
-    const stats = (clips: boolean) => columnFigures({ first: 5, last: 5 }, clips).map(({ stat }) => stat);
-    expect(stats(false)).toEqual(["grad_norm", "weight_norm"]);
-    expect(stats(true)).toEqual(["grad_norm", "clipped_norm", "clip_ratio", "weight_norm"]);
   });
 });
 

@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { clippingSeen, clipsAnything, isTelling } from "../src/clipping";
+import { clippingSeen, isClipping } from "../src/clipping";
 import { SERIES } from "./examples";
 
 function seriesOf(least: number | null, session = 0) {
@@ -7,11 +7,14 @@ function seriesOf(least: number | null, session = 0) {
   return { ...SERIES, session, curves: [ratio] };
 }
 
-describe("clipsAnything", () => {
+describe("isClipping", () => {
   it("is so where the ratio leaves 1 or is not finite, and not where there was no gradient", () => {
-    expect(clipsAnything({ min: [1, 0.5], kinds: [0, 0] })).toBe(true);
-    expect(clipsAnything({ min: [1, null], kinds: [0, 1] })).toBe(true);
-    expect(clipsAnything({ min: [1, null], kinds: [0, 0] })).toBe(false);
+    const ratio = (min: ReadonlyArray<number | null>, kinds: ReadonlyArray<number>) => ({
+      curves: [{ name: "clip_ratio", min, max: [], mean: [], kinds }],
+    });
+    expect(isClipping(ratio([1, 0.5], [0, 0]))).toBe(true);
+    expect(isClipping(ratio([1, null], [0, 1]))).toBe(true);
+    expect(isClipping(ratio([1, null], [0, 0]))).toBe(false);
   });
 });
 
@@ -26,13 +29,5 @@ describe("clippingSeen", () => {
 
   it("is false where no ratio was recorded", () => {
     expect(clippingSeen(null, { ...SERIES, curves: [] }).clips).toBe(false);
-  });
-});
-
-describe("isTelling", () => {
-  it("spares only the statistics of clipping, and only where nothing is clipped", () => {
-    const stats = ["grad_norm", "clipped_norm", "clip_ratio", "weight_norm"];
-    expect(stats.filter((stat) => isTelling(stat, false))).toEqual(["grad_norm", "weight_norm"]);
-    expect(stats.filter((stat) => isTelling(stat, true))).toEqual(stats);
   });
 });

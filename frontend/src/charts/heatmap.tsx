@@ -1,8 +1,9 @@
 import type { TargetedKeyboardEvent } from "preact";
 import { useEffect, useMemo, useRef, useState } from "preact/hooks";
 import { cellAt, moveSelection, selectAt, showAllSteps, zoomToSelection } from "../actions";
-import { columnSteps, findRow, statLabel } from "../cells";
+import { columnSteps, findRow } from "../cells";
 import { colourDomain } from "../colour";
+import { statLabel } from "../heatmap_stats";
 import type { Palette } from "../palette";
 import type { HeatmapAnswer } from "../protocol.gen";
 import { edgeOf, type StepRange, spanAt, stepAt } from "../scale";

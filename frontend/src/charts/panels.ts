@@ -1,49 +1,67 @@
-/** Which panels the timeline has for what a run recorded. Pure. */
-import { type Cell, findRow, finiteValue, statLabel } from "../cells";
-import { clipsAnything } from "../clipping";
-import type { Curve, HeatmapAnswer, SeriesAnswer } from "../protocol.gen";
+/** The charts of the timeline, and the panels that a run's data fills. Pure. */
+import { type Cell, findRow, finiteValue } from "../cells";
+import { isClipping } from "../clipping";
+import { statLabel } from "../heatmap_stats";
+import type { Curve, HeatmapAnswer, SeriesAnswer, StatKey } from "../protocol.gen";
 import type { Line, PanelModel } from "./lines";
 
-type Steps = Pick<PanelModel, "first_step" | "last_step">;
+interface Chart {
+  readonly title: string;
+  readonly lines: ReadonlyArray<ChartLine>;
+}
 
-/** Builds the panels of a run's own curves: loss, norms, clipping, and each watched tensor. */
+interface ChartLine {
+  readonly stat: StatKey;
+  /** Names the line where a panel draws several. */
+  readonly label?: string;
+  /** Index of its colour in the palette. */
+  readonly colour: number;
+  /** Whether the line shows anything of its own in this run. */
+  readonly isInformative?: (series: SeriesAnswer) => boolean;
+}
+
+/**
+ * The charts of the timeline, from top to bottom. To add a chart, add an entry.
+ *
+ * Without clipping, the ratio is a flat line at 1 and the norm after clipping repeats the norm before.
+ */
+const CHARTS: ReadonlyArray<Chart> = [
+  { title: "Loss", lines: [{ stat: "loss", colour: 2 }] },
+  {
+    title: "Gradient norm",
+    lines: [
+      { stat: "global_norm", label: "before", colour: 1 },
+      { stat: "clipped_global_norm", label: "after", colour: 0, isInformative: isClipping },
+    ],
+  },
+  { title: "Clip ratio", lines: [{ stat: "clip_ratio", colour: 0, isInformative: isClipping }] },
+  { title: "Skipped steps", lines: [{ stat: "skipped", colour: 0, isInformative: hasSkippedStep }] },
+  { title: "Loss scale", lines: [{ stat: "loss_scale", colour: 2 }] },
+  { title: "Micro-batches", lines: [{ stat: "microbatches", colour: 2 }] },
+];
+
+/** Builds the panels of a run: each chart that has data, then each watched tensor. */
 export function runPanels(series: SeriesAnswer): ReadonlyArray<PanelModel> {
-  const curve = (name: string): Curve | undefined => series.curves.find((entry) => entry.name === name);
-  const line = (name: string, label: string, colour: number): Line[] => {
-    const found = curve(name);
-    return found !== undefined && hasData(found) ? [{ label, curve: found, colour }] : [];
-  };
-  // Clipping that never was leaves a flat line at 1, and two norms that are one: neither tells anything.
-  const ratio = line("clip_ratio", "", 0).filter(({ curve: found }) => clipsAnything(found));
-  const clippedNorm = ratio.length > 0 ? line("clipped_global_norm", "after", 0) : [];
-  const norm = line("global_norm", clippedNorm.length > 0 ? "before" : "", 1);
-  const panels = [
-    panel(series, "Loss", line("loss", "", 2)),
-    panel(series, "Gradient norm", [...norm, ...clippedNorm]),
-    panel(series, "Clip ratio", ratio),
-    panel(
-      series,
-      "Skipped steps",
-      line("skipped", "", 0).filter(({ curve: found }) => isEverSet(found)),
-    ),
-    panel(series, "Loss scale", line("loss_scale", "", 2)),
-    panel(series, "Micro-batches", line("microbatches", "", 2)),
-    ...series.tensors.map((tensor) => tensorPanel(series, tensor)),
-  ];
-  return panels.filter(({ lines }) => lines.length > 0);
+  const charts = CHARTS.map(({ title, lines }) => panel(series, title, chartLines(series, lines)));
+  const tensors = series.tensors.map((tensor) => tensorPanel(series, tensor));
+  return [...charts.filter(({ lines }) => lines.length > 0), ...tensors];
 }
 
-function isEverSet({ max }: Curve): boolean {
-  return max.some((value) => value !== null && value > 0);
+function chartLines(series: SeriesAnswer, lines: ReadonlyArray<ChartLine>): ReadonlyArray<Line> {
+  const drawn = lines.flatMap(({ stat, label = "", colour, isInformative }) => {
+    const curve = curveOf(series, stat);
+    const isDrawn = curve !== undefined && hasData(curve) && (isInformative?.(series) ?? true);
+    return isDrawn ? [{ label, curve, colour }] : [];
+  });
+  return drawn.length > 1 ? drawn : drawn.map((line) => ({ ...line, label: "" }));
 }
 
-function panel(steps: Steps, title: string, lines: ReadonlyArray<Line>): PanelModel {
-  return { key: title, title, first_step: steps.first_step, last_step: steps.last_step, lines };
+function curveOf({ curves }: SeriesAnswer, stat: StatKey): Curve | undefined {
+  return curves.find(({ name }) => name === stat);
 }
 
-function tensorPanel(steps: Steps, tensor: Curve): PanelModel {
-  const line = { label: "", curve: tensor, colour: 2 };
-  return { ...panel(steps, tensor.name, [line]), key: `tensor ${tensor.name}`, note: "norm of the tensor" };
+function hasSkippedStep(series: SeriesAnswer): boolean {
+  return curveOf(series, "skipped")?.max.some((value) => value !== null && value > 0) ?? false;
 }
 
 function hasData({ min, max, mean, kinds }: Curve): boolean {
@@ -53,16 +71,27 @@ function hasData({ min, max, mean, kinds }: Curve): boolean {
   );
 }
 
-/** Builds the panel of the selected row of the heatmap; `null` where the selection lies in none. */
+type Steps = Pick<PanelModel, "first_step" | "last_step">;
+
+function panel({ first_step, last_step }: Steps, title: string, lines: ReadonlyArray<Line>): PanelModel {
+  return { key: title, title, first_step, last_step, lines };
+}
+
+function tensorPanel(steps: Steps, tensor: Curve): PanelModel {
+  const line = { label: "", curve: tensor, colour: 2 };
+  return { ...panel(steps, tensor.name, [line]), key: `tensor ${tensor.name}`, note: "norm of the tensor" };
+}
+
+/** Builds the panel of the selected row of the heatmap; `null` if the heatmap has no such row. */
 export function rowPanel(heatmap: HeatmapAnswer, cell: Cell | null): PanelModel | null {
   const index = findRow(heatmap.rows, cell);
   const row = heatmap.rows[index];
   const kinds = heatmap.kinds[index];
   if (row === undefined || kinds === undefined) return null;
   const values = kinds.map((_, column) => finiteValue(heatmap, index, column));
-  const kept: Pick<Curve, "min" | "max" | "mean"> =
+  const extreme: Pick<Curve, "min" | "max" | "mean"> =
     heatmap.keeps === "min" ? { min: values, max: [], mean: [] } : { min: [], max: values, mean: [] };
-  const curve: Curve = { name: row.label, ...kept, kinds };
+  const curve: Curve = { name: row.label, ...extreme, kinds };
   const note = `${statLabel(heatmap.stat).toLowerCase()} (${heatmap.keeps})`;
   return { ...panel(heatmap, row.label, [{ label: "", curve, colour: 1 }]), key: "selected row", note };
 }

@@ -1,14 +1,13 @@
 import { useMemo, useRef } from "preact/hooks";
 import { showAllSteps, showSession, zoomToSelection } from "../actions";
-import { HEATMAP_STATS, statLabel } from "../cells";
 import { type Frame, frameOf } from "../charts/frame";
 import { Heatmap } from "../charts/heatmap";
 import { Panel } from "../charts/panel";
 import { rowPanel, runPanels } from "../charts/panels";
 import { Ruler } from "../charts/ruler";
 import { useWidth } from "../charts/width";
-import { isTelling } from "../clipping";
 import { formatStep } from "../format";
+import { HEATMAP_STATS, isInformative, statLabel } from "../heatmap_stats";
 import type { Palette } from "../palette";
 import type { HeatmapAnswer, SeriesAnswer } from "../protocol.gen";
 import type { Spacing, StepRange } from "../scale";
@@ -158,7 +157,7 @@ function HeatmapBar({ state }: { readonly state: State }) {
       />
       <Choice
         name="Statistic"
-        options={STATS.filter(({ value }) => isTelling(value, derived.clips.value))}
+        options={STATS.filter(({ value }) => isInformative(value, derived.clips.value))}
         value={derived.stat.value}
         onChoose={(stat) => {
           choices.stat.value = stat;

@@ -1,20 +1,15 @@
 import { useSignal } from "@preact/signals";
 import { countedKinds, isClipped, sortVariables } from "../evidence";
 import { formatStep, formatValue, plural } from "../format";
+import { type HeatmapStat, isInformative, statLabel } from "../heatmap_stats";
 import type { AlertAnswer, VariableRow } from "../protocol.gen";
 import { Choice } from "./choice";
 import { ShowMore } from "./more";
 import { Name } from "./name";
 
-type NormKey = "grad_norm" | "clipped_norm" | "weight_norm";
+type NormKey = keyof VariableRow & HeatmapStat;
 
-const NORMS: ReadonlyArray<{ readonly value: NormKey; readonly label: string }> = [
-  { value: "grad_norm", label: "Gradient norm" },
-  { value: "clipped_norm", label: "After clipping" },
-  { value: "weight_norm", label: "Weight norm" },
-];
-
-const UNCLIPPED_NORMS = NORMS.filter(({ value }) => value !== "clipped_norm");
+const NORMS: ReadonlyArray<NormKey> = ["grad_norm", "clipped_norm", "weight_norm"];
 
 const LAST_STEPS = 6;
 /** As many of them as a narrow window has room for. */
@@ -35,7 +30,7 @@ export function Norms({ alert }: { readonly alert: AlertAnswer }) {
         <span class="spring" />
         <Choice
           name="Norm"
-          options={isClipped(alert) ? NORMS : UNCLIPPED_NORMS}
+          options={normOptions(isClipped(alert))}
           value={norm.value}
           onChoose={(chosen) => {
             norm.value = chosen;
@@ -63,6 +58,13 @@ export function Norms({ alert }: { readonly alert: AlertAnswer }) {
       )}
     </>
   );
+}
+
+function normOptions(clips: boolean) {
+  return NORMS.filter((norm) => isInformative(norm, clips)).map((norm) => ({
+    value: norm,
+    label: statLabel(norm),
+  }));
 }
 
 function Head({ steps, badStep }: { readonly steps: ReadonlyArray<number>; readonly badStep: number }) {

@@ -31,3 +31,13 @@ test("where no step was ever skipped there is nothing to draw of it", () => {
   expect(titles(curve("skipped", [0, 0]))).toEqual([]);
   expect(titles(curve("skipped", [0, 1]))).toEqual(["Skipped steps"]);
 });
+
+test("the norm after clipping and the clip ratio are drawn only where something is clipped", () => {
+  const norms = [curve("global_norm", [1, 2]), curve("clipped_global_norm", [1, 1])];
+  const linesWith = (ratio: number) =>
+    runPanels({ ...NOTHING, curves: [...norms, curve("clip_ratio", [1, ratio])] }).map(
+      ({ title, lines }) => `${title}: ${lines.map(({ label }) => label).join(", ")}`,
+    );
+  expect(linesWith(1)).toEqual(["Gradient norm: "]);
+  expect(linesWith(0.5)).toEqual(["Gradient norm: before, after", "Clip ratio: "]);
+});

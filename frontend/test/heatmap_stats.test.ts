@@ -1,0 +1,28 @@
+import { describe, expect, it } from "vitest";
+import { columnFigures, HEATMAP_STATS, isInformative } from "../src/heatmap_stats";
+
+describe("columnFigures", () => {
+  it("asks for extremes only where several steps were merged", () => {
+    const kept = (first: number, last: number) =>
+      columnFigures({ first, last }, true)
+        .filter(({ stat }) => stat === "grad_norm")
+        .map(({ keeps }) => keeps);
+    expect(kept(5, 5)).toEqual(["max"]);
+    expect(kept(0, 99)).toEqual(["max", "min", "mean"]);
+  });
+
+  it("leaves clipping out where nothing is clipped", () => {
+    const stats = (clips: boolean) => columnFigures({ first: 5, last: 5 }, clips).map(({ stat }) => stat);
+    expect(stats(false)).toEqual(["grad_norm", "weight_norm"]);
+    expect(stats(true)).toEqual(["grad_norm", "clipped_norm", "clip_ratio", "weight_norm"]);
+  });
+});
+
+describe("isInformative", () => {
+  it("spares only the statistics of clipping, and only where nothing is clipped", () => {
+    const stats = HEATMAP_STATS.map(({ stat }) => stat);
+    expect(stats).toEqual(["grad_norm", "clipped_norm", "clip_ratio", "weight_norm"]);
+    expect(stats.filter((stat) => isInformative(stat, false))).toEqual(["grad_norm", "weight_norm"]);
+    expect(stats.filter((stat) => isInformative(stat, true))).toEqual(stats);
+  });
+});
