@@ -3,10 +3,10 @@
 ::
 
     NanWatchError
-    ├── NonFiniteError      training met NaN or Inf and the policy is "raise" (also a RuntimeError)
-    ├── SetupError          a watch was put to use in a way that cannot work (also a ValueError)
+    ├── NonFiniteError      training met NaN or Inf and the policy stops it (also a RuntimeError)
+    ├── SetupError          a watch is used in a way that cannot work (also a ValueError)
     ├── RecordError         a stored message does not decode, or a record contradicts itself (also a ValueError)
-    │   └── SchemaError     a log was written by a newer major version of the schema
+    │   └── SchemaError     a newer major version of the schema wrote the log
     └── LogdirError         a directory cannot be read as a logdir (also an OSError)
 """
 
@@ -21,30 +21,33 @@ if TYPE_CHECKING:
 class NanWatchError(Exception):
     """Root of every error that tb_nanwatch raises on purpose."""
 
-    # AutoGraph hands an error out of a traced step as it is only if it is made as an Exception is.
+    # AutoGraph re-raises an error of a traced step unchanged only if its constructor is that of Exception.
     __init__ = Exception.__init__
 
 
 class NonFiniteError(NanWatchError, RuntimeError):
-    """Training met a non-finite value and the policy is ``"raise"``, or ``"skip"`` and nothing good is left.
+    """Training met a non-finite value and cannot go on under the policy.
 
-    The update of the bad step was withheld: every variable still has the value it had before that step. The exception
-    is an update that made the variables bad itself: the message then says since which step the weights are lost.
+    The policy is ``"raise"``, or it is ``"skip"`` and no good step is left.
+
+    The update of the bad step did not run, so every variable keeps the value from before that step. There is one
+    exception: an update that itself makes variables non-finite. The message then names the step from which the weights
+    are lost.
 
     Attributes:
-        verdict: what was first, and where.
-        alert: the evidence the verdict was drawn from; ``None`` where tb_nanwatch itself failed before there was any.
+        verdict: the first non-finite value: its step, layer and operation.
+        alert: the evidence for the verdict; ``None`` if tb_nanwatch itself failed before it had any.
     """
 
     def __init__(self, message: str, *, verdict: Verdict, alert: Alert | None) -> None:
-        """Carry the verdict and its evidence to whoever catches the error."""
+        """Store the verdict and its evidence for the code that catches the error."""
         super().__init__(message)
         self.verdict = verdict
         self.alert = alert
 
 
 class SetupError(NanWatchError, ValueError):
-    """A watch was put to use in a way that cannot work."""
+    """A watch is used in a way that cannot work."""
 
 
 class RecordError(NanWatchError, ValueError):
@@ -52,7 +55,7 @@ class RecordError(NanWatchError, ValueError):
 
 
 class SchemaError(RecordError):
-    """A log was written by a newer major version of the schema."""
+    """A newer major version of the schema wrote the log."""
 
 
 class LogdirError(NanWatchError, OSError):

@@ -158,14 +158,14 @@ const link = decode.record<Link>({
 });
 
 export interface Warning {
-  readonly kind: "exploding" | "frozen" | "accumulated-sum" | "unfinished-step";
+  readonly kind: string;
   readonly first_step: number;
   readonly layer: string | null;
   readonly text: string;
 }
 
 const warning = decode.record<Warning>({
-  kind: decode.literal("exploding", "frozen", "accumulated-sum", "unfinished-step"),
+  kind: decode.string,
   first_step: decode.number,
   layer: decode.nullable(decode.string),
   text: decode.string,

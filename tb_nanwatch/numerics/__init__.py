@@ -1,1 +1,1 @@
-"""Norms, finiteness, clipping and the merge of spans, in NumPy: also what the TensorFlow side is held to."""
+"""Norms, counts, clip ratios and the merge of spans in NumPy. The tests compare the TensorFlow side with them."""

@@ -1,4 +1,4 @@
-"""What clipping did to a norm."""
+"""The ratio of a norm after clipping to the norm before."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from tb_nanwatch.schema.records import DoubleArray
 
 
 def clip_ratio(before: npt.ArrayLike, after: npt.ArrayLike) -> DoubleArray:
-    """Return norm after clipping over norm before.
+    """Return the norm after clipping over the norm before.
 
     Args:
-        before: norms before clipping, non-negative; NaN for what was not measured.
+        before: norms before clipping, non-negative; NaN for an unmeasured norm.
         after: norms after clipping, same shape.
 
     Returns:
-        float64. 1 where nothing was clipped, and where both are 0: a zero gradient is not clipped. 0 where a finite
-        gradient was clipped to nothing. NaN where either is NaN or ``before`` is Inf.
+        float64. 1 if the gradient is not clipped, and if both norms are 0, because a zero gradient is not clipped. 0 if
+        a finite gradient is clipped to zero. NaN if either norm is NaN or ``before`` is Inf.
 
     Example:
         >>> clip_ratio([10.0, 0.0, 3.0], [5.0, 0.0, 3.0]).tolist()

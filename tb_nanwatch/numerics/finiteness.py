@@ -1,4 +1,4 @@
-"""Exact counts of what is not finite."""
+"""Exact counts and indices of non-finite elements."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ import numpy.typing as npt
 from tb_nanwatch.schema.records import Array, Counts, KindArray
 
 NAN, POS_INF, NEG_INF, INF = 1, 2, 4, 8
-"""The bits of the ``kinds`` column; INF is an infinity whose sign was not recorded."""
+"""The bits of the ``kinds`` column; INF is an infinity of unrecorded sign."""
 MOST_SAMPLES: Final = 64
-"""How many bad samples of a tensor are kept."""
+"""The most bad samples that a record keeps per tensor."""
 
 
 def count_nonfinite(values: npt.ArrayLike) -> Counts:
     """Count elements, NaN, +Inf and -Inf.
 
     Args:
-        values: any shape; a dtype without NaN (integers, booleans, strings) has none. A complex infinity has no
-            sign and counts as +Inf.
+        values: any shape. A dtype without NaN (integers, booleans, strings) gives counts of 0. A complex infinity has
+            no sign and counts as +Inf.
 
     Returns:
-        Zeros for an empty array.
+        Counts of 0 for an empty array.
 
     Example:
         >>> count_nonfinite([1.0, float("inf"), float("nan")])
@@ -45,14 +45,14 @@ def count_nonfinite(values: npt.ArrayLike) -> Counts:
 
 
 def bad_samples(values: npt.ArrayLike, *, limit: int = MOST_SAMPLES) -> tuple[int, ...]:
-    """Return the indices in the leading dimension that hold anything non-finite, the first ``limit`` of them.
+    """Return the indices in the leading dimension that hold a non-finite element.
 
     Args:
-        values: any shape; a scalar has no leading dimension, hence no samples.
-        limit: how many to return at the most.
+        values: any shape; a scalar has no leading dimension and hence no samples.
+        limit: the most indices to return.
 
     Returns:
-        Increasing indices; empty where all is finite.
+        The first ``limit`` indices, ascending; empty if every element is finite.
 
     Example:
         >>> bad_samples([[1.0, 2.0], [float("nan"), 3.0]])
@@ -66,15 +66,15 @@ def bad_samples(values: npt.ArrayLike, *, limit: int = MOST_SAMPLES) -> tuple[in
 
 
 def bad_elements(values: npt.ArrayLike, *, limit: int) -> tuple[tuple[int, ...], ...]:
-    """Return the indices of the elements that are not finite, the first ``limit`` of them.
+    """Return the indices of non-finite elements.
 
     Args:
         values: any shape.
-        limit: how many to return at the most.
+        limit: the most elements to return.
 
     Returns:
-        An index in each dimension for each element, in the order of memory: for a scalar that is not finite, one empty
-        tuple; empty where all is finite.
+        One index tuple for each of the first ``limit`` elements, in memory order. A non-finite scalar gives one empty
+        tuple. Empty if every element is finite.
 
     Example:
         >>> bad_elements([[1.0, 2.0], [float("nan"), 3.0]], limit=8)
@@ -84,11 +84,11 @@ def bad_elements(values: npt.ArrayLike, *, limit: int) -> tuple[tuple[int, ...],
     if not _can_be_nonfinite(array):
         return ()
     places = np.flatnonzero(~np.isfinite(array))[:limit]
-    return tuple(tuple(int(at) for at in np.unravel_index(place, array.shape)) for place in places)
+    return tuple(tuple(int(index) for index in np.unravel_index(place, array.shape)) for place in places)
 
 
 def kinds_of(norms: npt.ArrayLike) -> KindArray:
-    """Return what a norm tells of its tensor: NaN from a NaN, an Inf of unknown sign from an Inf, else nothing.
+    """Return the kinds that a norm reveals: NAN for a NaN, INF (sign unknown) for an Inf, else 0.
 
     Args:
         norms: any real dtype and shape.
@@ -104,5 +104,5 @@ def kinds_of(norms: npt.ArrayLike) -> KindArray:
 
 
 def _can_be_nonfinite(array: Array) -> bool:
-    # ml_dtypes' bfloat16 and float8 are of kind "V" or "f" by version; isfinite knows them all.
+    # The kind of ml_dtypes' bfloat16 and float8 is "V" or "f", depending on the version. np.isfinite accepts both.
     return array.dtype.kind in "fcV" and array.dtype.names is None

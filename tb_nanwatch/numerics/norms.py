@@ -1,4 +1,4 @@
-"""L2 norms that neither overflow nor underflow on the way."""
+"""L2 norms without intermediate overflow or underflow."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from tb_nanwatch.schema.records import DoubleArray
 
 
 def l2_norm(values: npt.ArrayLike) -> float:
-    """Return the L2 norm, finite whenever every element and the norm itself are.
+    """Return the L2 norm; it is finite if every element is finite and the norm fits float64.
 
-    The elements are scaled by a power of two near the largest of them before they are squared, so that 1e30 in
-    float32 does not become Inf and 1e-30 does not become 0. A power of two makes the scaling exact.
+    Elements are scaled before they are squared, so that 1e30 in float32 does not become Inf and 1e-30 does not become
+    0. The scale is a power of two near the largest element, which makes the scaling exact.
 
     Args:
         values: any real dtype and shape.
 
     Returns:
-        0 for an empty array; NaN if any element is NaN; else Inf if any is infinite, or if the norm is above the
-        range of float64.
+        0 for an empty array; NaN if an element is NaN; else Inf if an element is infinite or the norm overflows
+        float64.
 
     Example:
         >>> l2_norm([3 * 2.0**900, 4 * 2.0**900]) == 5 * 2.0**900
@@ -35,7 +35,7 @@ def l2_norm(values: npt.ArrayLike) -> float:
         return math.nan if np.isnan(magnitudes).any() else math.inf
     if peak == 0.0:
         return 0.0
-    # The smallest subnormal has exponent -1073, and 2**1073 is out of range: only ldexp can scale by that.
+    # The smallest subnormal has exponent -1073, and 2**1073 overflows. Only ldexp can scale by it.
     exponent = math.frexp(peak)[1]
     scaled = np.ldexp(magnitudes, -exponent)
     try:
@@ -45,14 +45,14 @@ def l2_norm(values: npt.ArrayLike) -> float:
 
 
 def combined_norm(norms: npt.ArrayLike, *, axis: int = -1) -> DoubleArray:
-    """Return the norm of tensors taken together, from the norm of each: the root of the sum of squares.
+    """Return the norm of several tensors together: the root of the sum of their squared norms.
 
     Args:
         norms: non-negative, any real dtype; NaN for an absent tensor.
-        axis: the axis that is combined.
+        axis: the axis to combine.
 
     Returns:
-        float64, one axis fewer. Absent tensors are passed over; NaN where all are absent. No overflow on the way.
+        float64, without ``axis``. Absent tensors do not count; NaN if all are absent. Squares do not overflow.
 
     Example:
         >>> float(combined_norm([3.0, 4.0, float("nan")]))

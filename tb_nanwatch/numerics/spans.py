@@ -1,7 +1,7 @@
-"""Spans: many steps as one row, and the merge that makes them.
+"""Spans: rows that stand for several steps, and the merge that makes them.
 
-Merging is associative, so it does not matter whether steps are merged as they are written, again as the log is
-thinned, or once more for the width of a screen: the peak stays the peak and the first non-finite step stays the first.
+Merging is associative. Steps may merge when the log is written, again when it is thinned, and again for the width of a
+screen: the result keeps the same peak and the same first non-finite step.
 """
 
 from __future__ import annotations
@@ -12,49 +12,48 @@ from typing import Final, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from tb_nanwatch.schema.defaults import default_column, is_shared, shared_part
-from tb_nanwatch.schema.pieces import concatenate_columns
+from tb_nanwatch.schema.columns import concatenate_columns, default_column, is_shared, stored_part
 from tb_nanwatch.schema.records import Array, ColumnKey, DoubleArray, IntArray, Series
 from tb_nanwatch.schema.stats import BOOKKEEPING, BY_KEY
 
 _MERGES: Final = {"min": np.fmin, "max": np.fmax, "kinds": np.bitwise_or}
 _LARGEST: Final = float(np.finfo(np.float32).max)
 _LONG_RUN: Final = 4096
-"""Elements that become one span; from here on a call for each of them is worth it (measured)."""
+"""Elements per new span above which one NumPy call per span is faster than ``reduceat`` (measured)."""
 _Number = TypeVar("_Number", bound=np.generic)
 
 
 def single_steps(steps: IntArray, values: Mapping[str, npt.NDArray[np.floating]], kinds: Mapping[str, Array]) -> Series:
-    """Turn steps as they were measured into spans of length 1.
+    """Convert measured steps into spans of length 1.
 
     Args:
         steps: int64 ``[n]``, strictly increasing.
-        values: by statistic, ``[n, width]``; NaN or Inf where there is no finite value.
-        kinds: by statistic, uint8 ``[n, width]``: what was non-finite. A value that is not finite although ``kinds``
-            is 0 was not measured (a variable without a gradient).
+        values: by statistic, ``[n, width]``; NaN or Inf for a missing finite value.
+        kinds: by statistic, uint8 ``[n, width]``, the kinds that were non-finite. If a value is non-finite although
+            ``kinds`` is 0, it was not measured, as for a variable without a gradient.
 
     Returns:
         A series of n spans.
     """
     columns: dict[ColumnKey, Array] = {}
-    nothing = {width: _nothing_happened(steps, width) for width in {value.shape[1] for value in values.values()}}
+    defaults = {width: _default_bookkeeping(steps, width) for width in {value.shape[1] for value in values.values()}}
     for stat, value in values.items():
         finite = np.isfinite(value)
         is_whole = bool(finite.all()) and not kinds[stat].any()
-        kept = value if is_whole else np.where(finite & (kinds[stat] == 0), value, np.nan)
-        # A norm may be too large for what it is written as, though all that it is of is finite.
-        narrow = np.clip(kept, -_LARGEST, _LARGEST).astype(np.float32)
+        measured = value if is_whole else np.where(finite & (kinds[stat] == 0), value, np.nan)
+        # The norm of a finite tensor may still exceed float32, the dtype of the log.
+        narrow = np.clip(measured, -_LARGEST, _LARGEST).astype(np.float32)
         columns |= dict.fromkeys((ColumnKey(stat, merge) for merge in BY_KEY[stat].merges), narrow)
-        events = nothing[value.shape[1]] if is_whole else _events(steps, finite, kinds[stat])
-        columns |= {ColumnKey(stat, keeps): column for keeps, column in events.items()}
+        bookkeeping = defaults[value.shape[1]] if is_whole else _bookkeeping(steps, finite, kinds[stat])
+        columns |= {ColumnKey(stat, keeps): column for keeps, column in bookkeeping.items()}
     return Series(steps, steps, columns)
 
 
-def _nothing_happened(steps: IntArray, width: int) -> dict[str, Array]:
+def _default_bookkeeping(steps: IntArray, width: int) -> dict[str, Array]:
     return {keeps: default_column(keeps, first_step=steps, last_step=steps, width=width) for keeps in BOOKKEEPING}
 
 
-def _events(steps: IntArray, finite: npt.NDArray[np.bool_], kinds: Array) -> dict[str, Array]:
+def _bookkeeping(steps: IntArray, finite: npt.NDArray[np.bool_], kinds: Array) -> dict[str, Array]:
     bad = kinds != 0
     return {
         "count": (finite & ~bad).astype(np.int64),
@@ -65,57 +64,57 @@ def _events(steps: IntArray, finite: npt.NDArray[np.bool_], kinds: Array) -> dic
 
 
 def merge_spans(series: Series, starts: npt.ArrayLike) -> Series:
-    """Merge runs of neighbouring spans into one each.
+    """Merge neighbouring spans.
 
     Args:
         series: n spans.
-        starts: int ``[m]``, strictly increasing, the first 0: where each new span begins.
+        starts: int ``[m]``, strictly increasing, the first 0: row at which each merged span begins.
 
     Returns:
-        m spans. Extremes, counts and first steps are exact; a mean is exact to rounding.
+        m spans. Extremes, counts and first steps are exact; means are exact up to rounding.
     """
-    at = np.asarray(starts, np.intp)
-    if len(at) == len(series):
+    rows = np.asarray(starts, np.intp)
+    if len(rows) == len(series):
         return series
-    ends = np.append(at[1:], len(series)) - 1
-    return Series(series.first_step[at], series.last_step[ends], _merge_columns(series.columns, at))
+    ends = np.append(rows[1:], len(series)) - 1
+    return Series(series.first_step[rows], series.last_step[ends], _merge_columns(series.columns, rows))
 
 
 def merge_alike(parts: Sequence[Series]) -> Series:
-    """Merge what several saw of the same steps, as the replicas of one training do.
+    """Merge series of the same steps, as the replicas of one training record them.
 
-    Where their spans are not of the same steps, those that overlap become one span.
+    If the spans of the series differ, overlapping spans become one span.
 
     Args:
-        parts: with the same columns.
+        parts: series with the same columns.
 
     Returns:
-        A series in which a step counts once, however many saw it: as non-finite if it was so with any of them, and
-        with the mean of their means.
+        A series that counts each step once. A step is non-finite if it is non-finite in any part. A mean is the mean of
+        the parts' means.
     """
     if len(parts) == 1:
         return parts[0]
     first, last = (np.concatenate([getattr(part, end) for part in parts]) for end in ("first_step", "last_step"))
     order = np.argsort(first, kind="stable")
     first, last = first[order], np.maximum.accumulate(last[order])
-    at = np.flatnonzero(np.concatenate([np.ones(min(1, len(first)), bool), first[1:] > last[:-1]]))
+    starts = np.flatnonzero(np.concatenate([np.ones(min(1, len(first)), bool), first[1:] > last[:-1]]))
     columns = {key: np.concatenate([part.columns[key] for part in parts])[order] for key in parts[0].columns}
-    merged = _merge_columns(columns, at)
+    merged = _merge_columns(columns, starts)
     counts = [key for key in columns if key.keeps in ("count", "nonfinite")]
-    merged |= {key: np.maximum.reduceat(columns[key], at) for key in counts}
-    return Series(first[at], last[np.append(at[1:], len(first)) - 1], merged)
+    merged |= {key: np.maximum.reduceat(columns[key], starts) for key in counts}
+    return Series(first[starts], last[np.append(starts[1:], len(first)) - 1], merged)
 
 
 def concatenate(parts: Sequence[Series]) -> Series:
-    """Join series one after the other; a column that a part lacks makes the join impossible (KeyError)."""
+    """Concatenate series in order; raise KeyError if a part lacks a column of the first part."""
     if len(parts) == 1:
         return parts[0]
     joined: dict[tuple[int, ...], Array] = {}
     columns: dict[ColumnKey, Array] = {}
     for key in parts[0].columns:
         pieces = [part.columns[key] for part in parts]
-        same = tuple(map(id, pieces))
-        joined[same] = columns[key] = joined[same] if same in joined else concatenate_columns(pieces)
+        arrays = tuple(map(id, pieces))
+        joined[arrays] = columns[key] = joined[arrays] if arrays in joined else concatenate_columns(pieces)
     return Series(
         np.concatenate([part.first_step for part in parts]),
         np.concatenate([part.last_step for part in parts]),
@@ -124,14 +123,14 @@ def concatenate(parts: Sequence[Series]) -> Series:
 
 
 def thin_to(series: Series, width: int) -> Series:
-    """Merge neighbours until there are at most ``width`` spans, each of about as many steps as the next.
+    """Merge neighbours until at most ``width`` spans are left, each of about the same number of steps.
 
     Args:
         series: n spans.
         width: at least 1.
 
     Returns:
-        The series itself where it is short enough.
+        The series itself if it is short enough.
     """
     if len(series) <= width:
         return series
@@ -142,16 +141,16 @@ def thin_to(series: Series, width: int) -> Series:
 
 
 def _merge_columns(columns: Mapping[ColumnKey, Array], starts: npt.NDArray[np.intp]) -> dict[ColumnKey, Array]:
-    """Merge every column; what several keys have in one array is merged once."""
+    """Merge every column; merge an array that several keys share only once."""
     merged: dict[tuple[str, int, int], Array] = {}
-    found: dict[ColumnKey, Array] = {}
+    merged_columns: dict[ColumnKey, Array] = {}
     for key, column in columns.items():
         count = columns[ColumnKey(key.stat, "count")] if key.keeps == "mean" else column
-        same = key.keeps, id(column), id(count)
-        if same not in merged:
-            merged[same] = _merge_column(key.keeps, column, count, starts=starts)
-        found[key] = merged[same]
-    return found
+        arrays = key.keeps, id(column), id(count)
+        if arrays not in merged:
+            merged[arrays] = _merge_column(key.keeps, column, count, starts=starts)
+        merged_columns[key] = merged[arrays]
+    return merged_columns
 
 
 def _merge_column(keeps: str, column: Array, count: Array, *, starts: npt.NDArray[np.intp]) -> Array:
@@ -161,13 +160,13 @@ def _merge_column(keeps: str, column: Array, count: Array, *, starts: npt.NDArra
     if keeps == "mean":
         return _merge_means(column, count, starts)
     if keeps == "first_nonfinite":
-        # As unsigned, -1 is larger than every step, so the minimum is the first there is.
+        # As an unsigned number, -1 (no such step) is larger than every step. So the minimum is the first step.
         return _reduced(np.minimum, column.astype(np.uint64), starts).astype(np.int64)
     return _reduced(_MERGES.get(keeps, np.add), column, starts)
 
 
 def _merge_means(means: Array, count: Array, starts: npt.NDArray[np.intp]) -> Array:
-    counts: IntArray = shared_part(count).astype(np.int64)
+    counts: IntArray = stored_part(count).astype(np.int64)
     total = _reduced(np.add, counts, starts)
     measured: DoubleArray = means.astype(np.float64)
     if counts.min(initial=1) > 0:
@@ -178,16 +177,16 @@ def _merge_means(means: Array, count: Array, starts: npt.NDArray[np.intp]) -> Ar
 
 
 def _reduced(operation: np.ufunc, column: npt.NDArray[_Number], starts: npt.NDArray[np.intp]) -> npt.NDArray[_Number]:
-    """Do what ``operation.reduceat`` does, ten times as fast where all new spans are of as many old ones.
+    """Return ``operation.reduceat(column, starts)``, computed faster.
 
-    Where they are not, but long, it is still three times as fast.
+    It is ten times as fast if all merged spans have the same number of old spans, and three times if they are long.
     """
-    many, each = len(starts), len(column) // max(1, len(starts))
-    is_even = many * each == len(column) and (many == 1 or bool(np.all(np.diff(starts) == each)))
+    spans, length = len(starts), len(column) // max(1, len(starts))
+    is_even = spans * length == len(column) and (spans == 1 or bool(np.all(np.diff(starts) == length)))
     reduced: npt.NDArray[_Number]
     if is_even:
-        reduced = operation.reduce(column.reshape(many, each, column.shape[1]), axis=1)
-    elif each * column.shape[1] > _LONG_RUN:
+        reduced = operation.reduce(column.reshape(spans, length, column.shape[1]), axis=1)
+    elif length * column.shape[1] > _LONG_RUN:
         reduced = np.stack([operation.reduce(part, axis=0) for part in np.split(column, starts[1:])])
     else:
         reduced = operation.reduceat(column, starts)

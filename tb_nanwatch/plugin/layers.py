@@ -9,7 +9,7 @@ from weakref import ref
 from tb_nanwatch.reading.cache import StampedCache
 from tb_nanwatch.reading.grouping import grouped
 from tb_nanwatch.reading.thinning import only
-from tb_nanwatch.schema.defaults import shared_part
+from tb_nanwatch.schema.columns import stored_part
 from tb_nanwatch.schema.records import Series, unique_arrays
 
 _BYTES: Final = 24 * 2**20
@@ -36,4 +36,4 @@ class Layers:
 
 
 def _bytes_of(series: Series) -> int:
-    return 1 + sum(shared_part(column).nbytes for column in unique_arrays(series.columns))
+    return 1 + sum(stored_part(column).nbytes for column in unique_arrays(series.columns))

@@ -21,8 +21,7 @@ from tb_nanwatch.reading.derived import with_derived
 from tb_nanwatch.reading.messages import TagContent, Written
 from tb_nanwatch.reading.tags import Tag
 from tb_nanwatch.reading.workers import as_one
-from tb_nanwatch.schema.defaults import is_shared
-from tb_nanwatch.schema.pieces import PiecedColumns, concatenate_columns
+from tb_nanwatch.schema.columns import PiecedColumns, concatenate_columns, is_shared
 from tb_nanwatch.schema.records import STEPS_BELOW, Alert, Array, ColumnKey, Header, Series
 from tb_nanwatch.schema.stats import BOOKKEEPING, BY_KEY
 

@@ -7,7 +7,7 @@ from typing import Final
 
 import numpy as np
 
-from tb_nanwatch.schema.defaults import default_column
+from tb_nanwatch.schema.columns import default_column
 from tb_nanwatch.schema.records import Array, ColumnKey, Header, Series
 from tb_nanwatch.schema.stats import BOOKKEEPING, BY_KEY
 

@@ -8,7 +8,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from tb_nanwatch.schema.defaults import is_shared
+from tb_nanwatch.schema.columns import is_shared
 from tb_nanwatch.schema.records import Array, ColumnKey, Series
 from tb_nanwatch.schema.stats import BY_KEY
 

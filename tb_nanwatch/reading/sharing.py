@@ -10,8 +10,7 @@ import numpy as np
 from tb_nanwatch.diagnosis import RunLog, SessionLog
 from tb_nanwatch.reading.messages import TagContent
 from tb_nanwatch.reading.tags import Tag
-from tb_nanwatch.schema.defaults import shared_part
-from tb_nanwatch.schema.pieces import PiecedColumns
+from tb_nanwatch.schema.columns import PiecedColumns, stored_part
 from tb_nanwatch.schema.records import Array, Header, Series, unique_arrays
 from tb_nanwatch.schema.stats import BOOKKEEPING
 
@@ -42,7 +41,7 @@ def bytes_of(log: RunLog) -> int:
     """Return how much memory the arrays of a log take."""
     series = [session.series for session in log.sessions]
     series += [alert.window for session in log.sessions for alert in session.alerts]
-    return sum(shared_part(column).nbytes for part in series for column in _arrays(part))
+    return sum(stored_part(column).nbytes for part in series for column in _arrays(part))
 
 
 def _arrays(series: Series) -> list[Array]:

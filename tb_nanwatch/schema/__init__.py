@@ -1,1 +1,1 @@
-"""What is measured and what is stored: the catalogue, the records, and how both are written down."""
+"""The catalogue of statistics, the records that parts exchange, and their encoding as protobuf and JSON."""

@@ -1,15 +1,13 @@
-"""The one JSON codec: strict, so that a browser and a shell read the same thing.
+"""The JSON encoder of records.
 
-JSON has no NaN and no Infinity, and the usual ways out (a bare ``NaN``, or the string ``"NaN"``) either break the
-reader or look like a name. Here a number that is not finite is a ``null``, put there on purpose by
-:func:`finite_or_none`; one that slips through is an error.
+JSON has no NaN and no Infinity. Writing a bare ``NaN`` breaks strict readers, and the string ``"NaN"`` looks like a
+name. So :func:`finite_or_none` turns non-finite numbers into ``null`` on purpose, and :func:`dumps` rejects any other.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
-import math
 from collections.abc import Mapping
 from typing import Final, cast
 
@@ -19,46 +17,27 @@ import numpy.typing as npt
 from tb_nanwatch.errors import RecordError
 from tb_nanwatch.schema.records import DoubleArray
 
-_EXACT_TENS: Final = 22
-
-Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
-
-
-def to_json(record: object) -> Json:
-    """Turn a record into what ``json.dumps`` takes: dicts, lists, strings, numbers, booleans and ``None``.
-
-    Raises:
-        RecordError: for a float that is not finite, and for a type that has no spelling.
-
-    Example:
-        >>> from tb_nanwatch.schema.records import Counts
-        >>> to_json(Counts(size=64, nan=0, pos_inf=3, neg_inf=0))
-        {'size': 64, 'nan': 0, 'pos_inf': 3, 'neg_inf': 0}
-    """
-    if record is None or isinstance(record, bool | str | int):
-        return record
-    if isinstance(record, float):
-        if not math.isfinite(record):
-            raise RecordError(f"a number in JSON must be finite; got {record}: pass None and say why beside it")
-        return record
-    if dataclasses.is_dataclass(record) and not isinstance(record, type):
-        return {field.name: to_json(getattr(record, field.name)) for field in dataclasses.fields(record)}
-    if isinstance(record, Mapping):
-        return {str(key): to_json(value) for key, value in record.items()}
-    if isinstance(record, list | tuple):
-        return [to_json(item) for item in record]
-    raise RecordError(f"a record must be built of dataclasses, lists and plain values; got {type(record).__name__}")
+_LARGEST_EXACT_POWER: Final = 22
+"""10**22 is the largest power of ten that float64 holds exactly."""
 
 
 def dumps(record: object, *, indent: int | None = None) -> str:
-    """Spell a record as strict JSON text.
+    """Encode a record as strict JSON text.
+
+    Args:
+        record: built of dataclasses, mappings, lists, tuples and plain values.
+        indent: spaces per level; ``None`` puts everything on one line.
 
     Raises:
-        RecordError: as :func:`to_json` does.
+        RecordError: for a float that is not finite, and for a type that JSON cannot hold.
+
+    Example:
+        >>> from tb_nanwatch.schema.records import Counts
+        >>> dumps(Counts(size=64, nan=0, pos_inf=3, neg_inf=0))
+        '{"size":64,"nan":0,"pos_inf":3,"neg_inf":0}'
     """
     separators = None if indent else (",", ":")
     try:
-        # Long lists of numbers are left to the encoder, which is written in C.
         return json.dumps(
             record, default=_fields, allow_nan=False, indent=indent, separators=separators, ensure_ascii=False
         )
@@ -77,11 +56,11 @@ def _fields(record: object) -> dict[str, object]:
 
 
 def finite_or_none(values: npt.ArrayLike, *, digits: int = 6) -> tuple[float | None, ...]:
-    """Return the values as Python floats of ``digits`` significant digits, ``None`` where one is not finite.
+    """Return the values as Python floats, with ``None`` for each non-finite value.
 
     Args:
         values: any real dtype, ``[n]``.
-        digits: significant digits to keep; short numbers make short answers.
+        digits: significant digits to keep; fewer digits make shorter answers.
 
     Returns:
         A tuple of length n.
@@ -92,18 +71,18 @@ def finite_or_none(values: npt.ArrayLike, *, digits: int = 6) -> tuple[float | N
     """
     array = np.asarray(values, np.float64)
     finite = np.isfinite(array)
-    shortened = cast("list[float]", _shortened(np.where(finite, array, 0.0), digits).tolist())
+    rounded = cast("list[float]", _rounded(np.where(finite, array, 0.0), digits).tolist())
     if finite.all():
-        return tuple(shortened)
-    return tuple(x if is_finite else None for x, is_finite in zip(shortened, finite.tolist(), strict=True))
+        return tuple(rounded)
+    return tuple(x if is_finite else None for x, is_finite in zip(rounded, finite.tolist(), strict=True))
 
 
-def _shortened(array: DoubleArray, digits: int) -> DoubleArray:
-    """Round to significant digits. A power of ten up to 22 is exact, so that the result is the shortest there is."""
+def _rounded(array: DoubleArray, digits: int) -> DoubleArray:
+    """Round to significant digits so that each result prints as short as possible."""
     magnitude = np.abs(array)
     places = digits - 1 - np.floor(np.log10(magnitude, where=magnitude > 0, out=np.zeros_like(array)))
-    up, down = 10.0 ** np.clip(places, 0, _EXACT_TENS), 10.0 ** np.clip(-places, 0, _EXACT_TENS)
+    up, down = (10.0 ** np.clip(power, 0, _LARGEST_EXACT_POWER) for power in (places, -places))
     short: DoubleArray = np.round(array * up / down) / up * down
-    for place in np.flatnonzero(np.abs(places) > _EXACT_TENS):
+    for place in np.flatnonzero(np.abs(places) > _LARGEST_EXACT_POWER):
         short[place] = float(f"{array[place]:.{digits}g}")
     return short

@@ -1,8 +1,8 @@
-"""What the plugin's routes answer, besides :class:`~tb_nanwatch.schema.records.Verdicts`.
+"""The answers of the plugin's routes, except :class:`~tb_nanwatch.schema.records.Verdicts`.
 
-``frontend/src/protocol.gen.ts`` is generated from these classes, so the page cannot drift from them. Every list of
-numbers holds ``None`` where there is no finite value; ``kinds`` beside it says why: the bits of
-:data:`tb_nanwatch.schema.stats.BOOKKEEPING`, 0 where nothing was non-finite.
+``frontend/src/protocol.gen.ts`` is generated from these classes, so the page cannot drift from them. A list of numbers
+holds ``None`` for each missing finite value. The list ``kinds`` next to it gives the reason, as the bits of
+:data:`tb_nanwatch.schema.stats.BOOKKEEPING`; 0 means that nothing was non-finite.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ Numbers = tuple[float | None, ...]
 
 @dataclass(frozen=True)
 class Curve:
-    """One quantity over the spans of an answer: its extremes and mean in each. A list that is not kept is empty."""
+    """One quantity: its minimum, maximum and mean in each span. A merge that the log does not keep is empty."""
 
     name: str
     min: Numbers
@@ -30,9 +30,9 @@ class SeriesAnswer:
     """``/series``: the timeline of one session of a run.
 
     Attributes:
-        session: the session that is shown.
-        sessions: all of the run's, in order.
-        curves: each statistic of the step, then ``clip_ratio``, the smallest of all variables.
+        session: number of the session in this answer.
+        sessions: numbers of all sessions of the run, in order.
+        curves: each statistic of the step, then the smallest ``clip_ratio`` of all variables.
         tensors: the norm of each watched tensor.
     """
 
@@ -47,7 +47,7 @@ class SeriesAnswer:
 
 @dataclass(frozen=True)
 class HeatmapRow:
-    """One row of the heatmap; ``variable`` is ``None`` where a row stands for a whole layer."""
+    """One row of the heatmap; ``variable`` is ``None`` if the row is a whole layer."""
 
     label: str
     layer: str | None
@@ -56,7 +56,7 @@ class HeatmapRow:
 
 @dataclass(frozen=True)
 class HeatmapAnswer:
-    """``/heatmap``: one statistic of one session, rows (layers or variables, in the model's order) by spans."""
+    """``/heatmap``: one statistic of one session, as rows by spans. Rows are layers or variables in model order."""
 
     run: str
     session: int
@@ -72,7 +72,7 @@ class HeatmapAnswer:
 
 @dataclass(frozen=True)
 class FindingRow:
-    """One thing that was non-finite in the step of an alert."""
+    """One finding of an alert."""
 
     role: Role
     name: str
@@ -83,7 +83,7 @@ class FindingRow:
 
 @dataclass(frozen=True)
 class VariableRow:
-    """One variable's norms in the steps of an alert's answer, and what of it was non-finite in each."""
+    """The norms of one variable in each step of an alert, and the kinds that were non-finite."""
 
     name: str
     layer: str | None
@@ -95,11 +95,11 @@ class VariableRow:
 
 @dataclass(frozen=True)
 class AlertAnswer:
-    """``/alert``: one bad step and the steps before it, one by one, the bad step last.
+    """``/alert``: one bad step and the single steps before it, the bad step last.
 
     Attributes:
-        replay: what running it again brought; ``None`` where it was not.
-        batch: the file with the step's arguments, relative to the logdir; ``None`` if it was not saved.
+        replay: ``None`` if the step was not replayed.
+        batch: file with the step's arguments, relative to the logdir; ``None`` if it was not saved.
     """
 
     run: str
@@ -115,11 +115,11 @@ class AlertAnswer:
 
 @dataclass(frozen=True)
 class BatchAnswer:
-    """``/batch``: where the arguments of one bad step were saved; the file itself is not served.
+    """``/batch``: the path of the saved arguments of one bad step. The plugin does not serve the file itself.
 
     Attributes:
-        saved: whether they were.
-        batch: the file, relative to the logdir; ``None`` if they were not.
+        saved: whether the arguments were saved.
+        batch: the file, relative to the logdir; ``None`` if they were not saved.
     """
 
     run: str

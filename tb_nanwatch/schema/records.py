@@ -1,7 +1,7 @@
-"""The records: what passes between the parts, frozen, and checked where they are made.
+"""The records that the parts of the package exchange. They are frozen and check themselves at construction.
 
-``Header`` and ``Alert`` are what a session writes besides its spans; ``Series`` holds spans as columns; ``Verdict``
-is the answer.
+A session writes a ``Header``, spans of steps (``Series``) and an ``Alert`` for each bad step. ``Verdict`` is the answer
+for a run.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ ReplayOutcome = Literal["found", "finite", "failed"]
 EntryWay = Literal["argument", "captured", "constant"]
 
 PHASES: tuple[Phase, ...] = ("input", "weights", "forward", "loss", "backward", "clip", "update", "state")
-"""The phases of a training step, in the order data flows through them."""
+"""The phases of a training step, in the order in which data flows through them."""
 STEPS_BELOW: Final = 2**50
-"""JSON's numbers and the arithmetic of thinning hold steps below this exactly; more than any training has."""
+"""Steps must be below this number: JSON and the arithmetic of thinning represent them exactly. No training has more."""
 
 Array = npt.NDArray[np.generic]
 FloatArray = npt.NDArray[np.float32]
@@ -39,7 +39,7 @@ KindArray = npt.NDArray[np.uint8]
 
 
 class ColumnKey(NamedTuple):
-    """Names one column of a series: a statistic and what is kept of it."""
+    """The name of a column: a statistic, and the merge or bookkeeping value that the column keeps."""
 
     stat: str
     keeps: str
@@ -51,10 +51,10 @@ class Variable:
 
     Attributes:
         name: unique within the run.
-        layer: its owner, the name less its last part; ``None`` where it has none.
+        layer: the layer that owns it, which is the name without its last part; ``None`` without an owner.
         shape: static shape; -1 for an unknown dimension.
         dtype: TensorFlow's name of the dtype.
-        backward_order: place of its gradient in the backward pass, 0 first; ``None`` where that is not known.
+        backward_order: position of its gradient in the backward pass, from 0; ``None`` if unknown.
     """
 
     name: str
@@ -66,17 +66,17 @@ class Variable:
 
 @dataclass(frozen=True)
 class Header:
-    """Constant for one session.
+    """The constants of one session.
 
     Attributes:
         session: its number in the run.
         variables: in column order.
         tensors: names of watched tensors, in column order.
-        stats: keys of the catalogue that it records.
-        policy: the user's.
-        clip: what clipping does to a gradient.
-        versions: of Python and the packages.
-        worker: which process of several it is, from 0; ``None`` where there is but one.
+        stats: keys of the statistics that the session records.
+        policy: the policy that the user chose.
+        clip: how clipping changes a gradient.
+        versions: versions of Python and the packages, by name.
+        worker: number of the process, from 0; ``None`` if only one process trains.
     """
 
     session: int
@@ -89,25 +89,25 @@ class Header:
     worker: int | None = None
 
     def __post_init__(self) -> None:
-        """Refuse names that could not be told apart."""
+        """Reject variables with equal names."""
         names = [variable.name for variable in self.variables]
         if len(set(names)) != len(names):
-            twice = Counter(names).most_common(1)[0][0]
-            raise RecordError(f"names of variables must be unique in a header; {twice!r} stands there twice")
+            repeated = Counter(names).most_common(1)[0][0]
+            raise RecordError(f"names of variables must be unique in a header; {repeated!r} stands there twice")
 
     def width(self, scope: str) -> int:
-        """Return how many columns wide a statistic of ``scope`` is."""
+        """Return the width of a column whose statistic has this ``scope``."""
         return {"variable": len(self.variables), "tensor": len(self.tensors), "step": 1}[scope]
 
 
 @dataclass(frozen=True, eq=False)
 class Series:
-    """Spans of consecutive steps, as columns; a span of length 1 is one step as it was measured.
+    """Spans of consecutive steps, as columns; a span of length 1 is a single measured step.
 
     Attributes:
         first_step: int64 ``[n]``, strictly increasing.
         last_step: int64 ``[n]``, inclusive; a span ends before the next begins.
-        columns: each ``[n, width]``; float32 for min, max and mean (NaN where no step had a finite value), int64 for
+        columns: each ``[n, width]``; float32 for min, max and mean (NaN if no step has a finite value), int64 for
             ``count``, ``nonfinite`` and ``first_nonfinite``, uint8 for ``kinds``.
     """
 
@@ -116,7 +116,7 @@ class Series:
     columns: Mapping[ColumnKey, Array]
 
     def __post_init__(self) -> None:
-        """Refuse columns of unequal length, and spans that overlap or run backwards."""
+        """Reject columns of unequal length, and spans that overlap or run backwards."""
         n = len(self.first_step)
         arrays = unique_arrays(self.columns)
         if len(self.last_step) != n or any(column.ndim != 2 or len(column) != n for column in arrays):
@@ -129,23 +129,23 @@ class Series:
         return len(self.first_step)
 
     def column(self, stat: str, keeps: str) -> Array:
-        """Return one column, ``[n, width]``; raises KeyError where the series has no such column."""
+        """Return one column, ``[n, width]``; raise KeyError if the series does not have it."""
         return self.columns[ColumnKey(stat, keeps)]
 
     def rows(self, selection: slice | IntArray) -> Series:
-        """Return the spans that ``selection`` picks."""
-        if hasattr(self.columns, "rows"):  # some are in pieces
+        """Return the selected spans."""
+        if hasattr(self.columns, "rows"):  # columns in pieces
             return Series(self.first_step[selection], self.last_step[selection], self.columns.rows(selection))
-        # Where several keys have one array, as in single steps, their rows are one array too.
+        # In single steps several keys share an array. Their selected rows share an array too.
         picked = {id(column): column[selection] for column in unique_arrays(self.columns)}
         columns = {key: picked[id(column)] for key, column in self.columns.items()}
         return Series(self.first_step[selection], self.last_step[selection], columns)
 
 
 def unique_arrays(columns: Mapping[ColumnKey, Array]) -> list[Array]:
-    """Return every array once that stands behind some column; of one that is in pieces, none."""
-    there: Mapping[ColumnKey, Array] = getattr(columns, "whole", columns)
-    return list({id(column): column for column in there.values()}.values())
+    """Return each distinct array behind the columns, without columns that are in pieces."""
+    whole: Mapping[ColumnKey, Array] = getattr(columns, "whole", columns)
+    return list({id(column): column for column in whole.values()}.values())
 
 
 @dataclass(frozen=True)
@@ -158,18 +158,18 @@ class Counts:
     neg_inf: int
 
     def __post_init__(self) -> None:
-        """Refuse counts that do not add up."""
+        """Reject negative counts and counts above the size."""
         if min(self.size, self.nan, self.pos_inf, self.neg_inf) < 0 or self.nonfinite > self.size:
             raise RecordError(f"counts must be non-negative and fit the size; got {self}")
 
     @property
     def nonfinite(self) -> int:
-        """Elements that are NaN or Inf."""
+        """The number of elements that are NaN or Inf."""
         return self.nan + self.pos_inf + self.neg_inf
 
     @property
     def kind(self) -> Kind | None:
-        """The kind that names the tensor: Inf before NaN, since Inf turns into NaN; ``None`` if all are finite."""
+        """The kind to report: Inf before NaN, because Inf turns into NaN; ``None`` if all elements are finite."""
         kinds: tuple[tuple[Kind, int], ...] = (
             ("pos_inf", self.pos_inf),
             ("neg_inf", self.neg_inf),
@@ -183,10 +183,10 @@ class Finding:
     """Something that was non-finite in the step of an alert.
 
     Attributes:
-        role: what it is to the step.
-        name: of the variable, the watched tensor or the argument; ``"loss"`` for the loss.
-        counts: exact; ``None`` where they were not taken.
-        samples: where an argument is bad, the indices in its leading dimension (at most 64); else empty.
+        role: its role in the step.
+        name: name of the variable, the watched tensor or the argument; ``"loss"`` for the loss.
+        counts: exact counts; ``None`` if they were not taken.
+        samples: for an argument, the bad indices in its leading dimension, at most 64; else empty.
     """
 
     role: Role
@@ -208,12 +208,12 @@ class Source:
     """A line of a program.
 
     Attributes:
-        file: relative to the working directory of the training, where it lies below it.
-        line: counted from 1.
-        function: that the line is in.
-        text: the line, without its indent; empty where the file could not be read.
-        before: the lines above it, as they stand in the file; at most a few, and only for lines that are shown.
-        after: the lines below it.
+        file: path, relative to the working directory of the training if the file lies below it.
+        line: line number, from 1.
+        function: name of the function that contains the line.
+        text: the line without its indent; empty if the file could not be read.
+        before: a few unchanged lines above it; only for lines that are shown.
+        after: a few unchanged lines below it.
     """
 
     file: str
@@ -226,16 +226,16 @@ class Source:
 
 @dataclass(frozen=True)
 class Operand:
-    """An input of an operation, as a replay saw it.
+    """An input of an operation during a replay.
 
     Attributes:
-        name: of the tensor.
-        dtype: TensorFlow's name of it.
-        shape: of the value.
-        counts: exact.
-        min: the smallest finite element; ``None`` where there is none.
-        max: the largest.
-        zeros: how many elements are 0.
+        name: name of the tensor.
+        dtype: TensorFlow's name of the dtype.
+        shape: shape of the value.
+        counts: exact counts of its elements.
+        min: the smallest finite element; ``None`` without finite elements.
+        max: the largest finite element; ``None`` without finite elements.
+        zeros: the number of elements that are 0.
     """
 
     name: str
@@ -249,13 +249,13 @@ class Operand:
 
 @dataclass(frozen=True)
 class Entry:
-    """How a value came into a step that no operation of the step computed.
+    """How a value enters a step if no operation of the step computes it.
 
     Attributes:
-        way: ``argument`` of the step, ``captured`` tensor from outside, or ``constant`` that the program's data became
-            as the step was traced.
-        shape: of the value.
-        elements: the indices of the non-finite elements, one tuple each, at most eight; of a scalar one empty tuple.
+        way: ``argument`` of the step, ``captured`` tensor from outside the step, or ``constant`` that tracing made from
+            data of the program.
+        shape: shape of the value.
+        elements: index tuples of non-finite elements, at most eight; one empty tuple for a scalar.
     """
 
     way: EntryWay
@@ -265,22 +265,22 @@ class Entry:
 
 @dataclass(frozen=True)
 class Link:
-    """One hop of the chain from where a value first was non-finite to what went bad.
+    """One hop of the chain from the origin of a non-finite value to the tensor that a record reports.
 
     Attributes:
-        op: the operation that brought the value forth; ``None`` where it came from outside or stood in a variable.
-        phase: of the training step.
-        layer: the layer, or the name scope; ``None`` where neither is known.
-        kind: of its output.
-        source: the user's line; for an operation of a gradient, the line that made the forward operation; for what a
-            step captured or made a constant of, the line that uses it.
-        variable: the variable it stood in, or whose gradient it is.
-        tensor: the argument, the captured tensor or the constant that brought it, as the program names it.
-        counts: of its output.
-        samples: where its leading dimension is the batch, the bad indices in it (at most 64).
-        inputs: what the operation was given.
-        stack: the Python stack that made it, outermost first; only for the first link.
-        entry: how it came into the step; ``None`` for what an operation made or a variable held.
+        op: the operation that produced the value; ``None`` if it entered from outside or was in a variable.
+        phase: phase of the training step.
+        layer: the layer, or the name scope; ``None`` if neither is known.
+        kind: kind of its output.
+        source: the user's line. For an operation of a gradient, the line of the forward operation; for a captured
+            tensor or a constant, the line that uses it.
+        variable: the variable that held the value, or whose gradient it is.
+        tensor: the program's name for the argument, captured tensor or constant that held the value.
+        counts: counts of its output.
+        samples: bad indices in the leading dimension if that is the batch, at most 64.
+        inputs: the inputs of the operation.
+        stack: the Python stack that made the operation, outermost first; only for the first link.
+        entry: how the value entered the step; ``None`` if an operation made it or a variable held it.
     """
 
     op: Operation | None
@@ -299,15 +299,16 @@ class Link:
 
 @dataclass(frozen=True)
 class Replay:
-    """What came of running a bad step again with every operation looked at.
+    """The result of running a bad step again and checking every operation.
 
     Attributes:
-        outcome: ``found``: the origin is known; ``finite``: everything was, this time; ``failed``: it could not be
-            run, or not within its bounds.
-        notes: what there is to say about it; a sentence each.
-        chains: from each origin, first link, to what went bad; in order of data flow. Empty unless found.
-        seconds: that it took.
-        dump: the folder with what TensorFlow's debugger wrote, relative to the run's, if it was kept.
+        outcome: ``found``: the origin is known; ``finite``: this time everything was finite; ``failed``: the replay
+            could not run, or exceeded its bounds.
+        notes: remarks on the replay, a sentence each.
+        chains: one chain per origin, in order of data flow; each leads from its origin to the reported tensor. Empty
+            unless found.
+        seconds: duration of the replay.
+        dump: directory written by TensorFlow's debugger, relative to the run's directory, if it was kept.
     """
 
     outcome: ReplayOutcome
@@ -317,30 +318,30 @@ class Replay:
     dump: str | None = None
 
     def __post_init__(self) -> None:
-        """Refuse an answer without its evidence."""
+        """Reject an outcome that contradicts the chains."""
         if (self.outcome == "found") != bool(self.chains) or not all(self.chains):
             raise RecordError(f"a replay must have a chain if and only if it found one; got {self.outcome!r}")
 
 
 @dataclass(frozen=True)
 class Alert:
-    """One bad step: what was non-finite in it, and the steps that led there.
+    """One bad step: everything that was non-finite in it, and the steps before it.
 
     Attributes:
         step: the bad step.
         session: the session that met it.
         first_step: the first step that this session watched.
-        action: what the policy made of it.
-        findings: empty only where the step did not end, and nothing non-finite is known of it.
-        window: the flight recorder at that moment, the bad step last. Of an alert that is written a second time, with
-            what its replay brought, it is empty.
-        replay: ``None`` where there was none.
-        batch: the file with the step's arguments, relative to the run's directory; ``None`` if it was not saved.
-        notes: what there is to say about that; a sentence each.
-        replica: whose gradients the findings are of, from 0; ``None`` where there is but one.
-        microbatch: of the accumulated step, the first that was bad, from 0; ``None`` where that is not known.
-        worker: whose findings these are, of several processes; ``None`` for the one that wrote it.
-        error: that ended the step before it was whole, in one line; ``None`` where the step ended.
+        action: the action that the policy took.
+        findings: empty only if an error ended the step and nothing non-finite is known of it.
+        window: the last steps, one by one, the bad step last. Empty if the alert is written a second time, with the
+            result of its replay.
+        replay: ``None`` if the step was not replayed.
+        batch: file with the step's arguments, relative to the run's directory; ``None`` if it was not saved.
+        notes: remarks on the batch, a sentence each.
+        replica: number of the replica whose gradients the findings describe, from 0; ``None`` if there is only one.
+        microbatch: number of the first bad micro-batch of an accumulated step, from 0; ``None`` if unknown.
+        worker: number of the process that the findings describe; ``None`` for the process that wrote the alert.
+        error: the error that ended the step early, in one line; ``None`` if the step ended normally.
     """
 
     step: int
@@ -358,14 +359,14 @@ class Alert:
     error: str | None = None
 
     def __post_init__(self) -> None:
-        """Refuse an alert about nothing."""
+        """Reject an alert that reports nothing."""
         if not self.findings and not self.error:
             raise RecordError(f"an alert must say what was non-finite; that of step {self.step} does not")
 
 
 @dataclass(frozen=True)
 class Origin:
-    """Where the first non-finite value of a run stood. What is not known is ``None``."""
+    """The place of the first non-finite value of a run; ``None`` for each unknown part."""
 
     step: int
     phase: Phase
@@ -386,15 +387,22 @@ class Origin:
 
     @property
     def is_in_batch(self) -> bool:
-        """Whether the arguments of the step may hold what was bad, or what led to it."""
+        """Whether the arguments of the step may hold the bad value or its cause."""
         return self.entry is None or self.entry.way == "argument"
 
 
 @dataclass(frozen=True)
 class Warning:  # noqa: A001 - the field's word, and the JSON's
-    """Something that a finite run should be looked at for."""
+    """A reason to inspect a run, finite or not.
 
-    kind: Literal["exploding", "frozen", "accumulated-sum", "unfinished-step"]
+    Attributes:
+        kind: identifies the rule in :data:`tb_nanwatch.diagnosis.signs.WARNINGS` that gave the warning.
+        first_step: the step from which the warning holds.
+        layer: the layer that the warning is about; ``None`` for the whole model.
+        text: the warning in words.
+    """
+
+    kind: str
     first_step: int
     layer: str | None
     text: str
@@ -402,7 +410,14 @@ class Warning:  # noqa: A001 - the field's word, and the JSON's
 
 @dataclass(frozen=True)
 class Cause:
-    """A likely reason, and what to do about it."""
+    """A likely cause of a non-finite value.
+
+    Attributes:
+        id: identifies the rule that found the cause.
+        text: the cause in words.
+        fix: a remedy in words.
+        confidence: how strongly the evidence supports the cause.
+    """
 
     id: str
     text: str
@@ -415,17 +430,20 @@ class Verdict:
     """The answer for one run.
 
     Attributes:
-        run: its name, as TensorBoard shows it.
-        status: ``nonfinite``; else ``incomplete`` if something of the log could not be read; else ``empty`` if no step
-            was recorded, ``warning`` (finite, but a warning stands) or ``finite``.
+        run: name of the run in TensorBoard.
+        status: ``nonfinite``; else ``incomplete`` if a part of the log could not be read; else ``empty`` if no step was
+            recorded, ``warning`` (finite, with a warning) or ``finite``.
         text: the answer in one sentence.
-        steps_seen: how many steps were watched in all.
-        first: where and when it began; ``None`` of a run that stayed finite.
-        chain: from the origin to what went bad, if a replay found it.
+        steps_seen: the number of watched steps.
+        first: the origin of the first non-finite value; ``None`` for a finite run.
+        chain: from the origin to the reported tensor, if a replay found the origin.
         other_chains: from further origins in the same step, in order of data flow.
-        notes: what the replay of the bad step has to say besides; a sentence each.
-        problems: what is wrong with the run's log, if anything; a sentence each.
-        unreadable: which of these say that something of the log could not be read.
+        notes: further remarks on the bad step and its replay, a sentence each.
+        skipped_steps: the number of steps whose update did not run.
+        warnings: reasons to inspect the run.
+        causes: likely causes, the most useful first.
+        problems: everything that is wrong with the log, a sentence each.
+        unreadable: the problems that report an unreadable part of the log.
     """
 
     run: str
@@ -445,7 +463,7 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Verdicts:
-    """The answer for every run of a logdir, as the CLI prints it and the page gets it."""
+    """The answer for every run of a logdir, for the command and for the page."""
 
     runs: tuple[Verdict, ...]
     schema: int = 1

@@ -1,4 +1,4 @@
-"""A replay to its protobuf message and back: the part of an alert that was added with schema 1.1."""
+"""The encoding of a replay as a protobuf message; schema 1.1 added it to alerts."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _WAYS: Final = frozenset(get_args(EntryWay))
 
 
 def replay_message(replay: Replay) -> pb.Replay:
-    """Spell a replay as a message."""
+    """Encode a replay as a message."""
     return pb.Replay(
         outcome=replay.outcome,
         notes=map(writable, replay.notes),
@@ -39,13 +39,13 @@ def replay_message(replay: Replay) -> pb.Replay:
 
 
 def replay_record(message: pb.Replay) -> Replay | None:
-    """Read a replay.
+    """Decode a replay.
 
-    A newer minor version may have added outcomes, phases and kinds. A link that has one is passed over; without its
-    origin a chain says nothing, and without the first chain nobody knows which origin was first.
+    A newer minor version may add outcomes, phases and kinds. A link with an unknown phase or kind is left out. A chain
+    without its origin is useless, and without the first chain the first origin is unknown.
 
     Returns:
-        ``None`` where what is left says nothing.
+        ``None`` if the outcome, or the origin of the first chain, is unknown to this version.
 
     Raises:
         RecordError: if counts do not add up.
@@ -64,7 +64,7 @@ def replay_record(message: pb.Replay) -> Replay | None:
 
 
 def writable(text: str) -> str:
-    r"""Return a text that UTF-8 can spell; a file's name and its lines need not be such.
+    r"""Return a text that UTF-8 can encode. File names and source lines may hold bytes that it cannot.
 
     Example:
         >>> writable("caf\udce9.py")
@@ -92,7 +92,7 @@ def _link_message(link: Link) -> pb.Link:
 
 
 def _chain_record(message: pb.Chain) -> tuple[Link, ...]:
-    """Return the links of a chain that are known; none where its origin is not."""
+    """Return the known links of a chain; none if its origin is unknown."""
     known = [_is_known(link) for link in message.links]
     if not all(known[:1]):
         return ()
@@ -125,7 +125,7 @@ def _entry_message(entry: Entry) -> pb.Entry:
 
 
 def _entry_record(message: pb.Entry) -> Entry | None:
-    """Return an entry; ``None`` where a newer minor version has added a way that is not known here."""
+    """Return an entry; ``None`` for a way that a newer minor version added."""
     if message.way not in _WAYS:
         return None
     return Entry(

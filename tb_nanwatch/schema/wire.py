@@ -1,4 +1,4 @@
-"""Records to protobuf bytes and back: the event file's side of the contract."""
+"""The encoding of records as protobuf bytes, for the event file."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ SCHEMA_MAJOR: Final = 1
 SCHEMA_MINOR: Final = 4
 
 MOST_NAMES: Final = 2**17
-"""That a message lists; more than any network has variables."""
+"""The most names that a message may list. No network has so many variables."""
 MOST_LINKS: Final = 2**12
-"""Of all chains of a replay; a watch writes at most 8 of 64."""
+"""The most links in all chains of a replay. A watch writes at most 8 chains of 64 links."""
 _M = TypeVar("_M", bound=Message)
 _ROLES: Final[dict[int, Role]] = {
     1: "input",
@@ -47,7 +47,7 @@ _ROLE_NUMBERS: Final = {role: number for number, role in _ROLES.items()}
 
 
 def encode_header(header: Header) -> bytes:
-    """Spell a header as bytes."""
+    """Encode a header as bytes."""
     variables = [
         pb.Variable(
             name=v.name,
@@ -73,10 +73,10 @@ def encode_header(header: Header) -> bytes:
 
 
 def decode_header(data: bytes) -> Header:
-    """Read a header.
+    """Decode a header.
 
     Raises:
-        RecordError: if the bytes are no header.
+        RecordError: if the bytes are not a header.
         SchemaError: if a newer major version of the schema wrote it.
     """
     message = _parse(pb.Header, data)
@@ -105,7 +105,7 @@ def decode_header(data: bytes) -> Header:
 
 
 def newer_version(data: bytes) -> str | None:
-    """Say that a newer minor version of the schema wrote a header; ``None`` where none did, or it is no header."""
+    """Return a remark if a newer minor version of the schema wrote the header; else ``None``."""
     try:
         version = _parse(pb.Header, data).schema
     except RecordError:
@@ -117,33 +117,33 @@ def newer_version(data: bytes) -> str | None:
 
 
 def encode_series(series: Series, *, generation: int = 0) -> bytes:
-    """Spell spans as a chunk. Columns that hold nothing but their default are left out."""
+    """Encode spans as a chunk. A bookkeeping column that holds only defaults is left out."""
     return chunks.chunk_message(series, generation).SerializeToString(deterministic=True)
 
 
 def decode_series(data: bytes) -> Series:
-    """Read a chunk of spans; raises RecordError if the bytes are none."""
-    return chunks.series_of([_parse(pb.SpanChunk, data)])
+    """Decode a chunk of spans; raise RecordError if the bytes are not a chunk."""
+    return chunks.decode_messages([_parse(pb.SpanChunk, data)])
 
 
 def decode_chunks(data: Sequence[bytes]) -> Iterator[tuple[int, Series | ValueError]]:
-    """Read the chunks of one tag in the order they were written, those that go together as one.
+    """Decode the chunks of one tag in the order they were written; join neighbours where possible.
 
     Yields:
-        How many of them follow as one series, and that series; of one that is none, what is wrong with it.
+        The number of chunks in a group and their series, or 1 and the error of a chunk that does not decode.
     """
     parsed: list[pb.SpanChunk] = []
-    for message in map(_attempted, data):
+    for message in map(_chunk_or_error, data):
         if isinstance(message, pb.SpanChunk):
             parsed.append(message)
         else:
-            yield from chunks.joined(parsed)
+            yield from chunks.decode_in_groups(parsed)
             parsed = []
             yield 1, message
-    yield from chunks.joined(parsed)
+    yield from chunks.decode_in_groups(parsed)
 
 
-def _attempted(data: bytes) -> pb.SpanChunk | ValueError:
+def _chunk_or_error(data: bytes) -> pb.SpanChunk | ValueError:
     try:
         return _parse(pb.SpanChunk, data)
     except ValueError as error:
@@ -151,7 +151,7 @@ def _attempted(data: bytes) -> pb.SpanChunk | ValueError:
 
 
 def encode_alert(alert: Alert) -> bytes:
-    """Spell an alert as bytes."""
+    """Encode an alert as bytes."""
     message = pb.Alert(
         step=alert.step,
         session=alert.session,
@@ -171,7 +171,7 @@ def encode_alert(alert: Alert) -> bytes:
 
 
 def decode_alert(data: bytes) -> Alert:
-    """Read an alert; raises RecordError if the bytes are none."""
+    """Decode an alert; raise RecordError if the bytes are not an alert."""
     message = _parse(pb.Alert, data)
     _check_count("findings", len(message.findings))
     _check_count("links", sum(len(chain.links) for chain in message.replay.chains), most=MOST_LINKS)
@@ -180,9 +180,9 @@ def decode_alert(data: bytes) -> Alert:
         session=message.session,
         first_step=message.first_step,
         action=cast("Action", message.action),
-        # A role that a newer minor version added is passed over: the rest of the alert still stands.
+        # A newer minor version may add roles. Leave those findings out and keep the rest.
         findings=tuple(_finding_record(finding) for finding in message.findings if finding.role in _ROLES),
-        window=chunks.series_of([message.window]),
+        window=chunks.decode_messages([message.window]),
         replay=replay_record(message.replay) if message.HasField("replay") else None,
         batch=message.batch or None,
         notes=tuple(message.notes),
@@ -203,7 +203,7 @@ def _parse(kind: type[_M], data: bytes) -> _M:
 
 
 def _check_count(what: str, count: int, *, most: int = MOST_NAMES) -> None:
-    """Refuse what no watch writes, before a record is made of each: one log must not keep the others waiting."""
+    """Reject a size that no watch writes before decoding: a hostile log must not delay the others."""
     if count > most:
         raise RecordError(f"a message must have at most {most:,} {what}; got {count:,}")
 

@@ -1,4 +1,4 @@
-"""The clip ratio at its edges."""
+"""Edge cases of the clip ratio."""
 
 from __future__ import annotations
 
@@ -22,5 +22,5 @@ from tb_nanwatch.numerics.clipping import clip_ratio
         (1.0, np.nan, np.nan),
     ],
 )
-def test_edges(before, after, ratio):
+def test_edge_cases(before, after, ratio):
     np.testing.assert_array_equal(clip_ratio([before], [after]), [ratio])

@@ -1,4 +1,4 @@
-"""Norms against exact arithmetic, at both ends of the range."""
+"""Norms compared with exact arithmetic, in the whole range."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 
 from tb_nanwatch.numerics.norms import combined_norm, l2_norm
 
-anywhere = st.floats(allow_nan=False, allow_infinity=False)
+finite_floats = st.floats(allow_nan=False, allow_infinity=False)
 
 
 def exact_norm(values: list[float]) -> float:
-    """The correctly rounded root of the exact sum of squares."""
+    """Return the correctly rounded root of the exact sum of squares."""
     square = sum(Fraction(value) ** 2 for value in values)
     if square == 0:
         return 0.0
@@ -33,8 +33,8 @@ def exact_norm(values: list[float]) -> float:
         return math.inf
 
 
-@given(st.lists(anywhere, max_size=8))
-def test_it_is_the_exact_norm_to_rounding_anywhere_in_the_range(values):
+@given(st.lists(finite_floats, max_size=8))
+def test_the_norm_is_exact_up_to_rounding_in_the_whole_range(values):
     assert l2_norm(values) == pytest.approx(exact_norm(values), rel=1e-14, abs=5e-324)
 
 
@@ -51,16 +51,16 @@ def test_it_is_the_exact_norm_to_rounding_anywhere_in_the_range(values):
         ([1.0, -math.inf], math.inf),
     ],
 )
-def test_edges(values, expected):
+def test_edge_cases(values, expected):
     assert l2_norm(values) == pytest.approx(expected, rel=1e-15)
 
 
-def test_a_nan_makes_a_nan_whatever_else_there_is():
+def test_a_nan_makes_the_norm_nan_even_with_inf():
     assert math.isnan(l2_norm([math.inf, math.nan, 1.0]))
 
 
 @pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16, np.float32, np.float64])
-def test_the_squares_are_not_taken_in_a_narrow_dtype(dtype):
+def test_squares_do_not_overflow_in_a_narrow_dtype(dtype):
     values = np.array([3e4, 4e4], dtype)
     assert l2_norm(values) == pytest.approx(5e4, rel=1e-2)
 
@@ -71,11 +71,11 @@ def test_the_norm_of_a_concatenation_is_the_combined_norm_of_its_parts(parts):
     assert float(combined_norm([l2_norm(part) for part in parts])) == pytest.approx(whole, rel=1e-12, abs=1e-320)
 
 
-def test_absent_parts_are_passed_over_and_nothing_at_all_is_absent():
+def test_absent_parts_do_not_count_and_all_absent_is_nan():
     combined = combined_norm([[3.0, np.nan, 4.0], [np.nan, np.nan, np.nan], [0.0, 0.0, np.nan]])
     np.testing.assert_array_equal(combined, [5.0, np.nan, 0.0])
 
 
-def test_combining_does_not_overflow_on_the_way():
+def test_combining_does_not_overflow():
     assert float(combined_norm([3e200, 4e200])) == pytest.approx(5e200)
     assert float(combined_norm([np.inf, 1.0])) == np.inf

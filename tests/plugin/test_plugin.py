@@ -22,7 +22,7 @@ from tb_nanwatch.plugin import plugin as plugin_module
 from tb_nanwatch.plugin.alerts import alert_answer
 from tb_nanwatch.plugin.plugin import NanWatchPlugin
 from tb_nanwatch.plugin.requests import AlertRequest
-from tb_nanwatch.schema.codec import to_json
+from tb_nanwatch.schema.codec import dumps
 from tb_nanwatch.schema.records import Alert, Counts, Finding
 from tests.event_files import HEADER, RunWriter, only_at, series_at, steps_of
 from tests.replays import REPLAY, replayed
@@ -191,7 +191,7 @@ def test_an_alert_that_was_run_again_has_its_window_and_its_replay(client):
     answer = ask(client, "alert", run="again", step=29)
     assert answer["steps"] == list(range(14, 30))
     assert len(answer["findings"]) == 2
-    assert answer["replay"] == to_json(REPLAY)
+    assert answer["replay"] == json.loads(dumps(REPLAY))
     assert answer["batch"] == "again/nanwatch/batches/step-29.npz"
     bare = ask(client, "alert", run="relu", step=29)
     assert (bare["replay"], bare["batch"]) == (None, None)

@@ -11,7 +11,7 @@ import pytest
 from tb_nanwatch.reading import grouping
 from tb_nanwatch.reading.grouping import grouped
 from tb_nanwatch.reading.thinning import only, thinned
-from tb_nanwatch.schema.defaults import is_shared
+from tb_nanwatch.schema.columns import is_shared
 from tests.event_files import HEADER, only_at, series_at, steps_of
 
 

@@ -12,7 +12,7 @@ from tb_nanwatch.numerics.spans import concatenate
 from tb_nanwatch.reading.messages import TagContent, Written
 from tb_nanwatch.reading.sharing import bytes_of, header_of, shared_with
 from tb_nanwatch.reading.tags import Tag
-from tb_nanwatch.schema.pieces import PiecedColumns
+from tb_nanwatch.schema.columns import PiecedColumns
 from tb_nanwatch.schema.records import ColumnKey, Series
 from tests.event_files import HEADER, only_at, series_at, steps_of
 from tests.replays import alert_of

@@ -1,4 +1,4 @@
-"""A replay as bytes: there and back, and what a newer or a hostile writer may have put in."""
+"""A replay decodes unchanged; values of a newer or hostile writer are left out or rejected."""
 
 from __future__ import annotations
 
@@ -17,69 +17,69 @@ from tests.strategies import replays
 
 
 @given(replays())
-def test_a_replay_reads_back(replay):
+def test_a_replay_decodes_unchanged(replay):
     data = replay_message(replay).SerializeToString()
     assert replay_record(pb.Replay.FromString(data)) == replay
 
 
 @pytest.mark.parametrize(("field", "value"), [("phase", "dream"), ("kind", "imaginary")])
-def test_a_hop_that_a_newer_minor_knows_is_passed_over(field, value):
+def test_a_link_with_an_unknown_phase_or_kind_is_left_out(field, value):
     message = replay_message(REPLAY)
     setattr(message.chains[0].links[1], field, value)
     assert replay_record(message).chains[0] == (CHAIN[0], CHAIN[2])
 
 
-def test_a_chain_whose_origin_is_not_known_says_nothing():
+def test_a_chain_with_an_unknown_origin_is_left_out():
     message = replay_message(REPLAY)
     message.chains[1].links[0].phase = "dream"
     assert replay_record(message).chains == (CHAIN,)
 
 
-def test_where_the_first_origin_is_not_known_no_other_is_taken_for_it():
+def test_a_replay_with_an_unknown_first_origin_is_left_out():
     message = replay_message(REPLAY)
     message.chains[0].links[0].phase = "dream"
     assert replay_record(message) is None
 
 
 @pytest.mark.parametrize("outcome", ["", "postponed", "finite", "failed"])
-def test_an_outcome_that_is_not_known_or_denies_its_chains_is_passed_over(outcome):
+def test_an_outcome_that_is_unknown_or_contradicts_the_chains_is_left_out(outcome):
     message = replay_message(REPLAY)
     message.outcome = outcome
     assert replay_record(message) is None
 
 
-def test_a_newer_outcome_without_a_chain_is_passed_over_too():
+def test_an_unknown_outcome_without_chains_is_left_out():
     assert replay_record(pb.Replay(outcome="postponed")) is None
 
 
-def test_a_find_without_a_chain_is_passed_over():
+def test_a_found_origin_without_a_chain_is_left_out():
     assert replay_record(pb.Replay(outcome="found")) is None
     assert replay_record(pb.Replay(outcome="found", chains=[pb.Chain()])) is None
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
-def test_a_number_that_is_none_does_not_get_in(value):
+def test_non_finite_ranges_and_durations_are_dropped(value):
     link = dataclasses.replace(LOG, inputs=(operand(value, value),))
     message = replay_message(Replay("found", chains=((link,),), seconds=value))
-    back = replay_record(message)
-    (given_to_it,) = back.chains[0][0].inputs
-    assert (given_to_it.min, given_to_it.max, back.seconds) == (None, None, 0.0)
+    decoded = replay_record(message)
+    (decoded_input,) = decoded.chains[0][0].inputs
+    assert (decoded_input.min, decoded_input.max, decoded.seconds) == (None, None, 0.0)
 
 
-def test_the_smallest_of_a_tensor_may_be_zero():
+def test_a_range_of_zero_is_kept():
     link = dataclasses.replace(LOG, inputs=(operand(0.0, 0.0),))
-    (given_to_it,) = replay_record(replay_message(Replay("found", chains=((link,),)))).chains[0][0].inputs
-    assert (given_to_it.min, given_to_it.max) == (0.0, 0.0)
+    (decoded_input,) = replay_record(replay_message(Replay("found", chains=((link,),)))).chains[0][0].inputs
+    assert (decoded_input.min, decoded_input.max) == (0.0, 0.0)
 
 
-def test_counts_that_do_not_add_up_are_refused():
+def test_contradictory_counts_are_rejected():
     message = replay_message(REPLAY)
     message.chains[0].links[0].output.size = 1
     with pytest.raises(RecordError, match="must be non-negative and fit the size"):
         replay_record(message)
 
 
-def test_a_file_whose_name_is_no_text_is_spelled():
+def test_bytes_outside_utf8_are_escaped():
     named = dataclasses.replace(SQUARE, source=Source("caf\udce9.py", 1, "f", "x = '\udce9'"))
     source = replay_record(replay_message(Replay("found", chains=((named,),)))).chains[0][0].source
     assert (source.file, source.text) == (r"caf\udce9.py", r"x = '\udce9'")

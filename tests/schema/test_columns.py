@@ -1,4 +1,4 @@
-"""Columns in pieces are the columns that they are pieces of."""
+"""Columns in pieces behave like whole columns."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tb_nanwatch.schema.pieces import PiecedColumns
+from tb_nanwatch.schema.columns import PiecedColumns
 from tb_nanwatch.schema.records import ColumnKey
 
 COUNT, MAX = ColumnKey("loss", "count"), ColumnKey("loss", "max")
 
 
 @given(st.lists(st.integers(1, 5), min_size=1, max_size=6), st.integers(0, 30), st.integers(0, 30))
-def test_a_slice_of_the_pieces_is_a_slice_of_the_whole(lengths, first, last):
+def test_slicing_pieces_equals_slicing_the_whole_column(lengths, first, last):
     total = sum(lengths)
     whole = np.arange(total * 2).reshape(total, 2)
     columns = PiecedColumns({MAX: whole}, {COUNT: np.split(whole, np.cumsum(lengths)[:-1])})
