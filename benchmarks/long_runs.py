@@ -15,10 +15,10 @@ import numpy as np
 import numpy.typing as npt
 
 from tb_nanwatch.schema.records import Variable
-from tb_nanwatch.watch.layout import ABSENT, Layout
-from tb_nanwatch.watch.recorder import Recorder
-from tb_nanwatch.watch.session import Session
-from tb_nanwatch.watch.writer import Writer
+from tb_nanwatch.watch.record.ring import Recorder
+from tb_nanwatch.watch.record.session import Session
+from tb_nanwatch.watch.record.writer import Writer
+from tb_nanwatch.watch.row.cells import ABSENT, Layout
 
 WINDOW = 256
 BLOCKS = 16

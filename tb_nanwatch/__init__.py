@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from tb_nanwatch.errors import NonFiniteError
     from tb_nanwatch.watch import Batch, NanWatchHook, Watch, load_batch
-    from tb_nanwatch.watch.fit import NanWatchCallback
+    from tb_nanwatch.watch.drivers.keras.callback import NanWatchCallback
 
 __version__ = "0.1.0"
 __all__ = ["Batch", "NanWatchCallback", "NanWatchHook", "NonFiniteError", "Watch", "__version__", "load_batch"]
 
 _HOME = {
     "Batch": "tb_nanwatch.watch",
-    "NanWatchCallback": "tb_nanwatch.watch.fit",
+    "NanWatchCallback": "tb_nanwatch.watch.drivers.keras.callback",
     "NanWatchHook": "tb_nanwatch.watch",
     "NonFiniteError": "tb_nanwatch.errors",
     "Watch": "tb_nanwatch.watch",

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from tb_nanwatch.schema.records import Variable
-from tb_nanwatch.watch.graph import handle_of
 from tb_nanwatch.watch.owners import Owners, name_of_variable
+from tb_nanwatch.watch.variables import handle_of
 
 
 def describe(

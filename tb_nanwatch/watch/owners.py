@@ -15,7 +15,6 @@ from functools import cached_property
 from typing import Any, Final
 
 from tb_nanwatch.watch.boundary import attempt
-from tb_nanwatch.watch.graph import handle_of
 from tb_nanwatch.watch.sight import (
     Reached,
     attributes_of,
@@ -26,6 +25,7 @@ from tb_nanwatch.watch.sight import (
     roots_in_sight,
     snake_case,
 )
+from tb_nanwatch.watch.variables import handle_of
 
 _UNNAMED: Final = re.compile(r"(?:.*/)?Variable(?:_\d+)?")
 _KERAS_VARIABLES: Final = (

@@ -6,7 +6,7 @@ import dataclasses
 from pathlib import Path
 
 from tb_nanwatch.schema.records import Alert, Counts, Finding, Header, Link, Operation, Replay, Source
-from tb_nanwatch.watch.writer import Writer
+from tb_nanwatch.watch.record.writer import Writer
 from tests.event_files import HEADER, only_at, steps_of
 from tests.replays import CHAIN, REPLAY, SQUARE, THREE_INF, link, operand, replayed
 

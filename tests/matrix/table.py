@@ -15,7 +15,7 @@ ELSEWHERE = (
     ("`MirroredStrategy`, custom loop or `model.fit`", "the same, around `strategy.run`", *("yes",) * 3, "raise, skip"),
     ("`MultiWorkerMirroredStrategy`, custom loop", "the same, in each process", *("yes",) * 3, "raise, skip"),
 )
-"""Ways that need devices and processes of their own: ``tests/watch/distributed`` tests them."""
+"""Ways that need devices and processes of their own: ``tests/watch/drivers/strategy`` tests them."""
 
 
 def render() -> str:

@@ -9,10 +9,10 @@ from pathlib import Path
 from types import CodeType, FrameType, FunctionType
 
 import tb_nanwatch
-from tb_nanwatch.watch.fit.eager import EagerSteps
-from tb_nanwatch.watch.fit.model import WatchedModel
-from tb_nanwatch.watch.loop import Loop
-from tb_nanwatch.watch.tf1.runs import SessionRuns
+from tb_nanwatch.watch.drivers.keras.eager import EagerSteps
+from tb_nanwatch.watch.drivers.keras.model import WatchedModel
+from tb_nanwatch.watch.drivers.loop import Loop
+from tb_nanwatch.watch.drivers.session_v1.runs import SessionRuns
 
 ROOT = str(Path(tb_nanwatch.__file__).parent)
 ENTRIES = (

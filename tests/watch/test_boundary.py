@@ -6,9 +6,9 @@ import pytest
 import tensorflow as tf
 
 from tb_nanwatch import NonFiniteError, Watch
-from tb_nanwatch.watch import loop
 from tb_nanwatch.watch.boundary import Boundary
-from tb_nanwatch.watch.session import Session
+from tb_nanwatch.watch.drivers import loop
+from tb_nanwatch.watch.record.session import Session
 
 
 def fail(*_, **__):

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tb_nanwatch.watch.batch import Call, parts_of
+from tb_nanwatch.watch.record.batch import Call, parts_of
 
 
 @dataclass(frozen=True)

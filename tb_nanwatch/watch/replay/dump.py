@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import tensorflow as tf
-from tensorflow.python.debug.lib import dumping_callback
 
-from tb_nanwatch.watch.paths import require_nameable
+from tb_nanwatch.watch.record.paths import require_nameable
+from tb_nanwatch.watch.tf_internals import is_dumping
 
 _taken: set[str] = set()
 
@@ -45,7 +45,7 @@ def folder_for_dump(logdir: str, name: str) -> str:
 
 def is_debugger_on() -> bool:
     """Return whether the user has TensorFlow's debugger write a dump already; there can be one only."""
-    return hasattr(dumping_callback._state, "dumping_callback")
+    return is_dumping()
 
 
 @contextmanager

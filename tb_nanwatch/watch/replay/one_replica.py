@@ -9,16 +9,20 @@ from dataclasses import replace
 from typing import Any, Final
 
 import tensorflow as tf
-from tensorflow.python.autograph.core import ag_ctx
-from tensorflow.python.autograph.impl import api as autograph
-from tensorflow.python.distribute import distribute_lib, distribute_utils
 
 from tb_nanwatch.schema.records import Replay
-from tb_nanwatch.watch.batch import Call
+from tb_nanwatch.watch.record.batch import Call
 from tb_nanwatch.watch.replay.again import Evidence, replay
 from tb_nanwatch.watch.replay.run import CannotReplayError
 from tb_nanwatch.watch.replay.trial import current_trial
-from tb_nanwatch.watch.replicas import Replicas, components
+from tb_nanwatch.watch.row.replicas import Replicas, components
+from tb_nanwatch.watch.tf_internals import (
+    autograph_status,
+    converted_for,
+    regrouped,
+    replica_context_of,
+    share_of_replica,
+)
 
 _NOT_ALONE: Final = (
     "The step could not be run again: it ran on many devices, and of such a step only what one replica computes up to"
@@ -58,15 +62,15 @@ def _alone(replicas: Replicas, place: int) -> Iterator[Callable[[], Any]]:
     extended, strategy = replicas.strategy.extended, replicas.strategy
 
     def context() -> Any:
-        return distribute_lib.ReplicaContext(strategy, replica_id_in_sync_group=replicas.first + place)
+        return replica_context_of(strategy, replica=replicas.first + place)
 
     def run(function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
-        converted = autograph.tf_convert(function, ag_ctx.control_status_ctx())
-        selected = distribute_utils.select_replica(place, (args or (), kwargs or {}))
+        converted = converted_for(function, autograph_status())
+        selected = share_of_replica(place, (args or (), kwargs or {}))
         with context():
             result = converted(*selected[0], **selected[1])
         # What comes after may reduce what all replicas returned.
-        return distribute_utils.regroup(tuple(_copied(result) for _ in replicas.devices), always_wrap=True)
+        return regrouped([_copied(result) for _ in replicas.devices])
 
     instead: dict[str, Callable[..., Any]] = {
         "_call_for_each_replica": run,

@@ -18,16 +18,21 @@ from typing import Any, Final, Protocol
 import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
-from tensorflow.core.framework import attr_value_pb2
-from tensorflow.python.eager import context, record
-from tensorflow.python.framework import op_callbacks
-from tensorflow.python.framework.func_graph import FuncGraph
 
-from tb_nanwatch.watch.freeze import writes
+from tb_nanwatch.watch.guard.state import writes
 from tb_nanwatch.watch.replay.creation import Creation, creation_now
 from tb_nanwatch.watch.replay.labels import TAKES_LABELS, let_labels_pass
 from tb_nanwatch.watch.replay.look import Look, look_at
 from tb_nanwatch.watch.replay.uses import Use, uses_now
+from tb_nanwatch.watch.tf_internals import (
+    FuncGraph,
+    add_operation_callback,
+    operation_callbacks,
+    remove_operation_callback,
+    set_integer,
+    set_string,
+    stop_recording,
+)
 
 Op = Any
 CONTROL_FLOW: Final = frozenset({"While", "StatelessWhile", "If", "StatelessIf", "Case", "StatelessCase"})
@@ -143,16 +148,16 @@ class Probe:
     def attached(self) -> Iterator[None]:
         """Instrument what this thread traces; whoever is called back already, a debugger say, comes first."""
         # TensorFlow would hand on what one callback returns to the next, and a debugger returns nothing.
-        self._others = list(context.context().op_callbacks)
+        self._others = operation_callbacks()
         for other in self._others:
-            op_callbacks.remove_op_callback(other)
-        op_callbacks.add_op_callback(self._created)
+            remove_operation_callback(other)
+        add_operation_callback(self._created)
         try:
             yield
         finally:
-            op_callbacks.remove_op_callback(self._created)
+            remove_operation_callback(self._created)
             for other in self._others:
-                op_callbacks.add_op_callback(other)
+                add_operation_callback(other)
 
     def look_at_the_rest(self, graph: Any) -> list[Op]:
         """Instrument what was created past the callback, as ``tf.vectorized_map`` does.
@@ -244,7 +249,7 @@ class Probe:
         told = [place for place, tensor in enumerate(inputs) if _is_number(tensor.dtype)]
         report = _Report(weakref.ref(self), node, told=told, watched=watched)
         # Recorded on no tape: the user's gradients are taken past it.
-        with record.stop_recording(), tf.name_scope("nanwatch"):
+        with stop_recording(), tf.name_scope("nanwatch"):
             if node.op.type == TAKES_LABELS and self._lets_labels_pass:
                 passed = let_labels_pass(node.op, outputs)
                 outputs = [self._stand_for(one, output) for one, output in zip(passed, outputs, strict=True)]
@@ -270,7 +275,7 @@ class Probe:
         values = self.feed.values_for(op)
         if values is None:
             return outputs
-        with record.stop_recording(), tf.name_scope("nanwatch"):
+        with stop_recording(), tf.name_scope("nanwatch"):
             fed = [tf.identity(value) for value in values]
         # What an operation draws depends on what it was given; an element comes from outside.
         is_random = op.type in UNSEEDED
@@ -338,9 +343,9 @@ def _set_free(outputs: Sequence[Any]) -> None:
 def _silence(op: Op) -> None:
     # A print may come to run again because something that is needed waits for it, or in a loop that is needed.
     if op.type == "PrintV2":
-        op._set_attr("output_stream", attr_value_pb2.AttrValue(s=f"file://{os.devnull}".encode()))
+        set_string(op, "output_stream", f"file://{os.devnull}".encode())
     elif op.type == "Print":
-        op._set_attr("first_n", attr_value_pb2.AttrValue(i=0))
+        set_integer(op, "first_n", 0)
 
 
 def _may_bring_nonfinite(tensor: Any) -> bool:

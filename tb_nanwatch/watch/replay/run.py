@@ -12,16 +12,20 @@ from typing import Any, Final
 
 import numpy as np
 import tensorflow as tf
-from tensorflow.python.eager import lift_to_graph
-from tensorflow.python.eager.polymorphic_function import atomic_function, polymorphic_function
-from tensorflow.python.framework.func_graph import FuncGraph, func_graph_from_py_func
 
-from tb_nanwatch.watch.conversion import converted
-from tb_nanwatch.watch.freeze import dtype_of, writes
+from tb_nanwatch.watch.guard.state import dtype_of, writes
 from tb_nanwatch.watch.replay.flow import Flow
 from tb_nanwatch.watch.replay.probe import Probe
 from tb_nanwatch.watch.replay.scopes import scopes_noted
 from tb_nanwatch.watch.replay.trial import Given, Trial
+from tb_nanwatch.watch.tf_internals import (
+    FuncGraph,
+    converted,
+    function_of,
+    lift,
+    polymorphic_function_type,
+    trace_into,
+)
 
 Graph = Any
 Tensor = Any
@@ -89,7 +93,7 @@ def trace(step: Callable[..., Any], leaves: Sequence[Any], *, trial: Trial, prob
         step(*inputs)
 
     with trial.on(), probe.attached(), _inlined(scopes), _generators_kept(), tf.summary.record_if(False):
-        func_graph_from_py_func("nanwatch_trial", traced, tuple(values), {}, func_graph=graph)
+        trace_into(graph, traced, values, name="nanwatch_trial")
     if not trial.given:
         raise CannotReplayError("it did not reach watch.apply_gradients")
     if not probe.feed.is_right(graph):
@@ -117,7 +121,7 @@ def run(traced: Traced, sinks: Sequence[Tensor], *, starting_from: Callable[[Ten
     targets = [tensor if caller is None else caller for tensor, caller in zip(sinks, callers, strict=True)]
     cut, sources = _cut_down(traced.graph, [*targets, *traced.besides])
     _check_repeatable(cut)
-    function = atomic_function.from_func_graph(_unique_name(), cut, {})
+    function = function_of(cut, name=_unique_name())
     fed = traced.fed
     values = [fed[source.name] for source in sources]
     with _variables_kept(traced) as kept:
@@ -161,7 +165,7 @@ def _lifted(graph: Graph, targets: Sequence[Any]) -> tuple[Graph, Mapping[Any, A
     """Return a graph with what some tensors and operations depend on, and by each of these its copy."""
     cut = FuncGraph("nanwatch_trial_cut")
     with cut.as_default():
-        copies: Mapping[Any, Any] = lift_to_graph.lift_to_graph(
+        copies: Mapping[Any, Any] = lift(
             targets, cut, sources=list(graph.inputs), base_graph=graph, add_sources=True, handle_captures=False
         )
     return cut, copies
@@ -203,7 +207,8 @@ def _inlined(scopes: set[str]) -> Iterator[None]:
 
 
 def _calls_traced() -> Iterator[None]:
-    original = polymorphic_function.Function.__call__
+    function_type = polymorphic_function_type()
+    original = function_type.__call__
     thread = threading.get_ident()
 
     def call(self: Any, *args: Any, **kwargs: Any) -> Any:
@@ -211,11 +216,11 @@ def _calls_traced() -> Iterator[None]:
             return original(self, *args, **kwargs)
         return converted(self.python_function, is_converted=self._autograph)(*args, **kwargs)
 
-    polymorphic_function.Function.__call__ = call
+    function_type.__call__ = call
     try:
         yield
     finally:
-        polymorphic_function.Function.__call__ = original
+        function_type.__call__ = original
 
 
 @contextmanager

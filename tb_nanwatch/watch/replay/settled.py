@@ -17,10 +17,10 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
-from tensorflow.python.framework import op_callbacks
 
-from tb_nanwatch.watch.freeze import dtype_of, writes
-from tb_nanwatch.watch.graph import captured_handles, handle_of, outermost
+from tb_nanwatch.watch.guard.state import dtype_of, writes
+from tb_nanwatch.watch.tf_internals import add_operation_callback, remove_operation_callback
+from tb_nanwatch.watch.variables import captured_handles, handle_of, outermost
 
 
 @contextmanager
@@ -33,11 +33,11 @@ def settled_reads(variables: Sequence[Any], *, are_slots_bad_before: bool) -> It
             are written too.
     """
     reads = _SettledReads(variables, are_slots_bad_before=are_slots_bad_before)
-    op_callbacks.add_op_callback(reads.created)
+    add_operation_callback(reads.created)
     try:
         yield
     finally:
-        op_callbacks.remove_op_callback(reads.created)
+        remove_operation_callback(reads.created)
 
 
 def go_back(handle: Any, cleaned: Sequence[Any]) -> None:

@@ -14,14 +14,14 @@ from typing import Any, Literal
 
 import tensorflow as tf
 
-from tb_nanwatch.watch.graph import handle_of
-from tb_nanwatch.watch.infinities import Infinities
-from tb_nanwatch.watch.inputs import StepInputs
-from tb_nanwatch.watch.measure import dense_values
 from tb_nanwatch.watch.naming import describe
 from tb_nanwatch.watch.owners import Owners
 from tb_nanwatch.watch.replay.settled import settled_reads
-from tb_nanwatch.watch.state import written_statistics
+from tb_nanwatch.watch.row.infinities import Infinities
+from tb_nanwatch.watch.row.inputs import StepInputs
+from tb_nanwatch.watch.row.layer_state import written_statistics
+from tb_nanwatch.watch.row.measure import dense_values
+from tb_nanwatch.watch.variables import handle_of
 
 Scope = Literal["gradients", "state", "whole step", "last update"]
 _current: ContextVar[Trial | None] = ContextVar("nanwatch_trial", default=None)

@@ -14,12 +14,12 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from tensorflow.python.framework.ops import EagerTensor
 
 from tb_nanwatch.watch.installed import is_program
 from tb_nanwatch.watch.replay.creation import keras_object
 from tb_nanwatch.watch.replay.expressions import expressions_at
 from tb_nanwatch.watch.replay.lines import is_generated
+from tb_nanwatch.watch.tf_internals import EagerTensor
 
 _LONGEST_NAME: Final = 60
 _UNKNOWN: Final = object()

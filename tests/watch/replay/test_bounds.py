@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 
 from tb_nanwatch import NonFiniteError, Watch, cli
-from tb_nanwatch.watch import loop
+from tb_nanwatch.watch.drivers import loop
 from tb_nanwatch.watch.replay import ReplayLimits
 from tests.watch.replay.programs import BAD, GOOD, log_step
 

@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 from tensorflow.python.framework.func_graph import FuncGraph
 
-from tb_nanwatch.watch import loop
+from tb_nanwatch.watch.drivers import loop
 from tb_nanwatch.watch.replay import ReplayLimits
 from tb_nanwatch.watch.replay.drawn import Drawn, Feed
 from tb_nanwatch.watch.replay.probe import Node, Probe

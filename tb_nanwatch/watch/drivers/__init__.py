@@ -1,0 +1,1 @@
+"""The ways to train: a thin driver for each."""

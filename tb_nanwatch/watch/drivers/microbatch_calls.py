@@ -1,0 +1,86 @@
+"""The calls that measured the micro-batches of the step that is under way, so that a bad one can be run again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from tb_nanwatch.watch.record.batch import Call
+from tb_nanwatch.watch.variables import is_in_loop
+
+MOST_CALLS: Final = 256
+"""Whose arguments are kept until the update of their step: the weights stay as they are until then."""
+
+
+class MicrobatchCalls:
+    """Learns which functions measure micro-batches and which update, as they are traced or run eagerly."""
+
+    def __init__(self) -> None:
+        """Begin before the first call."""
+        self._measuring: dict[object, int] = {}
+        self._updating: set[object] = set()
+        self._measured = 0
+        self._current: Call | None = None
+        self._rows = 0
+        self._kept: list[tuple[Call, int]] = []
+
+    def begin(self, call: Call | None) -> None:
+        """Know which call runs; ``None`` for one whose arguments are not known."""
+        self._current, self._measured = call, 0
+
+    def begin_trace(self) -> None:
+        """Know that what the call measures will be told anew: it is traced, perhaps once more."""
+        self._measured = 0
+
+    def note_measure(self) -> None:
+        """Learn that the call that runs measures one more micro-batch, or part of one."""
+        if self._current is not None:
+            # How often a loop of TensorFlow's goes round is not known.
+            self._measured += not is_in_loop()
+            self._measuring[self._current.function] = self._measured
+
+    def note_update(self) -> None:
+        """Learn that the call that runs may update."""
+        if self._current is not None:
+            self._updating.add(self._current.function)
+
+    def end(self, call: Call | None, rows_written: Callable[[], int]) -> None:
+        """Keep a call that measured a micro-batch, and none that came before an update.
+
+        Args:
+            call: that has run.
+            rows_written: asked how many updates there were, where a function that measures updates now and then.
+        """
+        if call is None or not self._measuring:
+            self._kept.clear()
+            return
+        if self._has_updated(call, rows_written):
+            self._kept.clear()
+        elif call.function in self._measuring and len(self._kept) < MOST_CALLS:
+            self._kept.append((call, self._measuring[call.function]))
+
+    def bad(self, which: int, call: Call) -> Call | None:
+        """Return the call that measured the bad micro-batch; ``None`` where that is not known.
+
+        Args:
+            which: how many were measured before it, since the update before.
+            call: that updates, and may have measured some itself.
+        """
+        if not self._kept:
+            return call
+        own = self._measuring.get(call.function)
+        calls = self._kept if own is None else [*self._kept, (call, own)]
+        measured = 0
+        for one, more in calls:
+            measured += more
+            if which < measured or len(calls) == 1:
+                return one
+        return None
+
+    def _has_updated(self, call: Call, rows_written: Callable[[], int]) -> bool:
+        if call.function not in self._updating:
+            return False
+        if call.function not in self._measuring:
+            return True
+        before, self._rows = self._rows, rows_written()
+        return self._rows != before

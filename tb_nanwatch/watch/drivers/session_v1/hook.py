@@ -1,0 +1,93 @@
+"""The hook: a watch in the loop of a ``MonitoredSession``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import tensorflow as tf
+
+if TYPE_CHECKING:
+    from tb_nanwatch.watch.api import Watch
+
+
+class NanWatchHook(tf.compat.v1.train.SessionRunHook):
+    """Lets a watch see the runs of a ``MonitoredSession``.
+
+    With each run that trains it fetches the row that the step left; a bad one ends the run with
+    :class:`~tb_nanwatch.NonFiniteError`, if the watch's policy says so.
+
+    Example:
+        >>> import tempfile, tensorflow as tf, tb_nanwatch
+        >>> v1 = tf.compat.v1
+        >>> with tf.Graph().as_default():
+        ...     x = v1.placeholder(tf.float32, [None], name="x")
+        ...     weight = v1.get_variable("weight", [], initializer=v1.ones_initializer())
+        ...     loss = tf.reduce_mean(tf.math.log(weight * x))
+        ...     optimizer = v1.train.GradientDescentOptimizer(0.1)
+        ...     watch = tb_nanwatch.Watch(tempfile.mkdtemp())
+        ...     train_op = watch.apply_gradients(optimizer, optimizer.compute_gradients(loss), loss=loss)
+        ...     with v1.train.MonitoredTrainingSession(hooks=[tb_nanwatch.NanWatchHook(watch)]) as session:
+        ...         session.run(train_op, {x: [1.0, 0.5]})
+        ...         session.run(train_op, {x: [0.0, 0.5]})  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+            ...
+        tb_nanwatch.errors.NonFiniteError: Step 1: -Inf first appeared in the output of Log...
+    """
+
+    def __init__(self, watch: Watch) -> None:
+        """Make a hook of a watch.
+
+        Args:
+            watch: whose ``apply_gradients`` is called before the session is made.
+        """
+        self._watch = watch
+        self._feed: Any = None
+        self._is_in_step = False
+
+    def begin(self) -> None:
+        """See that there is a step to watch.
+
+        Raises:
+            SetupError: if ``watch.apply_gradients`` was not called.
+        """
+        self._watch.session_runs.built  # noqa: B018 - raises
+
+    def after_create_session(self, session: Any, coord: Any) -> None:
+        """Listen to the errors that end runs of a session: no hook is called then."""
+        run = session.run
+
+        def listened(*args: Any, **kwargs: Any) -> Any:
+            try:
+                return run(*args, **kwargs)
+            except tf.errors.OpError as error:
+                if self._is_in_step:
+                    self._is_in_step = False
+                    self._watch.session_runs.failed(session, error, self._feed)
+                raise
+
+        session.run = listened
+
+    def before_run(self, run_context: Any) -> tf.compat.v1.train.SessionRunArgs | None:
+        """Fetch the row of a step besides, in a run that trains, and in one of a micro-batch its measure."""
+        besides = self._watch.session_runs.before_run(run_context.session, run_context.original_args.fetches)
+        self._is_in_step, self._feed = besides is not None, run_context.original_args.feed_dict
+        return None if besides is None else tf.compat.v1.train.SessionRunArgs(*besides)
+
+    def after_run(self, run_context: Any, run_values: Any) -> None:
+        """Record the row.
+
+        Raises:
+            NonFiniteError: by policy ``"raise"``.
+        """
+        self._is_in_step = False
+        if run_values.results is not None:
+            feed_dict = run_context.original_args.feed_dict
+            self._watch.session_runs.after_run(run_context.session, run_values.results, feed_dict)
+
+    def end(self, session: Any) -> None:
+        """Write what is left, and look at the variables once more.
+
+        Raises:
+            NonFiniteError: by policy ``"raise"``, if the last update left a variable non-finite.
+        """
+        self._watch.session_runs.end(session)

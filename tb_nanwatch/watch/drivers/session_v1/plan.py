@@ -1,0 +1,268 @@
+"""What is measured of a step that a session runs, and the operations that measure it."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import tensorflow as tf
+
+from tb_nanwatch.errors import SetupError
+from tb_nanwatch.schema.records import ClipKind
+from tb_nanwatch.watch.drivers.options import LoopOptions
+from tb_nanwatch.watch.drivers.session_v1.infinities import Infinities
+from tb_nanwatch.watch.drivers.session_v1.intake import Intake
+from tb_nanwatch.watch.drivers.session_v1.microbatches import Microbatches
+from tb_nanwatch.watch.guard.session_guard import Guard
+from tb_nanwatch.watch.guard.session_state import KeptState, read_first, written_values
+from tb_nanwatch.watch.naming import describe
+from tb_nanwatch.watch.record.host_ring import HostRecorder
+from tb_nanwatch.watch.row.cells import Layout
+from tb_nanwatch.watch.row.inputs import StepInputs
+from tb_nanwatch.watch.row.layer_state import is_statistic, may_be_infinite
+from tb_nanwatch.watch.row.measure import Begun, dense_values, parts_of, without_infinity
+from tb_nanwatch.watch.row.observation import Observation
+from tb_nanwatch.watch.row.plan import Plan
+from tb_nanwatch.watch.row.scalars import UpdateScalars
+from tb_nanwatch.watch.session_graph import Graph, Op, ancestors, backward_order, is_at_top, source_of
+from tb_nanwatch.watch.variables import scale_factors
+
+
+@dataclass(frozen=True, eq=False)
+class Built:
+    """A step as it stands in its graph.
+
+    Attributes:
+        graph: that it is in.
+        inputs: what ``apply_gradients`` was given.
+        tensors: watched tensors, by name.
+        statistics: what is written to layers' statistics, by name of the variable.
+        guard: of the step.
+        layout: of its row.
+        recorder: that rows are put into.
+        train_op: runs the update of a step that is finite.
+        update_ops: what the optimizer built.
+        microbatches: that come before the update in runs of their own; ``None`` where there are none.
+        infinities: that variables began with.
+    """
+
+    graph: Graph
+    inputs: StepInputs
+    tensors: dict[str, tf.Tensor]
+    statistics: dict[str, tf.Tensor]
+    guard: Guard
+    layout: Layout
+    recorder: HostRecorder
+    train_op: Op
+    update_ops: Sequence[Op]
+    microbatches: Microbatches | None
+    infinities: Infinities
+
+    @property
+    def feed(self) -> Mapping[Any, Any] | None:
+        """What a run of the update is fed besides; ``None`` for nothing."""
+        return {**({} if self.microbatches is None else self.microbatches.feed), **self.infinities.feed} or None
+
+
+def build(
+    plan: Plan,
+    inputs: StepInputs,
+    update: Callable[[], Any],
+    *,
+    options: LoopOptions,
+    step: Any,
+    microbatch: StepInputs | None,
+) -> Built:
+    """Build a step: what measures it, its guard and its update.
+
+    Args:
+        plan: of the watch; completed here.
+        inputs: what ``apply_gradients`` was given.
+        update: applies the gradients.
+        options: the user's.
+        step: the variable that counts steps; ``None`` if they are counted.
+        microbatch: what ``accumulate`` was given; ``None`` if it was not called.
+
+    Raises:
+        SetupError: if the step stands in a branch, a loop or a function.
+    """
+    graph = tf.compat.v1.get_default_graph()
+    _check_place(graph, inputs)
+    variables = _watched(plan, inputs)
+    own = {source_of(variable).name for variable in variables}
+    find = partial(_intake, graph, watched=own, options=options)
+    microbatches = _microbatches(graph, microbatch, variables, intake_of=find)
+    tensors = _tensors(plan, graph, run=None if microbatches is None else _run_of(graph, inputs, microbatches))
+    needed = _needed(graph, inputs, tensors)
+    described = describe(variables, backward_order(graph, variables))
+    # What the forward pass of a micro-batch writes is not written by the update's run.
+    written = {} if microbatches is not None else written_values(graph, needed)
+    written = {
+        name: pair for name, pair in written.items() if pair[0].name not in own and is_statistic(name, described)
+    }
+    free = _free(inputs, written)
+    statistics = {name: without_infinity(value) if name in free else value for name, (_, value) in written.items()}
+    layout = Layout(
+        described,
+        tuple(tensors),
+        inputs.loss is not None,
+        _clip_kind(inputs),
+        tuple(statistics),
+        skips=options.policy == "skip",
+        accumulates=microbatch is not None,
+        scale=inputs.scale is not None,
+        scalars=True,
+    )
+    state = KeptState.of(graph, needed)
+    number = None if step is None else read_first(graph, source_of(step))
+    trained = [source_of(variable) for variable in variables]
+    infinities = Infinities(graph, [*trained, *(source for source, _ in written.values())])
+    begun = [infinities.beside(value, written[name][0], is_whole=True) for name, value in statistics.items()]
+    observation = _observation(
+        layout, inputs, variables, others=[*tensors.values(), *begun], state=state, infinities=infinities
+    )
+    observation = replace(observation, microbatches=None if microbatches is None else microbatches.cells)
+    intake = find([*needed, *statistics.values()]).without(state.sources)
+    guard = Guard.of(observation, step=number, state=state, intake=intake, trained=trained)
+    before = len(graph.get_operations())
+    train_op = guard.apply(update, withholds=options.policy != "record")
+    recorder = HostRecorder(window=options.window, cells=len(layout.cells))
+    plan.variables, plan.layout, plan.recorder = variables, layout, recorder
+    plan.polls, plan.counted = True, step is None
+    update_ops = graph.get_operations()[before:]
+    return Built(
+        graph, inputs, tensors, statistics, guard, layout, recorder, train_op, update_ops, microbatches, infinities
+    )
+
+
+def _free(inputs: StepInputs, written: Mapping[str, tuple[tf.Tensor, tf.Tensor]]) -> set[str]:
+    """Return the names of statistics that may be Inf because neither the loss nor a gradient depends on them."""
+    gradients = [gradient for gradient, _ in inputs.pairs] + list(inputs.raw or ())
+    results = [part for gradient in gradients for part in parts_of(gradient)]
+    read = ancestors([*results, *([] if inputs.loss is None else [inputs.loss])], by_control=False)
+    return {
+        name
+        for name, (source, value) in written.items()
+        if may_be_infinite(name) and source.op not in read and value.op not in read
+    }
+
+
+def _check_place(graph: Graph, inputs: StepInputs) -> None:
+    if graph.building_function or graph._get_control_flow_context() is not None:
+        raise SetupError(
+            "apply_gradients must stand in the graph of a session itself, and not in a branch, a loop or a tf.function"
+            " there; take it out"
+        )
+    gradients = [gradient for gradient, _ in inputs.pairs] + list(inputs.raw or ())
+    values = [value for gradient in gradients if (value := dense_values(gradient)) is not None]
+    for value in [*values, *([] if inputs.loss is None else [inputs.loss])]:
+        if not is_at_top(value, graph):
+            raise SetupError(
+                f"gradients and the loss must be of the graph that apply_gradients is called in; {value.name!r} is"
+                " made in another graph, or inside a branch or a loop"
+            )
+
+
+def _watched(plan: Plan, inputs: StepInputs) -> list[Any]:
+    known = {source_of(variable).name for variable in plan.variables}
+    besides = [variable for variable in inputs.variables if source_of(variable).name not in known]
+    if known and besides:
+        names = ", ".join(variable.name for variable in describe(besides, [None] * len(besides)))
+        warnings.warn(f"tb_nanwatch watches variables that are not among those it was given: {names}", stacklevel=2)
+    return [*plan.variables, *besides]
+
+
+def _intake(graph: Graph, needed: Sequence[Any], *, watched: Collection[str], options: LoopOptions) -> Intake:
+    """Return what is needed to save the batch and to run the step again."""
+    found = Intake.of(graph, ancestors(needed), watched=watched)
+    if options.replay and options.policy != "record":
+        return found
+    return Intake(found.elements) if options.save_batch else Intake()
+
+
+def _microbatches(
+    graph: Graph, inputs: StepInputs | None, variables: Sequence[Any], *, intake_of: Callable[[list[Any]], Intake]
+) -> Microbatches | None:
+    if inputs is None:
+        return None
+    _check_place(graph, inputs)
+    gradients = _by_column([gradient for gradient, _ in inputs.pairs], inputs, variables)
+    return Microbatches.of(graph, inputs, gradients, intake_of=intake_of)
+
+
+def _run_of(graph: Graph, inputs: StepInputs, microbatches: Microbatches) -> set[Op]:
+    """Return what a run of the update alone runs up to the guard.
+
+    Raises:
+        SetupError: if a micro-batch is run with it.
+    """
+    run = ancestors(_needed(graph, inputs, {}))
+    if microbatches.is_run_by(run):
+        raise SetupError(
+            "in a graph of TensorFlow 1, apply_gradients must be given a total that was added up in earlier runs; this"
+            " one is computed from the micro-batch's gradients in the same run: feed it, or keep it in variables"
+        )
+    return run
+
+
+def _tensors(plan: Plan, graph: Graph, *, run: set[Op] | None) -> dict[str, tf.Tensor]:
+    found, others = plan.tensors.take(graph)
+    inside = [name for name, tensor in found.items() if not is_at_top(tensor, graph)]
+    besides = [name for name, tensor in found.items() if run is not None and ancestors([tensor]) - run]
+    for name in besides:
+        warnings.warn(f"tb_nanwatch does not watch tensor {name!r}: it is of a micro-batch", stacklevel=2)
+        del found[name]
+    for name in (*others, *inside):
+        warnings.warn(
+            f"tb_nanwatch does not watch tensor {name!r}: it is made in a branch, a loop or a function", stacklevel=2
+        )
+    return {name: tensor for name, tensor in found.items() if name not in inside}
+
+
+def _needed(graph: Graph, inputs: StepInputs, tensors: dict[str, tf.Tensor]) -> list[Any]:
+    """Return what the guard waits for."""
+    gradients = [dense_values(gradient) for gradient in (*(pair[0] for pair in inputs.pairs), *(inputs.raw or ()))]
+    given = [*gradients, inputs.loss, *tensors.values()]
+    return [*(tensor for tensor in given if tensor is not None), *graph._current_control_dependencies()]
+
+
+def _clip_kind(inputs: StepInputs) -> ClipKind:
+    if inputs.raw is None:
+        return "none"
+    factors = scale_factors(inputs.raw, [gradient for gradient, _ in inputs.pairs])
+    return "other" if factors is None else "scale"
+
+
+def _observation(
+    layout: Layout,
+    inputs: StepInputs,
+    variables: Sequence[Any],
+    *,
+    others: Sequence[tf.Tensor | Begun],
+    state: KeptState,
+    infinities: Infinities,
+) -> Observation:
+    clipped = _by_column([gradient for gradient, _ in inputs.pairs], inputs, variables)
+    # What the forward pass assigned has another value by now than the step began with.
+    kept = {one.source.name: one.value for one in state.before}
+    return Observation(
+        raw=clipped if inputs.raw is None else _by_column(inputs.raw, inputs, variables),
+        clipped=None if layout.clip == "none" else clipped,
+        weights=[
+            infinities.beside(kept[source.name] if source.name in kept else tf.convert_to_tensor(variable), source)
+            for variable, source in zip(variables, map(source_of, variables), strict=True)
+        ],
+        tensors=others,
+        loss=inputs.loss,
+        scale=inputs.scale,
+        is_unscaled=inputs.is_unscaled,
+        scalars=UpdateScalars(),
+    )
+
+
+def _by_column(gradients: Sequence[Any], inputs: StepInputs, variables: Sequence[Any]) -> list[Any]:
+    of = {source_of(variable).name: gradient for gradient, (_, variable) in zip(gradients, inputs.pairs, strict=True)}
+    return [of.get(source_of(variable).name) for variable in variables]

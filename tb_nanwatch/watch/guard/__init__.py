@@ -1,0 +1,1 @@
+"""Whether an update runs, and the state that comes back if it does not."""

@@ -1,0 +1,1 @@
+"""From rows and incidents to the event file and the saved batch."""

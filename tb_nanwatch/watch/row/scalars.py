@@ -1,0 +1,317 @@
+"""The scalars that an update multiplies by, known before it runs: learning rate, momentum, weight decay.
+
+A bad one makes every variable bad, and it does not depend on the gradients. So once an update is traced, the scalars
+that it uses are found in its graph, and the guard waits for them. Those of a branch are computed once more outside of
+it, which takes a few operations on single numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, Final
+
+import tensorflow as tf
+
+from tb_nanwatch.watch.tf_internals import FuncGraph
+from tb_nanwatch.watch.variables import Graph, Op, outermost
+
+_FACTORS: Final = {"Mul": (0, 1), "AddV2": (0, 1), "Add": (0, 1), "Sub": (0, 1), "RealDiv": (0,), "Div": (0,)}
+"""By operation, the places of operands whose Inf or NaN the result always has: not those of a divisor."""
+_ASSIGNS: Final = frozenset({"AssignAddVariableOp", "AssignSubVariableOp", "AssignVariableOp"})
+_FUSED: Final = ("ResourceApply", "Apply", "ResourceSparseApply", "SparseApply")
+_RATES: Final = frozenset({"alpha", "lr", "momentum"})
+"""What a fused operation calls a scalar that it multiplies by."""
+_REFERENCES: Final = frozenset({"Variable", "VariableV2"})
+_READS: Final = frozenset({"ReadVariableOp"})
+_GIVEN: Final = frozenset({"Const", "Placeholder", "PlaceholderWithDefault"})
+_PASSING: Final = frozenset({"Identity", "RefIdentity", "Switch", "RefSwitch", "Enter", "RefEnter"})
+_MOST_OPERATIONS: Final = 400
+"""That a scalar may take to compute; what takes more is no schedule."""
+
+Tensor = Any
+Place = tuple[int, str]
+Writes = Callable[[Sequence[Op]], Iterable[tuple[Op, Tensor]]]
+
+
+class UpdateScalars:
+    """The scalars of one update, as one number that is finite if and only if all of them are.
+
+    The number is a part of the row before the update is traced, and gets its value after.
+
+    Attributes:
+        cell: float32 scalar.
+        found: what it is made of, once the update is traced.
+    """
+
+    def __init__(self, known: Sequence[Tensor] = ()) -> None:
+        """Begin with scalars that are known already.
+
+        Args:
+            known: floating scalars, of an eager step.
+        """
+        self.cell = tf.identity(_together(known))
+        self.found: Sequence[Tensor] = ()
+
+    def fill(
+        self,
+        operations: Sequence[Op],
+        written: set[Any],
+        *,
+        gradients: Sequence[Tensor],
+        writes: Writes,
+        is_branch: bool = False,
+        is_scaled: bool = False,
+    ) -> set[Op]:
+        """Find the scalars that an update uses, and let the number be made of them.
+
+        Args:
+            operations: of the update, in the graph that the number is of.
+            is_branch: whether the update is the first branch of the conditional among them, which the guard decides on.
+            is_scaled: whether the owner of a loss scale leaves the update out where gradients overflowed for it: the
+                guard knows of that condition.
+            written: see :func:`resource_key`, of variables whose value the update may find changed: the trained ones,
+                and those that are assigned before it.
+            gradients: that the update was given; nothing that depends on them is known before.
+            writes: yields the operations that write a variable, with its resource.
+
+        Returns:
+            The operations of the update that the number depends on.
+        """
+        search = _Search(self.cell.graph, operations, written, gradients=gradients, writes=writes)
+        # Whatever the user makes the update wait for, the scalars do not wait for.
+        with self.cell.graph.as_default(), self.cell.graph.control_dependencies(None):
+            self.found = search.scalars(is_branch=is_branch, is_scaled=is_scaled)
+            if self.found:
+                self.cell.op._update_input(0, _together(self.found))
+        return search.used
+
+
+def resource_key(resource: Tensor) -> Any:
+    """Return what tells the variable behind a resource, or behind a reference of TensorFlow 1, from every other."""
+    if not tf.is_symbolic_tensor(resource) or isinstance(resource.graph, FuncGraph):
+        return id(outermost(resource))
+    while resource.op.type in _PASSING:
+        resource = resource.op.inputs[0]
+    return resource.op.name
+
+
+def _together(scalars: Sequence[Tensor]) -> Tensor:
+    """Return a float32 scalar that is finite if and only if all scalars are; 0 of none."""
+    single = [_in_float32(scalar) for scalar in scalars]
+    if len(single) < 2:
+        return single[0] if single else tf.constant(0.0)
+    return tf.add_n(single)
+
+
+def _in_float32(scalar: Tensor) -> Tensor:
+    if scalar.dtype == tf.float64:
+        # A finite number may be out of float32's range.
+        scalar = tf.where(tf.math.is_finite(scalar), tf.zeros_like(scalar), scalar)
+    return scalar if scalar.dtype == tf.float32 else tf.cast(scalar, tf.float32)
+
+
+class _Search:
+    """A search for the scalars of an update.
+
+    Attributes:
+        used: the operations of the update, in the guard's graph, that the scalars depend on.
+    """
+
+    def __init__(
+        self, graph: Graph, operations: Sequence[Op], written: set[Any], *, gradients: Sequence[Tensor], writes: Writes
+    ) -> None:
+        self._graph, self._operations, self._writes = graph, operations, writes
+        self._own = {op.name for op in operations}
+        self._gradients = {_place(tensor) for tensor in gradients}
+        self._handed: dict[Place, Tensor] = {}
+        self._stale: set[Place] = set()
+        self._changing = written | self._note_reads(operations, frozenset())
+        self._is_known: dict[Place, bool] = {}
+        self._is_early: dict[Place, bool] = {}
+        self._outer: dict[Any, Tensor] = {}
+        self._keys: dict[Place, Any] = {}
+        self.used: set[Op] = set()
+
+    def scalars(self, *, is_branch: bool, is_scaled: bool) -> list[Tensor]:
+        """Return the scalars, each once, as tensors of the guard's graph."""
+        operations = self._operations
+        if is_branch:
+            ((_, update), _) = next(found for op in reversed(operations) if (found := _branches(op)))
+            operations = update.get_operations()
+        found = [*self._scalars(operations, None)]
+        for op in operations if is_scaled else ():
+            for is_true, branch in _branches(op):
+                if is_true and self._condition(op.inputs[0], None, is_true=True) is None:
+                    found += self._scalars(branch.get_operations(), None)
+        return list({_place(scalar): scalar for scalar in found}.values())
+
+    def _note_reads(self, operations: Sequence[Op], before: frozenset[Any]) -> set[Any]:
+        """Note which operations read what is written earlier in the update; return the floating variables written."""
+        written, floating = set(before), set[Any]()
+        of_op: dict[str, list[Tensor]] = {}
+        for op, resource in self._writes(operations):
+            of_op.setdefault(op.name, []).append(resource)
+        for op in operations:
+            if any(resource_key(tensor) in written for tensor in op.inputs if _is_resource(tensor)):
+                self._stale.add((id(op.graph), op.name))
+            for _, branch in _branches(op):
+                handed = zip(branch.inputs, op.inputs[1:], strict=True)
+                self._handed.update((_place(inner), outer) for inner, outer in handed)
+                floating |= self._note_reads(branch.get_operations(), frozenset(written))
+            keys = {resource_key(resource) for resource in of_op.get(op.name, ())}
+            written |= keys
+            floating |= keys if not _branches(op) and _writes_numbers(op) else set()
+        return floating
+
+    def _scalars(self, operations: Sequence[Op], is_taken: Tensor | None) -> Iterator[Tensor]:
+        for op in operations:
+            for tensor in _multiplied(op):
+                if self._is_result_known(op) or not self._knows(tensor):
+                    continue
+                scalar = self._outside(tensor)
+                yield scalar if is_taken is None else tf.where(is_taken, scalar, tf.zeros_like(scalar))
+            for is_true, branch in _branches(op):
+                condition = self._condition(op.inputs[0], is_taken, is_true=is_true)
+                if condition is not None:
+                    yield from self._scalars(branch.get_operations(), condition)
+
+    def _condition(self, predicate: Tensor, is_taken: Tensor | None, *, is_true: bool) -> Tensor | None:
+        """Return whether a branch is taken, as a tensor of the guard's graph; ``None`` where that is known too late."""
+        predicate = self._resolved(predicate)
+        if not (self._knows(predicate) or self._comes_early(predicate)):
+            return None
+        condition = self._outside(predicate)
+        condition = condition if is_true else tf.logical_not(condition)
+        return condition if is_taken is None else is_taken & condition
+
+    def _is_result_known(self, op: Op) -> bool:
+        # What is made of such scalars alone is looked at where it meets a gradient: 1 / Inf is a good number.
+        return op.type in _FACTORS and self._knows(op.outputs[0])
+
+    def _knows(self, tensor: Tensor) -> bool:
+        """Return whether a tensor has its value before the update, whatever the gradients are."""
+        return self._holds(tensor, self._is_known, may_use_gradients=False)
+
+    def _comes_early(self, tensor: Tensor) -> bool:
+        """Return whether a tensor of the guard's graph has its value before the update writes anything."""
+        return tensor.graph is self._graph and self._holds(tensor, self._is_early, may_use_gradients=True)
+
+    def _holds(self, tensor: Tensor, memory: dict[Place, bool], *, may_use_gradients: bool) -> bool:
+        waiting, seen = [self._resolved(tensor)], set[Place]()
+        while waiting:
+            one = waiting.pop()
+            place = _place(one)
+            if place in seen or memory.get(place):
+                continue
+            seen.add(place)
+            if may_use_gradients and one.op.name not in self._own:
+                continue
+            is_gradient = place in self._gradients and not may_use_gradients
+            is_unfit = is_gradient or not self._is_fit(one, may_use_gradients=may_use_gradients)
+            if memory.get(place) is False or is_unfit or len(seen) > _MOST_OPERATIONS:
+                memory[_place(self._resolved(tensor))] = False
+                return False
+            waiting += [self._resolved(given) for given in one.op.inputs if not _is_resource(given)]
+        memory.update(dict.fromkeys(seen, True))
+        return True
+
+    def _is_fit(self, tensor: Tensor, *, may_use_gradients: bool) -> bool:
+        op = tensor.op
+        if (id(op.graph), op.name) in self._stale:
+            return False
+        read = [resource_key(given) for given in (tensor, *op.inputs) if _is_resource(given)]
+        if tensor.dtype == tf.resource or (not may_use_gradients and any(key in self._changing for key in read)):
+            return False
+        if op.graph is self._graph:
+            is_free = not any(other.name in self._own for other in op.control_inputs)
+        else:
+            # What was handed in is resolved already, and what calls a function could be copied only with that.
+            calls = any(attr.HasField("func") for attr in op.node_def.attr.values())
+            is_free = not calls and op.type not in _GIVEN - {"Const"}
+        return is_free and (op.type in _GIVEN | _REFERENCES | _READS or not op.op_def.is_stateful)
+
+    def _resolved(self, tensor: Tensor) -> Tensor:
+        while _place(tensor) in self._handed:
+            tensor = self._handed[_place(tensor)]
+        return tensor
+
+    def _outside(self, tensor: Tensor) -> Tensor:
+        """Return a tensor of the guard's graph with the value of one that may be a branch's; of two alike, the same."""
+        tensor = self._resolved(tensor)
+        if _is_resource(tensor):
+            return tensor
+        key = self._key(tensor)
+        if key not in self._outer:
+            self._outer[key] = tensor if tensor.graph is self._graph else self._copied(tensor)
+            if tensor.graph is self._graph:
+                self._use(tensor.op)
+        return self._outer[key]
+
+    def _key(self, tensor: Tensor) -> Any:
+        """Return what two tensors share that are computed in the same way of the same."""
+        op = self._resolved(tensor).op
+        place = id(op.graph), op.name
+        if place not in self._keys:
+            if op.type in _GIVEN - {"Const"} or _is_resource(tensor):
+                self._keys[place] = resource_key(tensor) if _is_resource(tensor) else place
+            else:
+                attrs = tuple(sorted((name, str(attr)) for name, attr in op.node_def.attr.items() if name[0] != "_"))
+                self._keys[place] = hash((op.type, attrs, *(self._key(self._resolved(given)) for given in op.inputs)))
+        return self._keys[place], self._resolved(tensor).value_index
+
+    def _use(self, op: Op) -> None:
+        waiting = [op]
+        while waiting:
+            one = waiting.pop()
+            if one not in self.used and one.name in self._own:
+                self.used.add(one)
+                waiting += [given.op for given in one.inputs]
+
+    def _copied(self, tensor: Tensor) -> Tensor:
+        op = tensor.op
+        inputs = [self._outside(given) for given in op.inputs]
+        if op.type in _READS:
+            value = tf.raw_ops.ReadVariableOp(resource=inputs[0], dtype=tensor.dtype)
+            # It comes before all that the update writes, and must not be ordered behind it.
+            self._graph.experimental_acd_manager.run_independently(value.op)
+            return value
+        attrs = {name: attr for name, attr in op.node_def.attr.items() if name[0] != "_"}
+        dtypes = [output.dtype for output in op.outputs]
+        copy = self._graph._create_op_internal(op.type, inputs, dtypes, attrs=attrs, op_def=op.op_def)
+        return copy.outputs[tensor.value_index]
+
+
+def _place(tensor: Tensor) -> Place:
+    return id(tensor.graph), tensor.name
+
+
+def _is_resource(tensor: Tensor) -> bool:
+    return tensor.dtype == tf.resource or bool(tensor.dtype._is_ref_dtype)
+
+
+def _branches(op: Op) -> list[tuple[bool, Graph]]:
+    """Return the branches of a conditional, with the predicate that each is taken for; none of anything else."""
+    if op.type not in ("If", "StatelessIf") or not hasattr(op, "_true_graph"):
+        return []
+    return [(True, op._true_graph), (False, op._false_graph)]
+
+
+def _multiplied(op: Op) -> Iterator[Tensor]:
+    """Yield the scalars among the operands of an operation that make its result bad if they are."""
+    if op.type in _FACTORS:
+        places: Iterable[int] = _FACTORS[op.type]
+    elif op.type in _ASSIGNS:
+        places = (1,)
+    elif op.type.startswith(_FUSED):
+        places = [at for at, argument in enumerate(op.op_def.input_arg) if argument.name in _RATES]
+    else:
+        return
+    for place in places:
+        tensor = op.inputs[place]
+        is_made_always = tensor.op._get_control_flow_context() is None
+        if tensor.shape.rank == 0 and tensor.dtype.is_floating and not _is_resource(tensor) and is_made_always:
+            yield tensor
+
+
+def _writes_numbers(op: Op) -> bool:
+    return any(tensor.dtype.base_dtype.is_floating for tensor in op.inputs)

@@ -1,0 +1,186 @@
+"""Every name of TensorFlow that its public interface does not promise.
+
+A new TensorFlow may move any of them, so they stand in this module alone, and each has a smoke test of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import Any
+
+import tensorflow as tf
+from tensorflow.core.framework import attr_value_pb2, tensor_pb2
+from tensorflow.python.autograph.core import ag_ctx
+from tensorflow.python.autograph.impl import api as autograph
+from tensorflow.python.debug.lib import dumping_callback
+from tensorflow.python.distribute import distribute_lib, distribute_utils, values_util
+from tensorflow.python.eager import context, lift_to_graph, record
+from tensorflow.python.eager.polymorphic_function import atomic_function, polymorphic_function
+from tensorflow.python.framework import op_callbacks, op_def_registry
+from tensorflow.python.framework.auto_control_deps_utils import get_read_write_resource_inputs
+from tensorflow.python.framework.func_graph import FuncGraph, func_graph_from_py_func
+from tensorflow.python.framework.ops import EagerTensor
+from tensorflow.python.ops import cond_v2, control_flow_util
+from tensorflow.python.ops.control_flow_v2_func_graphs import CondBranchFuncGraph, WhileBodyFuncGraph
+from tensorflow.python.ops.resource_variable_ops import ResourceVariable
+
+__all__ = ["CondBranchFuncGraph", "EagerTensor", "FuncGraph", "ResourceVariable", "WhileBodyFuncGraph"]
+
+# AutoGraph
+
+
+def converted(function: Callable[..., Any], *, is_converted: bool) -> Callable[..., Any]:
+    """Return a Python function as ``tf.function`` traces it, with its control flow converted if ``is_converted``."""
+    return converted_for(function, ag_ctx.ControlStatusCtx(ag_ctx.Status.ENABLED)) if is_converted else function
+
+
+def converted_for(function: Callable[..., Any], status: Any) -> Callable[..., Any]:
+    """Return a function converted as the status of :func:`autograph_status` asks."""
+    result: Callable[..., Any] = autograph.tf_convert(function, status)
+    return result
+
+
+def converted_method(function: Callable[..., Any], status: Any) -> Callable[..., Any]:
+    """Return a function converted as the status asks; a function that AutoGraph was not asked to convert stays."""
+    result: Callable[..., Any] = autograph.tf_convert(function, status, convert_by_default=False)
+    return result
+
+
+def autograph_status() -> Any:
+    """Return whether AutoGraph converts the code that runs now."""
+    return ag_ctx.control_status_ctx()
+
+
+def converted_factories() -> list[Any]:
+    """Return AutoGraph's cache of converted functions, one mapping for each source function."""
+    return list(autograph._TRANSPILER._cache._cache.values())
+
+
+# Graphs and operations
+
+
+def is_in_xla(graph: Any) -> bool:
+    """Return whether XLA compiles a graph or one that encloses it."""
+    return bool(control_flow_util.GraphOrParentsInXlaContext(graph))
+
+
+def written_resources(op: Any) -> Sequence[Any]:
+    """Return the resource inputs that an operation writes."""
+    written: Sequence[Any] = get_read_write_resource_inputs(op)[1]
+    return written
+
+
+def is_in_while_loop(op: Any) -> bool:
+    """Return whether an operation of a session's graph is in a while loop."""
+    return control_flow_util.GetContainingWhileContext(control_flow_util.GetOutputContext(op)) is not None
+
+
+def has_output_context(op: Any) -> bool:
+    """Return whether the outputs of an operation of a session's graph are in a branch or loop."""
+    return control_flow_util.GetOutputContext(op) is not None
+
+
+def keep_as_one_operation(op: Any) -> None:
+    """Stop TensorFlow from lowering a conditional into one switch for each tensor that its branches read."""
+    op._set_attr("_lower_using_switch_merge", attr_value_pb2.AttrValue(b=False))
+
+
+def set_string(op: Any, attribute: str, value: bytes) -> None:
+    """Set a string attribute of an operation that is already in its graph."""
+    op._set_attr(attribute, attr_value_pb2.AttrValue(s=value))
+
+
+def set_integer(op: Any, attribute: str, value: int) -> None:
+    """Set an integer attribute of an operation that is already in its graph."""
+    op._set_attr(attribute, attr_value_pb2.AttrValue(i=value))
+
+
+def conditional(condition: Any, usual: Callable[[], Any], rare: Callable[[], Any], *, name: str) -> Sequence[tf.Tensor]:
+    """Return the outputs of a functional conditional, in a session's graph too."""
+    outputs: Sequence[tf.Tensor] = cond_v2.cond_v2(condition, usual, rare, name=name)
+    return outputs
+
+
+def is_operation_type(name: str) -> bool:
+    """Return whether TensorFlow has a kind of operation of this name."""
+    return op_def_registry.get(name) is not None
+
+
+def array_of_proto(blob: bytes) -> Any:
+    """Decode a serialised ``TensorProto`` into an array."""
+    return tf.make_ndarray(tensor_pb2.TensorProto.FromString(blob))
+
+
+def lift(tensors: Sequence[Any], graph: Any, **options: Any) -> Mapping[Any, Any]:
+    """Copy tensors and all that they depend on into a graph; see TensorFlow's ``lift_to_graph``."""
+    copies: Mapping[Any, Any] = lift_to_graph.lift_to_graph(tensors, graph, **options)
+    return copies
+
+
+def trace_into(graph: Any, function: Callable[..., Any], arguments: Sequence[Any], *, name: str) -> None:
+    """Trace a function into a given ``FuncGraph``."""
+    func_graph_from_py_func(name, function, tuple(arguments), {}, func_graph=graph)
+
+
+def function_of(graph: Any, *, name: str) -> Any:
+    """Return a callable function made of a ``FuncGraph``."""
+    return atomic_function.from_func_graph(name, graph, {})
+
+
+def polymorphic_function_type() -> Any:
+    """Return the class of what ``tf.function`` returns."""
+    return polymorphic_function.Function
+
+
+# Callbacks and tapes
+
+
+def operation_callbacks() -> list[Any]:
+    """Return the operation callbacks of this thread."""
+    return list(context.context().op_callbacks)
+
+
+def add_operation_callback(callback: Any) -> None:
+    """Call ``callback`` after each operation that is created or run in this thread."""
+    op_callbacks.add_op_callback(callback)
+
+
+def remove_operation_callback(callback: Any) -> None:
+    """Stop the calls that :func:`add_operation_callback` began."""
+    op_callbacks.remove_op_callback(callback)
+
+
+def stop_recording() -> AbstractContextManager[None]:
+    """Return a context in which no gradient tape records."""
+    stopped: AbstractContextManager[None] = record.stop_recording()
+    return stopped
+
+
+def is_dumping() -> bool:
+    """Return whether TensorFlow's debugger dumps in this thread."""
+    return hasattr(dumping_callback._state, "dumping_callback")
+
+
+# Distribution
+
+
+def replica_context_of(strategy: Any, *, replica: int) -> Any:
+    """Return the context of one replica of a strategy."""
+    return distribute_lib.ReplicaContext(strategy, replica_id_in_sync_group=replica)
+
+
+def regrouped(values: Sequence[Any]) -> Any:
+    """Return one per-replica value for the values of all replicas."""
+    return distribute_utils.regroup(tuple(values), always_wrap=True)
+
+
+def share_of_replica(place: int, structure: Any) -> Any:
+    """Return what one replica sees of a structure of per-replica values."""
+    return distribute_utils.select_replica(place, structure)
+
+
+def current_replica() -> int | None:
+    """Return the number of the replica that runs this code; ``None`` outside any."""
+    number: int | None = values_util.get_current_replica_id_as_int()
+    return number

@@ -1,0 +1,168 @@
+"""Variables that are not trained, and what else a run of a session writes."""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tb_nanwatch import NonFiniteError, Watch
+from tests.watch.drivers.session_v1.graphs import v1
+
+
+@pytest.fixture(autouse=True)
+def graph():
+    with tf.Graph().as_default() as one:
+        yield one
+
+
+def line(marker):
+    lines = Path(inspect.getfile(line)).read_text(encoding="utf-8").splitlines()
+    (number,) = (at for at, text in enumerate(lines, 1) if text.endswith(f"# origin: {marker}"))
+    return number
+
+
+class Gained:
+    """A weight that is trained, and a gain that is not."""
+
+    def __init__(self, tmp_path, use_resource, **options):
+        self.assign_type = "AssignVariableOp" if use_resource else "Assign"
+        self.x = v1.placeholder(tf.float32, [3], name="x")
+        with v1.variable_scope("layer", use_resource=use_resource):
+            weight = v1.get_variable("weight", [3], initializer=v1.ones_initializer())
+            self.gain = v1.get_variable("gain", [3], initializer=v1.ones_initializer(), trainable=False)
+        self.loss = tf.reduce_mean(weight * self.gain * self.x)
+        optimizer = v1.train.GradientDescentOptimizer(0.1)
+        self.watch = Watch(tmp_path, **options)
+        self.train = self.watch.apply_gradients(optimizer, optimizer.compute_gradients(self.loss), loss=self.loss)
+
+    def verdict(self, runs, *, before=None):
+        """Make some runs, the last of which is bad, and return the verdict and the gain after it."""
+        with v1.Session() as session:
+            session.run(v1.global_variables_initializer())
+            if before is not None:
+                session.run(before)
+            verdict = self._verdict_of(session, runs)
+            gain = session.run(self.gain)
+        self.watch.close()
+        return verdict, gain
+
+    def _verdict_of(self, session, runs):
+        try:
+            for fetches in runs:
+                self.watch.session_run(session, fetches, {self.x: [1, 2, 3]})
+        except NonFiniteError as error:
+            return error.verdict
+        return None
+
+
+@pytest.fixture(params=["resource", "reference"])
+def gained(request, tmp_path):
+    return Gained(tmp_path, request.param == "resource")
+
+
+def place(verdict):
+    first = verdict.first
+    return first.step, first.phase, first.op and first.op.type, first.variable, first.evidence
+
+
+def test_looking_at_a_variable_runs_no_assignment(gained):
+    spoil = tf.identity(gained.gain.assign([np.nan] * 3))
+    for number in range(5):
+        tf.identity(gained.gain.assign([float(number)] * 3))
+    verdict, gain = gained.verdict([gained.train], before=spoil)
+    assert place(verdict) == (0, "state", None, "layer/gain", "replay")
+    assert np.isnan(gain).all()
+
+
+def test_a_variable_that_the_same_run_makes_good_again_is_named(gained):
+    with tf.control_dependencies([gained.train]):
+        good = v1.assign(gained.gain, [1.0] * 3)  # origin: good
+    bad = v1.assign(gained.gain, [np.nan] * 3)
+    verdict, gain = gained.verdict([gained.train, bad, [gained.train, good]])
+    assert place(verdict) == (1, "state", None, "layer/gain", "replay")
+    assert (gain == 1).all()
+    notes = " ".join(verdict.notes)
+    assert f"The run of the bad step also wrote layer/gain ({gained.assign_type}, " in notes
+    assert f"test_others.py:{line('good')}" in notes
+    assert "This write is no part of the update, and it was kept." in notes
+
+
+def test_a_reference_that_is_overwritten_before_the_host_sees_it_is_named_by_what_wrote_it_before(tmp_path):
+    gained = Gained(tmp_path, use_resource=False)
+    with tf.control_dependencies([gained.loss]):
+        good = v1.assign(gained.gain, [1.0] * 3)
+    bad = v1.assign(gained.gain, [np.nan] * 3)  # origin: bad
+    verdict, _ = gained.verdict([gained.train, bad, [gained.train, good]])
+    assert place(verdict) == (1, "state", None, "layer/gain", "replay")
+    assert f"test_others.py:{line('bad')}" in " ".join(verdict.notes)
+
+
+def test_the_assignment_of_the_same_run_is_named_with_its_line(gained):
+    bad = v1.assign(gained.gain, [np.nan] * 3)  # origin: same
+    verdict, _ = gained.verdict([[gained.train, bad]] * 2)
+    assert place(verdict)[1:] == ("state", gained.assign_type, "layer/gain", "replay")
+    assert verdict.first.source.line == line("same")
+    assert "another fetch of the same run. Nothing orders that write" in " ".join(verdict.notes)
+
+
+def test_what_made_an_assigned_value_bad_is_the_origin(gained):
+    value = tf.math.log(gained.x - 3.0)  # origin: value
+    bad = v1.assign(gained.gain, value)
+    verdict, _ = gained.verdict([[gained.train, bad]] * 2)
+    assert (verdict.first.phase, verdict.first.op.type, verdict.first.source.line) == ("state", "Log", line("value"))
+
+
+def test_what_waits_for_the_train_operation_is_said_to_be_kept(gained):
+    with tf.control_dependencies([gained.train]):
+        after = v1.assign_add(gained.gain, [0.0] * 3)
+    verdict, _ = gained.verdict([[gained.train, after]], before=v1.assign(gained.gain, [np.nan] * 3))
+    assert "This write is no part of the update, and it was kept." in " ".join(verdict.notes)
+
+
+def test_what_is_not_trained_and_was_bad_from_the_start_comes_before_what_it_made_bad(gained, tmp_path):
+    # The gradient of a maximum divides 0 by 0 where the maximum is NaN.
+    gained.watch.close()
+    with v1.variable_scope("other", use_resource=True):
+        weight = v1.get_variable("weight", [3], initializer=v1.ones_initializer())
+    scaled = weight * gained.gain * gained.x
+    loss = tf.reduce_mean(scaled) + tf.reduce_max(scaled)
+    optimizer, watch = v1.train.GradientDescentOptimizer(0.1), Watch(tmp_path)
+    train = watch.apply_gradients(optimizer, optimizer.compute_gradients(loss, [weight]), loss=loss)
+    with v1.Session() as session:
+        session.run(v1.global_variables_initializer())
+        session.run(v1.assign(gained.gain, [np.nan] * 3))
+        with pytest.raises(NonFiniteError) as caught:
+            watch.session_run(session, train, {gained.x: [1, 2, 3]})
+    watch.close()
+    assert place(caught.value.verdict) == (0, "state", None, "layer/gain", "replay")
+
+
+def test_another_network_s_statistics_are_not_asked_for(tmp_path):
+    def network(name):
+        x = v1.placeholder(tf.float32, [None, 3], name=name)
+        with v1.variable_scope(name, use_resource=True):
+            kernel = v1.get_variable("kernel", [3, 2], initializer=v1.ones_initializer())
+            kept = v1.get_variable("moving_mean", [2], initializer=v1.zeros_initializer(), trainable=False)
+        mean, _ = tf.nn.moments(tf.matmul(x, kernel), 0)
+        update = v1.assign_sub(kept, (kept - mean) * 0.1)
+        v1.add_to_collection(v1.GraphKeys.UPDATE_OPS, update)
+        return x, kernel, tf.reduce_mean(tf.matmul(x, kernel) - mean), update
+
+    steps = []
+    for x, kernel, loss, update in [network("one"), network("other")]:
+        watch, optimizer = Watch(tmp_path / x.op.name), v1.train.GradientDescentOptimizer(0.1)
+        with tf.control_dependencies([update]):
+            pairs = optimizer.compute_gradients(loss, [kernel])
+            steps.append((watch, x, watch.apply_gradients(optimizer, pairs, loss=loss)))
+    with v1.Session() as session:
+        session.run(v1.global_variables_initializer())
+        for watch, x, train in steps * 3:
+            watch.session_run(session, train, {x: np.ones([2, 3])})
+    assert [list(watch.session_runs.built.statistics) for watch, _, _ in steps] == [
+        ["one/moving_mean"],
+        ["other/moving_mean"],
+    ]

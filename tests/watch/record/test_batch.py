@@ -1,0 +1,34 @@
+"""Which arguments of a call hold NaN or Inf, and which samples."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tb_nanwatch.watch.record.batch import Call
+
+NAN = float("nan")
+
+
+def findings_of(argument):
+    return [(one.name, one.counts.nan, one.samples) for one in Call(lambda x: None, (argument,), {}).findings()]
+
+
+@pytest.mark.parametrize(
+    ("argument", "samples"),
+    [
+        (tf.constant([[1.0], [NAN]]), (1,)),
+        (np.array([NAN, 1.0]), (0,)),
+        (tf.SparseTensor([[0, 0], [0, 1], [3, 1]], [1.0, 2.0, NAN], [5, 2]), (3,)),
+        (tf.ragged.constant([[1.0, 2.0], [NAN]]), (1,)),
+        (tf.ragged.constant([[[1.0], [2.0, 3.0]], [[4.0]], [[5.0], [NAN]]]), (2,)),
+    ],
+)
+def test_samples_are_rows_of_the_argument_as_its_user_sees_it(argument, samples):
+    assert findings_of(argument) == [("x", 1, samples)]
+
+
+def test_arguments_that_are_finite_or_no_numbers_are_not_found():
+    assert findings_of(tf.SparseTensor([[0, 0]], [1.0], [5, 2])) == []
+    assert findings_of(tf.ragged.constant([["a"], ["b"]])) == []

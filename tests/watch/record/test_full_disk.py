@@ -1,0 +1,55 @@
+"""A disk that is full: one warning, training goes on, and what was written stays readable."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[3]
+PROGRAM = """
+import resource, signal, sys, warnings
+import tensorflow as tf
+import tb_nanwatch
+# No file may grow beyond this: a write then fails as it does on a full disk.
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))
+variable = tf.Variable(tf.ones([8]), name="layer/w")
+watch = tb_nanwatch.Watch(sys.argv[1], window=16, replay=False)
+optimizer = tf.compat.v1.train.GradientDescentOptimizer(1e-4)
+
+@watch.step
+def train_step(x):
+    watch.apply_gradients(optimizer, [(x * variable, variable)], loss=x)
+
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    for _ in range(2000):
+        train_step(tf.constant(1.0))
+    watch.close()
+told = [str(one.message) for one in caught if "records nothing more" in str(one.message)]
+print(len(told), "training goes on" in told[0], float(variable[0]) < 0.9)
+"""
+
+
+@pytest.fixture(scope="module")
+def full(tmp_path_factory):
+    """The run's directory, and what the program said that trained into it."""
+    path = tmp_path_factory.mktemp("full")
+    command = [sys.executable, "-c", PROGRAM, str(path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=True)
+    return path, done.stdout.split()
+
+
+def test_it_is_told_once_and_training_goes_on(full):
+    assert full[1] == ["1", "True", "True"]
+
+
+def test_what_was_written_before_stays_readable(full, read):
+    (session,) = read(full[0]).log.sessions
+    assert session.header.variables[0].name == "layer/w"
+    steps = session.series.first_step.tolist()
+    assert steps == list(range(len(steps)))
+    assert 100 < len(steps) < 2000

@@ -1,0 +1,183 @@
+"""What the host makes of the recorder's rows when it comes late, or the user's step is not what it should be."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tb_nanwatch import NonFiniteError, Watch
+from tb_nanwatch.watch.record.numbering import Numbering
+
+DESCENT = tf.compat.v1.train.GradientDescentOptimizer(0.1)
+BAD = np.float32(np.nan)
+
+
+def many_steps(watch, variable, *, counter=None, decorate=tf.function):
+    """Return a function that takes one step for each value it is given, whose loss is that value times a variable."""
+
+    @decorate
+    def run(values):
+        for value in values:
+            watch.apply_gradients(DESCENT, [(value * tf.ones([]), variable)], loss=value * variable)
+            if counter is not None:
+                counter.assign_add(1)
+
+    return run
+
+
+def values(count, *, bad=()):
+    found = np.ones(count, np.float32)
+    found[list(bad)] = BAD
+    return tf.constant(found)
+
+
+class TestAStepThatLeftTheRing:
+    def test_is_told_with_its_number_and_ends_the_latch(self, tmp_path, read):
+        variable = tf.Variable(1.0, name="layer/w")
+        watch = Watch(tmp_path, window=8)
+        run = many_steps(watch, variable)
+        run(values(50, bad=[20]))
+        assert float(variable) == pytest.approx(1.0 - 20 * 0.1)
+        with pytest.raises(NonFiniteError, match=r"^Step 20: NaN first appeared in the loss") as caught:
+            watch.after_step()
+        assert "The update of step 20 was withheld" in str(caught.value)
+        alert = caught.value.alert
+        assert (alert.step, alert.first_step, len(alert.window)) == (20, 0, 0)
+        run(values(2))
+        watch.after_step()
+        assert float(variable) == pytest.approx(1.0 - 22 * 0.1)
+        watch.close()
+        back = read(tmp_path)
+        assert back.verdict.first == caught.value.verdict.first
+        assert [one.step for one in back.session.alerts] == [20]
+
+    def test_between_two_checks_is_told_of_the_first(self, tmp_path):
+        watch = Watch(tmp_path, window=4)
+        run = many_steps(watch, tf.Variable(1.0))
+        run(values(3))
+        watch.after_step()
+        for count, bad in ((3, [1]), (6, [0, 5]), (4, [])):
+            run(values(count, bad=bad))
+        with pytest.raises(NonFiniteError, match=r"^Step 4: "):
+            watch.after_step()
+
+    def test_has_the_number_of_the_users_step(self, tmp_path, read):
+        number = tf.Variable(100, dtype=tf.int64, trainable=False)
+        watch = Watch(tmp_path, window=8, step=number)
+        many_steps(watch, tf.Variable(1.0, name="layer/w"), counter=number)(values(50, bad=[20, 30]))
+        with pytest.raises(NonFiniteError, match=r"^Step 120: ") as caught:
+            watch.after_step()
+        assert caught.value.alert.first_step == 100
+        watch.close()
+        assert read(tmp_path).verdict.first.step == 120
+
+    def test_in_one_call_of_a_decorated_step_under_xla(self, tmp_path):
+        watch = Watch(tmp_path, window=8, replay=False)
+        variable = tf.Variable(1.0)
+
+        @watch.step(jit_compile=True)
+        def run(values):
+            for place in tf.range(50):
+                watch.apply_gradients(DESCENT, [(values[place], variable)], loss=values[place] * variable)
+
+        with pytest.raises(NonFiniteError, match=r"^Step 20: "):
+            run(values(50, bad=[20]))
+        assert float(variable) == pytest.approx(1.0 - 20 * 0.1)
+
+    def test_that_began_with_bad_variables_is_told_of_the_update_before(self, tmp_path):
+        variable = tf.Variable(3.4e38, name="layer/w")
+        watch = Watch(tmp_path, window=8)
+
+        @tf.function
+        def run(gradients):
+            for gradient in gradients:
+                watch.apply_gradients(DESCENT, [(gradient, variable)])
+
+        run(tf.constant([0.0, 0.0, -1e38, *([0.0] * 30)]))
+        with pytest.raises(NonFiniteError) as caught:
+            watch.after_step()
+        first = caught.value.verdict.first
+        assert (first.step, first.phase, first.variable, first.kind) == (2, "update", "layer/w", "pos_inf")
+
+    def test_is_told_in_a_run_that_is_only_recorded_unless_what_went_before_was_bad(self, tmp_path, read):
+        watch = Watch(tmp_path, window=8, policy="record")
+        run = many_steps(watch, tf.Variable(0.0, trainable=False))
+        # The variable turns to NaN with the first bad step, and stays so.
+        for bad in ([], [5], [0], [0]):
+            run(values(40, bad=bad))
+            watch.after_step()
+        watch.close()
+        assert [(one.step, one.action) for one in read(tmp_path).session.alerts] == [(45, "recorded")]
+
+
+class TestTheUsersStep:
+    def train(self, tmp_path, read, *, bad, counts, window=8, steps=30):
+        """Train by a counter that the update moves on, and return the steps that were recorded."""
+        number, variable = tf.Variable(0, dtype=tf.int64, trainable=False), tf.Variable(1.0)
+        watch, alerts = Watch(tmp_path, window=window, step=number, replay=False), []
+
+        @watch.step
+        def step(value):
+            watch.apply_gradients(DESCENT, [(value * variable, variable)], loss=value * variable)
+            number.assign_add(1 if counts else 0)
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            for place in range(steps):
+                try:
+                    step(tf.constant(BAD if place in bad else 0.5))
+                except NonFiniteError as error:
+                    alerts.append(error.alert.step)
+            watch.close()
+        return read(tmp_path).log.sessions, alerts
+
+    def test_that_the_update_counts_may_stand_still_after_a_bad_step(self, tmp_path, read):
+        sessions, alerts = self.train(tmp_path, read, bad=[5, 12, 13], counts=True)
+        assert [session.series.first_step.tolist() for session in sessions] == [list(range(30))]
+        assert alerts == [5, 12, 13]
+
+    def test_that_nothing_counts_is_warned_of(self, tmp_path, read):
+        with pytest.raises(UserWarning, match="must grow from one training step to the next; it stood at 0"):
+            self.train(tmp_path, read, bad=[], counts=False)
+
+
+class TestNumbering:
+    def of(self, *parts):
+        numbering = Numbering()
+        return [numbering.of(np.array(given), np.array(held, bool)).tolist() for given, held in parts]
+
+    def test_what_grows_is_as_it_was_given(self):
+        assert self.of(([3, 4, 9], [0, 0, 0]), ([10, 20], [0, 0])) == [[3, 4, 9], [10, 20]]
+
+    def test_after_an_update_that_was_withheld_steps_are_counted_on_without_a_word(self):
+        assert self.of(([3, 4], [0, 1]), ([4, 5], [0, 0]), ([6, 9], [0, 0])) == [[3, 4], [5, 6], [7, 9]]
+
+    def test_where_the_step_goes_back_so_does_the_number(self):
+        assert self.of(([3, 4, 4], [0, 1, 0]), ([2, 3], [0, 0])) == [[3, 4, 5], [2, 3]]
+
+    def test_a_step_that_stands_still_is_warned_of_once(self):
+        with pytest.warns(UserWarning, match="it stood at 4") as caught:
+            assert self.of(([4, 4, 4], [0, 0, 0]), ([4], [0])) == [[4, 5, 6], [7]]
+        assert len(caught) == 1
+
+
+@pytest.mark.parametrize("policy", ["record", "skip"])
+def test_of_a_run_that_flickers_a_session_keeps_the_first_alerts_and_counts_every_step(tmp_path, read, policy):
+    variable, told = tf.Variable(1.0, name="layer/w"), []
+    watch = Watch(tmp_path, policy=policy, window=8, replay=False, on_nonfinite=told.append)
+
+    @watch.step
+    def step(value):
+        watch.tensor("value", value * tf.ones([]))
+        watch.apply_gradients(DESCENT, [(tf.ones([]), variable)])
+
+    for number in range(200):
+        step(tf.constant(BAD if number % 2 else 1.0))
+    watch.close()
+    alerts = read(tmp_path).session.alerts
+    assert (len(alerts), alerts[0].step) == (16, 1)
+    assert read(tmp_path).column("tensor_norm", "kinds").astype(bool).ravel().tolist() == [False, True] * 100
+    assert len(told) > 16
