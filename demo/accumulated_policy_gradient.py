@@ -1,20 +1,21 @@
 """Policy gradients that are accumulated over mini-batches in a session of TensorFlow 1, as a sum or as a mean.
 
-The agent balances a pole on a cart. Each update plays four episodes, goes through them in mini-batches of 8 time
-steps, fetches the gradients of each with ``session.run``, adds them up in NumPy and feeds the total to the operation
-that trains, which is gradient descent with momentum. The loss is written by hand: minus the logarithm of the softmax
-probability of the action taken, times its advantage. Nothing plants a NaN.
+The agent balances a pole on a cart. For each update it plays four episodes and goes through them in mini-batches of 8
+time steps. It fetches the gradients of each mini-batch with ``session.run``, adds them up in NumPy, and feeds the total
+to the operation that trains, which is gradient descent with momentum. The loss is written by hand: minus the logarithm
+of the softmax probability of the chosen action, times its advantage. Nothing plants a NaN.
 
-Why it diverges. The number of mini-batches is that of the time steps by 8, and the better the agent, the longer the
-episodes: 11 mini-batches at first, 250 once it balances. A sum is a learning rate that is as many times larger. One
-such step, and momentum after it, drives the logits so far apart that the probability of an action is 0 in float32. Its
-logarithm is -Inf, and in the sum over actions 0 * -Inf is NaN, although the action was not taken.
+Why it diverges. The number of mini-batches is the number of time steps divided by 8, and the better the agent, the
+longer the episodes: 11 mini-batches at first, 250 once it balances. A sum acts like a learning rate that is as many
+times larger. One such step, and momentum after it, drives the logits so far apart that the probability of an action is
+0 in float32. Its logarithm is -Inf. In the sum over actions, 0 * -Inf is NaN, although the agent did not choose that
+action.
 
-Why ``--accumulate mean`` is spared. A mean does not grow with the number of mini-batches.
+Why ``--accumulate mean`` does not diverge. A mean does not grow with the number of mini-batches.
 
 Measured with the defaults: 1 of the 16 probabilities of the third mini-batch of update 22 is 0; the pole had stood for
-357 time steps by then. A seed repeats its run to the step; other kernels diverge at another. Seeds 2 to 4 diverge at
-updates 26, 38 and 21. With the mean all 100 updates are finite, and the pole stands for 452 time steps at last.
+357 time steps by then. A seed repeats its run to the step; other kernels diverge at another step. Seeds 2 to 4 diverge
+at updates 26, 38 and 21. With the mean all 100 updates are finite, and the pole stands for 452 time steps at last.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ DTYPES = (np.float32, np.int32, np.float32)
 
 
 class Moments(NamedTuple):
-    """What the agent saw and did, one row a time step.
+    """States, actions and advantages of the agent, one row for each time step.
 
     Attributes:
         states: float32 ``[n, 4]``.
@@ -59,14 +60,14 @@ class Moments(NamedTuple):
     advantages: npt.NDArray[np.float32]
 
     def mini_batches(self) -> Iterator[Moments]:
-        """Yield the rows in order, some at a time; the last ones may be fewer."""
+        """Yield the rows in order, in mini-batches; the last mini-batch may be smaller."""
         for start in range(0, len(self.states), TIME_STEPS):
             rows = slice(start, start + TIME_STEPS)
             yield Moments(self.states[rows], self.actions[rows], self.advantages[rows])
 
 
 class Agent:
-    """A policy, its loss, and the operation that applies the gradients it is fed, in the default graph."""
+    """A policy, its loss, and the operation that applies the gradients fed to it, in the default graph."""
 
     def __init__(self, watch: tb_nanwatch.Watch, *, learning_rate: float) -> None:
         self.moments = Moments(
@@ -77,8 +78,8 @@ class Agent:
         hidden = tf.nn.relu(dense(self.moments.states, HIDDEN_UNITS, name="hidden"))
         self.policy = tf.nn.softmax(dense(hidden, ACTIONS, name="policy"))
         with tf.name_scope("likelihood"):
-            taken = tf.one_hot(self.moments.actions, ACTIONS)
-            log_likelihoods = tf.reduce_sum(taken * tf.math.log(self.policy), axis=1)
+            chosen = tf.one_hot(self.moments.actions, ACTIONS)
+            log_likelihoods = tf.reduce_sum(chosen * tf.math.log(self.policy), axis=1)
         loss = -tf.reduce_mean(log_likelihoods * self.moments.advantages)
 
         variables = v1.trainable_variables()
@@ -98,34 +99,34 @@ def dense(inputs: tf.Tensor, units: int, *, name: str) -> tf.Tensor:
 
 def play(environments: Sequence[Environment], policy_of: Policy, rng: np.random.Generator) -> Moments:
     """Play an episode in each environment, all at once, until the pole falls or 500 time steps are over."""
-    states = {number: one.reset(seed=int(rng.integers(2**31)))[0] for number, one in enumerate(environments)}
+    states = {n: environment.reset(seed=int(rng.integers(2**31)))[0] for n, environment in enumerate(environments)}
     seen: list[list[Any]] = [[] for _ in environments]
-    taken: list[list[int]] = [[] for _ in environments]
+    actions: list[list[int]] = [[] for _ in environments]
     while states:
         likelihoods = policy_of(np.stack([*states.values()]))
         for number, likelihood in zip([*states], likelihoods, strict=True):
             seen[number].append(states[number])
-            taken[number].append(int(rng.random() < likelihood[1]))
-            states[number], _, terminated, truncated, _ = environments[number].step(taken[number][-1])
+            actions[number].append(int(rng.random() < likelihood[1]))
+            states[number], _, terminated, truncated, _ = environments[number].step(actions[number][-1])
             if terminated or truncated:
                 del states[number]
-    returns = np.concatenate([discounted_returns(len(actions)) for actions in taken])
+    returns = np.concatenate([discounted_returns(len(episode)) for episode in actions])
     advantages = (returns - returns.mean()) / returns.std()
-    columns = zip((np.concatenate(seen), np.concatenate(taken), advantages), DTYPES, strict=True)
+    columns = zip((np.concatenate(seen), np.concatenate(actions), advantages), DTYPES, strict=True)
     return Moments(*(column.astype(dtype) for column, dtype in columns))
 
 
 def discounted_returns(time_steps: int) -> npt.NDArray[np.float64]:
-    """Return what is to come from each time step of an episode on, where each is rewarded by 1."""
+    """Return the discounted return from each time step of an episode, where each time step is rewarded by 1."""
     return np.cumsum(np.power(DISCOUNT, np.arange(time_steps), dtype=np.float64))[::-1]
 
 
 def train(
     watch: tb_nanwatch.Watch, session: tf.compat.v1.Session, agent: Agent, *, accumulate: str, seed: int, updates: int
 ) -> Iterator[float]:
-    """Yield the mean length of the episodes of each update before it is made.
+    """Yield the mean length of the episodes of each update, before the update.
 
-    The watch raises NonFiniteError at the first update that is not finite, or had a mini-batch that was not.
+    The watch raises NonFiniteError at the first update that is non-finite or had a non-finite mini-batch.
     """
     rng, environments = np.random.default_rng(seed), [gymnasium.make("CartPole-v1") for _ in range(EPISODES)]
 
@@ -147,7 +148,9 @@ def train(
 def parse_arguments() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--accumulate", choices=TOTALS, default="sum", help="what is made of the mini-batches")
+    parser.add_argument(
+        "--accumulate", choices=TOTALS, default="sum", help="how to combine the gradients of the mini-batches"
+    )
     parser.add_argument("--learning-rate", type=float, default=0.15)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--updates", type=int, default=100)
@@ -156,7 +159,7 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def main() -> None:
-    """Train the agent, and say what happened and where to see it."""
+    """Train the agent, and print the outcome and how to open the page."""
     arguments = parse_arguments()
     lengths: list[float] = []
     options = {"accumulate": arguments.accumulate, "seed": arguments.seed, "updates": arguments.updates}
@@ -171,7 +174,7 @@ def main() -> None:
             agent = Agent(watch, learning_rate=arguments.learning_rate)
             session.run(v1.global_variables_initializer())
             updates = train(watch, session, agent, **options)
-            # As far as it comes: what was played before an error stays in the list.
+            # If an error ends training, the lengths until then stay in the list.
             lengths.extend(progress.track(updates, total=arguments.updates, description="Training the agent"))
         print(f"All {arguments.updates:,} updates stayed finite.")
     except tb_nanwatch.NonFiniteError as error:

@@ -1,22 +1,24 @@
-"""An AlphaZero whose policy loss takes the logarithm of a softmax, and turns NaN once the network is sure.
+"""An AlphaZero whose policy loss takes the logarithm of a softmax, and becomes NaN once the network is sure.
 
-The game is Lines of Action on a board of 4 x 8 squares: a piece moves in one of eight directions, exactly as far as
-there are pieces on that line, jumps over its own side and captures by landing; who has all pieces in one group wins.
-So a move is a square and a direction, one of 256. The positions are of self-play. A search of one move ahead stands
-for the tree search: its 64 visits go to the moves in proportion to how much they draw the own pieces together. The
-network is AlphaZero's, of five residual blocks; its loss is the cross-entropy of the policy to the visits, the
-squared error of the value to the game's outcome, and the squares of the weights. Nothing plants a NaN.
+The game is Lines of Action on a board of 4 x 8 squares. A piece moves in one of eight directions, exactly as far as
+there are pieces on that line. It jumps over its own side and captures by landing. The side that has all its pieces in
+one group wins. So a move is a square and a direction, one of 256.
+
+The positions come from self-play. A search of one move ahead stands in for the tree search: it gives 64 visits to the
+moves, in proportion to how much they draw the side's own pieces together. The network is AlphaZero's, with five
+residual blocks. Its loss is the cross-entropy of the policy to the visits, the squared error of the value to the game's
+outcome, and the squares of the weights. Nothing plants a NaN.
 
 Why it diverges. The cross-entropy is written as in the paper, ``-sum(visits * log(policy))``, with the policy of a
-softmax. Of the 256 moves about 16 are legal, and few of these are visited. Training lowers the logits of all others,
-and while the learning rate warms up each step lowers them further. A float32 goes down to e^-87: beyond, a
-probability is 0, its logarithm -Inf, and its share of the loss 0 * -Inf, which is NaN.
+softmax. About 16 of the 256 moves are legal, and the search visits few of these. Training lowers the logits of all
+other moves, and while the learning rate warms up, each step lowers them further. A float32 reaches down to e^-87.
+Below that, a probability is 0, its logarithm is -Inf, and its share of the loss is 0 * -Inf, which is NaN.
 
-Why ``--loss logits`` is spared. ``softmax_cross_entropy_with_logits`` takes the logarithm of the policy from the
-logits themselves, where -95 is a number like any other.
+Why ``--loss logits`` does not diverge. ``softmax_cross_entropy_with_logits`` computes the logarithm of the policy from
+the logits themselves, where -95 is a number like any other.
 
 Measured with the defaults: 4 of the 8,192 probabilities of step 132 are 0. A seed repeats its run to the step; other
-kernels diverge at another. Seeds 1 to 3 diverge at steps 109, 123 and 118, and half the learning rate at step 237.
+kernels diverge at another step. Seeds 1 to 3 diverge at steps 109, 123 and 118, and half the learning rate at step 237.
 With the logits all 250 steps are finite.
 """
 
@@ -49,12 +51,12 @@ L2 = 1e-4
 
 
 class Positions(NamedTuple):
-    """What self-play came by, one row a position, as the player to move sees it.
+    """Positions of self-play, one row for each position, as the player to move sees it.
 
     Attributes:
-        boards: float32 ``[n, 4, 8, 3]``: own pieces, the opponent's, and ones for who moved first in the game.
+        boards: float32 ``[n, 4, 8, 3]``: own pieces, the opponent's, and 1 for the side that moved first in the game.
         visits: float32 ``[n, 256]``, the share of each move in the search's visits.
-        outcomes: float32 ``[n, 1]``, 1 if the player to move won, -1 if the opponent did, 0 if nobody.
+        outcomes: float32 ``[n, 1]``, 1 if the player to move won, -1 if the opponent did, 0 for a draw.
     """
 
     boards: npt.NDArray[np.float32]
@@ -76,13 +78,13 @@ def line_from(square: int, direction: int) -> tuple[int, ...]:
 
 
 class Position(NamedTuple):
-    """The squares of either side."""
+    """The squares of the pieces of each side."""
 
     own: frozenset[int]
     other: frozenset[int]
 
     def moves(self) -> dict[int, int]:
-        """Return where each legal move ends; a move is 8 times its square plus its direction."""
+        """Return the target square of each legal move; a move is 8 times its square plus its direction."""
         return {
             square * len(DIRECTIONS) + direction: target
             for square in sorted(self.own)
@@ -91,7 +93,7 @@ class Position(NamedTuple):
         }
 
     def after(self, move: int, target: int) -> Position:
-        """Return the position as the opponent then sees it."""
+        """Return the position after a move, as the opponent sees it."""
         return Position(self.other - {target}, self.own - {move // len(DIRECTIONS)} | {target})
 
     def _target(self, square: int, direction: int) -> int | None:
@@ -109,7 +111,7 @@ def opening() -> Position:
 
 
 def is_connected(squares: frozenset[int]) -> bool:
-    """Tell whether the pieces form one group, diagonals included."""
+    """Return whether the pieces form one group, diagonals included."""
     alone = set(squares)
     reached = [alone.pop()]
     while reached:
@@ -121,7 +123,7 @@ def is_connected(squares: frozenset[int]) -> bool:
 
 
 def scattering(squares: frozenset[int]) -> float:
-    """Return how far the pieces are from their middle, rows plus columns, and nothing for a winning group."""
+    """Return how far the pieces are from their middle, rows plus columns; 0 for a winning group."""
     if is_connected(squares):
         return 0.0
     places = np.stack(np.divmod(sorted(squares), COLUMNS), axis=-1)
@@ -138,7 +140,7 @@ def search(position: Position, moves: dict[int, int], rng: np.random.Generator) 
 
 
 def play_game(rng: np.random.Generator) -> Positions:
-    """Play until a side is connected, and return the game's positions. Without a move or an end it is a draw."""
+    """Play until a side is connected, and return the game's positions. A game without a move or an end is a draw."""
     boards: list[npt.NDArray[np.float32]] = []
     searches: list[npt.NDArray[np.float32]] = []
     position, result = opening(), 0
@@ -154,7 +156,7 @@ def play_game(rng: np.random.Generator) -> Positions:
 
 
 def planes(position: Position, *, moved_first: bool) -> npt.NDArray[np.float32]:
-    """Return what the network is shown, float32 ``[4, 8, 3]``."""
+    """Return the network's input for a position, float32 ``[4, 8, 3]``."""
     shown = np.zeros((ROWS * COLUMNS, 3), np.float32)
     shown[list(position.own), 0] = 1
     shown[list(position.other), 1] = 1
@@ -185,14 +187,14 @@ def build_network() -> keras.Model:
 
 
 def convolution(inputs: keras.KerasTensor, *, name: str, activate: bool = True) -> keras.KerasTensor:
-    """Convolve 3 x 3, normalise over the batch and, if asked to, rectify."""
+    """Convolve 3 x 3, normalise over the batch and, with ``activate``, apply relu."""
     convolved = keras.layers.Conv2D(FILTERS, 3, padding="same", use_bias=False, name=name)(inputs)
     normalised = keras.layers.BatchNormalization(momentum=DECAY, name=f"{name}_norm")(convolved)
     return keras.layers.ReLU()(normalised) if activate else normalised
 
 
 def loss_of_probabilities(visits: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
-    """Return the cross-entropy as it is written in the paper, float32 ``[n]``."""
+    """Return the cross-entropy as the paper writes it, float32 ``[n]``."""
     policy = tf.nn.softmax(logits)
     return -tf.reduce_sum(visits * tf.math.log(policy), axis=-1)
 
@@ -201,7 +203,7 @@ POLICY_LOSSES = {"probabilities": loss_of_probabilities, "logits": tf.nn.softmax
 
 
 def draw_batches(positions: Positions, *, seed: int, steps: int, batch_size: int) -> tf.data.Dataset:
-    """Return as many batches as there are steps, in an order that the seed fixes."""
+    """Return one batch for each step, in an order that the seed fixes."""
     rows = tf.data.Dataset.from_tensor_slices(positions)
     return rows.shuffle(POSITIONS, seed=seed).repeat().batch(batch_size).take(steps)
 
@@ -214,7 +216,7 @@ def train(
     optimizer: keras.Optimizer,
     policy_loss: str,
 ) -> None:
-    """Take one step for each batch; the watch raises NonFiniteError at the first that is not finite."""
+    """Take one step for each batch; the watch raises NonFiniteError at the first non-finite step."""
     variables = network.trainable_variables
 
     @watch.step
@@ -233,16 +235,14 @@ def train(
 
 
 def warmed_up(rate: float, steps: int) -> keras.optimizers.schedules.LearningRateSchedule:
-    """Return a learning rate that grows from 0 in a straight line, and stays."""
+    """Return a learning rate that grows linearly from 0 and then stays."""
     return keras.optimizers.schedules.PolynomialDecay(0.0, decay_steps=steps, end_learning_rate=rate)
 
 
 def parse_arguments() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument(
-        "--loss", choices=POLICY_LOSSES, default="probabilities", help="what the policy's loss is computed from"
-    )
+    parser.add_argument("--loss", choices=POLICY_LOSSES, default="probabilities", help="input of the policy's loss")
     parser.add_argument("--learning-rate", type=float, default=2e-2, help="of Adam, after the warm-up")
     parser.add_argument("--warm-up", type=int, default=1000, help="steps until the learning rate is reached")
     parser.add_argument("--batch-size", type=int, default=32)
@@ -253,7 +253,7 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def main() -> None:
-    """Train the network, and say what happened and where to see it."""
+    """Train the network, and print the outcome and how to open the page."""
     arguments = parse_arguments()
     keras.utils.set_random_seed(arguments.seed)
     network = build_network()

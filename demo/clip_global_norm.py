@@ -1,20 +1,21 @@
-"""A classifier of digits under clip_by_global_norm, whose first layers hardly get a gradient.
+"""A classifier of digits under clip_by_global_norm whose first layers get almost no gradient.
 
 Three dense layers, 784-256-128-10, learn the handwritten digits of scikit-learn, 8 x 8 pixels enlarged to 28 x 28
-bilinearly: plain gradient descent, the cross-entropy summed over the batch, and all gradients clipped together to a
-norm of 15. The program does by hand what a watch does by itself: it takes each layer's norm before and after
-clipping, prints a table of some steps, and counts the steps at which a layer's is under a tenth of the last one's.
+bilinearly. The program uses plain gradient descent, sums the cross-entropy over the batch, and clips all gradients
+together to a norm of 15. It also does by hand what a watch does by itself: it takes each layer's norm before and after
+clipping, prints a table of some steps, and counts the steps at which a layer's norm is under a tenth of the last
+layer's.
 
-Why the first layers starve. The slope of a sigmoid is at most 1/4, and the weights begin small, with a standard
-deviation of 0.02: on its way back a gradient loses a part of its size at each layer. Clipping by the global norm
-takes all layers down by one factor, which the last layer decides alone, and leaves the first with less still.
+Why the first layers get little. The slope of a sigmoid is at most 1/4, and the weights begin small, with a standard
+deviation of 0.02. So a gradient loses a part of its size at each layer on its way back. Clipping by the global norm
+scales all layers by one factor. The last layer alone decides this factor, and the first layer gets even less.
 
-Why ``--activation relu`` is spared. Its slope is 1 where a unit is active, so all layers get gradients of about the
-same size.
+Why ``--activation relu`` helps. Its slope is 1 where a unit is active, so all layers get gradients of about the same
+size.
 
-Measured with the defaults: with sigmoid the first layer's norm is 0.01 of the last one's at step 0 and under a tenth
+Measured with the defaults: with sigmoid the first layer's norm is 0.01 of the last layer's at step 0 and under a tenth
 at 240 of 400 steps, the second layer's at 96; with relu it is 0.64 at step 0 and under a tenth at none. Both runs are
-finite. Clipping keeps an update below 15 times the learning rate, so it takes an absurd one to diverge:
+finite. Clipping keeps an update below 15 times the learning rate, so only an absurd learning rate diverges:
 ``--learning-rate 1e36`` does at step 1.
 """
 
@@ -45,11 +46,11 @@ VANISHED = 0.1
 
 
 class LayerNorms(NamedTuple):
-    """The norm of each layer's gradient, kernel and bias together, one row a step.
+    """The norm of each layer's gradient, kernel and bias together, one row for each step.
 
     Attributes:
-        before: clipping, float32 ``[steps, layers]``.
-        after: clipping, float32 ``[steps, layers]``.
+        before: the norms before clipping, float32 ``[steps, layers]``.
+        after: the norms after clipping, float32 ``[steps, layers]``.
     """
 
     before: npt.NDArray[np.float32]
@@ -65,7 +66,7 @@ def enlarged_digits() -> tuple[tf.Tensor, tf.Tensor]:
 
 
 def draw_batches(*, seed: int, steps: int) -> tf.data.Dataset:
-    """Return as many batches as there are steps, in an order that the seed fixes."""
+    """Return one batch for each step, in an order that the seed fixes."""
     rows = tf.data.Dataset.from_tensor_slices(enlarged_digits())
     return rows.shuffle(len(rows), seed=seed).repeat().batch(BATCH_SIZE).take(steps)
 
@@ -83,7 +84,7 @@ def build_classifier(activation: str) -> keras.Sequential:
 
 
 def norms_of_layers(gradients: Sequence[tf.Tensor]) -> tf.Tensor:
-    """Return the norm of each layer's kernel and bias gradient, which follow one another, float32 ``[layers]``."""
+    """Return the norm of each layer's gradient, float32 ``[layers]``; its kernel and bias follow one another."""
     pairs = zip(gradients[::2], gradients[1::2], strict=True)
     return tf.stack([tf.linalg.global_norm(pair) for pair in pairs])
 
@@ -96,7 +97,7 @@ def train(
     optimizer: keras.Optimizer,
     clip_norm: float,
 ) -> LayerNorms:
-    """Take one step for each batch; the watch raises NonFiniteError at the first that is not finite."""
+    """Take one step for each batch; the watch raises NonFiniteError at the first non-finite step."""
     variables = classifier.trainable_variables
 
     @watch.step
@@ -115,7 +116,7 @@ def train(
 
 
 def table_of(norms: LayerNorms) -> Table:
-    """Draw the norms of some steps: before clipping and after it, and the ratio to the last layer's."""
+    """Format the norms of some steps: before and after clipping, and the ratio to the last layer's norm."""
     table = Table(
         "step", *LAYERS, title="Norm of each layer's gradient: before -> after clipping (ratio to the last layer)"
     )
@@ -129,7 +130,7 @@ def table_of(norms: LayerNorms) -> Table:
 
 
 def findings(norms: LayerNorms) -> list[str]:
-    """Say of each layer but the last at how many steps its gradient had vanished beside the last one's."""
+    """Return a sentence for each layer but the last: at how many steps its gradient had vanished."""
     vanished = (norms.before[:, :-1] < VANISHED * norms.before[:, -1:]).sum(axis=0)
     return [
         f"{name}: gradient under {VANISHED:.0%} of the last layer's at {count} of {len(norms.before)} steps."
@@ -150,7 +151,7 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def main() -> None:
-    """Train the classifier, and say what happened and where to see it."""
+    """Train the classifier, and print the outcome and how to open the page."""
     arguments = parse_arguments()
     keras.utils.set_random_seed(arguments.seed)
     classifier = build_classifier(arguments.activation)

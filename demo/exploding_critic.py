@@ -4,27 +4,27 @@ The critic estimates the return of a pendulum's state: five weight-normalised la
 plain gradient descent, and the squared error to the one-step target ``r + 0.99 value(next state)``, without a
 target network. The rewards are the environment's own, and nothing plants a NaN.
 
-Why it diverges. Gradient descent overshoots where the curvature of the loss is above 2 / learning rate, here
-10,000. What relu and elu pass on has no upper bound, so the derivative of the value by one gain g is
+Why it diverges. Gradient descent overshoots where the curvature of the loss exceeds 2 / learning rate, here
+10,000. The outputs of relu and elu have no upper bound. So the derivative of the value by one gain g is
 proportional to the gains of all other layers, and the curvature of the squared error to their squares. The
 targets follow the critic's own output down towards the return of a random policy (hundreds below zero), and
-the gains follow the targets. Beyond the line steps overshoot, until one makes all gains large at once: the
-next is larger by their product.
+the gains follow the targets. Above the threshold, steps overshoot until one of them makes all gains large at
+once. The next step is larger by their product.
 
-Why tanh is spared. What it passes on stays between -1 and 1 whatever the gains before it, and it flattens as
-they grow: the curvature rises, and falls again as the units saturate, without having crossed the line.
+Why tanh does not diverge. Its outputs stay between -1 and 1 whatever the gains before it, and it flattens as
+they grow. The curvature rises, and falls again as the units saturate. It never exceeds the threshold.
 
 Measured with the defaults (the curvature is that of the linearised critic, on the step's batch). A seed
-repeats its run to the step; beyond the line rounding decides, so other kernels diverge at another step (87
-with ``TF_ENABLE_ONEDNN_OPTS=0``).
+repeats its run to the step. Above the threshold rounding decides, so other kernels diverge at another step
+(87 with ``TF_ENABLE_ONEDNN_OPTS=0``).
 
-- relu: curvature 2,430 at the start and across the line at step 10; then a loss that jumps between 93 and
-  1.1e5; from step 108 on 9.2e3, 4.5e5, 2.5e9, Inf. Step 111 is the first non-finite one.
+- relu: curvature 2,430 at the start and over the threshold at step 10. The loss then jumps between 93 and
+  1.1e5; from step 108 on it is 9.2e3, 4.5e5, 2.5e9, Inf. Step 111 is the first non-finite step.
 - elu: step 356.
 - tanh: curvature 157 at the start and 8,703 at most. In all 1,000 steps the loss stays between 22 and 72
   and the norm of all gradients below 210.
-- relu with ``--clip-norm 50``: finite for 3,000 steps and more. The curvature crosses the line all the same,
-  but no step can grow.
+- relu with ``--clip-norm 50``: finite for 3,000 steps and more. The curvature exceeds the threshold all the
+  same, but no step can grow.
 - relu and elu with the rewards alone for targets: both converge.
 - the first 12 seeds: 12 diverge with relu (steps 24 to 507) and 11 with elu (56 to 546) within 1,000 steps;
   the first 8 with tanh: none.
@@ -63,7 +63,7 @@ BATCH_SIZE = 64
 
 
 class Transitions(NamedTuple):
-    """What the pendulum did, one row a time step.
+    """The transitions of a pendulum, one row for each time step.
 
     Attributes:
         states: float32 ``[n, 3]``.
@@ -90,7 +90,7 @@ class WeightNormDense(keras.Layer):
         self.init = INITIALIZERS[init]
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
-        """Make V, g and b. At first g is the length of V: the layer begins as a common dense layer."""
+        """Create V, g and b. At first g is the length of V, so the layer begins as a common dense layer."""
         self.V = self.add_weight(name="V", shape=(input_shape[-1], self.units), initializer=self.init)
         lengths = tf.norm(self.V, axis=0)
         self.g = self.add_weight(name="g", shape=(self.units,), initializer=lambda *_, **__: lengths)
@@ -120,7 +120,7 @@ class Critic:
 
 
 def collect_transitions(seed: int) -> Transitions:
-    """Let a random policy swing the pendulum; an episode lasts 200 time steps."""
+    """Return the transitions of a random policy that swings the pendulum; an episode lasts 200 time steps."""
     environment = gymnasium.make("Pendulum-v1")
     environment.action_space.seed(seed)
     state, _ = environment.reset(seed=seed)
@@ -133,7 +133,7 @@ def collect_transitions(seed: int) -> Transitions:
 
 
 def draw_batches(transitions: Transitions, *, seed: int, steps: int) -> tf.data.Dataset:
-    """Return as many batches as there are steps, in an order that the seed fixes."""
+    """Return one batch for each step, in an order that the seed fixes."""
     rows = tf.data.Dataset.from_tensor_slices(transitions)
     return rows.shuffle(TRANSITIONS, seed=seed).repeat().batch(BATCH_SIZE).take(steps)
 
@@ -146,7 +146,7 @@ def train(
     optimizer: keras.Optimizer,
     clip_norm: float | None,
 ) -> None:
-    """Take one step for each batch; the watch raises NonFiniteError at the first that is not finite."""
+    """Take one step for each batch; the watch raises NonFiniteError at the first non-finite step."""
     variables = critic.variables
 
     @watch.step
@@ -180,7 +180,7 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def main() -> None:
-    """Train the critic, and say what happened and where to see it."""
+    """Train the critic, and print the outcome and how to open the page."""
     arguments = parse_arguments()
     keras.utils.set_random_seed(arguments.seed)
     critic = Critic(activation=arguments.activation, init=arguments.init)
