@@ -1,4 +1,4 @@
-"""How large the log of a long run is, how soon it is read, and what it takes of TensorBoard's time and memory."""
+"""Measures the log of a long run: its size, the time to read it, and TensorBoard's memory and answers."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ TRIES: Final = 3
 
 @dataclass(frozen=True)
 class RouteCost:
-    """The answers of one route.
+    """Time and size of the answers of one route.
 
     Attributes:
-        name: what is asked for.
-        median_s: of an answer.
-        p99_s: of an answer.
-        bytes: of the largest, as JSON.
+        name: of the question.
+        median_s: median seconds of an answer.
+        p99_s: 99th percentile of the seconds of an answer.
+        bytes: size of the largest answer, as JSON.
     """
 
     name: str
@@ -41,16 +41,16 @@ class RouteCost:
 
 @dataclass(frozen=True)
 class LogCost:
-    """What one log costs whoever writes and reads it, beside many short ones in the same directory.
+    """Cost of writing and reading one log, beside many short runs in the same directory.
 
     Attributes:
-        run: what was written.
-        short_runs: how many are beside it.
-        written: what writing took.
-        command_s: the least that the command took of several times.
-        page: what whoever opens it waits for.
+        run: the long run.
+        short_runs: number of short runs beside it.
+        written: cost of writing the long run.
+        command_s: seconds that ``nanwatch`` takes, the least of several.
+        page: waiting times in the browser.
         routes: of the plugin.
-        memory_bytes: that TensorBoard takes more with the plugin than without.
+        memory_bytes: memory of TensorBoard with the plugin, less the memory without it.
     """
 
     run: LongRun
@@ -63,12 +63,12 @@ class LogCost:
 
 
 def log_cost(run: LongRun, *, short_runs: int, requests: int = 100) -> LogCost:
-    """Write a run and read it in every way there is.
+    """Write a run, and read it by the command, the page and each route.
 
     Args:
-        run: the long one.
-        short_runs: how many to write beside it.
-        requests: of each route.
+        run: the long run.
+        short_runs: number of short runs to write beside it.
+        requests: number of requests to each route.
     """
     with tempfile.TemporaryDirectory() as directory:
         logdir = Path(directory)
@@ -81,10 +81,10 @@ def log_cost(run: LongRun, *, short_runs: int, requests: int = 100) -> LogCost:
             without = server.resident_bytes()
         with TensorBoard(logdir) as server:
             server.settle()
-            # Before the routes, whose answers would be ready for it.
+            # Before the routes: their requests would warm the cache for the page.
             with chromium() as browser:
                 page = page_cost(browser, server.url, run="long", tries=TRIES)
-            routes = tuple(_route_cost(server, asked, requests=requests) for asked in _questions(run))
+            routes = tuple(_route_cost(server, question, requests=requests) for question in _questions(run))
             return LogCost(run, short_runs, written, command_s, page, routes, server.resident_bytes() - without)
 
 
@@ -101,25 +101,25 @@ class _Question(NamedTuple):
 
 
 def _questions(run: LongRun) -> Iterator[_Question]:
-    of: dict[str, object] = {"run": "long"}
+    long: dict[str, object] = {"run": "long"}
     yield _Question("verdicts", "verdicts", {})
-    yield _Question("series", "series", of)
-    yield _Question("heatmap of layers", "heatmap", of)
-    yield _Question("heatmap of variables", "heatmap", {**of, "by": "variable"})
+    yield _Question("series", "series", long)
+    yield _Question("heatmap of layers", "heatmap", long)
+    yield _Question("heatmap of variables", "heatmap", {**long, "by": "variable"})
     if run.bad_step is not None:
-        yield _Question("alert", "alert", {**of, "step": run.bad_step})
+        yield _Question("alert", "alert", {**long, "step": run.bad_step})
 
 
-def _route_cost(server: TensorBoard, asked: _Question, *, requests: int) -> RouteCost:
-    """Ask again and again, of other steps every second time; the first answer makes the others warm."""
-    took, size, steps = [], 0, 0
+def _route_cost(server: TensorBoard, question: _Question, *, requests: int) -> RouteCost:
+    """Time a question, every second time with another range of steps; the first answer only warms the cache."""
+    times_s, size, steps = [], 0, 0
     for number in range(requests + 1):
         is_ranged = steps > 0 and number % 2 == 0
         zoom = {"first": number * steps // (2 * requests), "last": steps - 1 - number} if is_ranged else {}
         began = time.perf_counter()
-        answer = server.get(asked.route, **asked.parameters, **zoom)
-        took.append(time.perf_counter() - began)
+        answer = server.get(question.route, **question.parameters, **zoom)
+        times_s.append(time.perf_counter() - began)
         size = max(size, len(answer))
         steps = steps or json.loads(answer).get("last_step", [0])[-1]
-    cuts = quantiles(took[1:], n=100, method="inclusive")
-    return RouteCost(asked.name, cuts[49], cuts[98], size)
+    cuts = quantiles(times_s[1:], n=100, method="inclusive")
+    return RouteCost(question.name, cuts[49], cuts[98], size)

@@ -1,4 +1,4 @@
-"""The figures of logs as a table, on the terminal and in Markdown."""
+"""Formats the cost of a log as a table, for the terminal and in Markdown."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from benchmarks.long_runs import LongRun
 FULL = LongRun(10_000_000, bad_step=8_750_000), 200
 QUICK = LongRun(100_000, bad_step=87_500), 40
 CAPTION = (
-    "A run of the stated length that clips, beside short ones in one directory, written through the session that"
-    " training uses. Host: processor time of reading, merging and writing, per step. Command: the whole process, the"
-    " least of three. Page: in Chromium, from when TensorBoard has loaded itself and begins with the page; the median"
-    " (slowest) of three browsers without a past, and the median from the address on. Routes: milliseconds at the"
-    " median (99th percentile), of answers over changing ranges, packed as a browser asks for them. Memory: of all of"
-    " TensorBoard's processes with the plugin, less those without."
+    "The long run has the stated length and clips its gradients. It lies beside short runs in one directory, and the"
+    " session that training uses has written it. Host: processor time for reading, merging and writing, per step."
+    " Command: seconds of the whole process, the least of three. Page: seconds in Chromium, from the moment when"
+    " TensorBoard has loaded itself and begins to load the page; the median (slowest) of three fresh browsers, and the"
+    " median from the request for the address. Routes: median (99th percentile) of answers over changing ranges, packed"
+    " as a browser requests them. Memory: all processes of TensorBoard with the plugin, less those without it."
 )
 
 
 def log_table(cost: LogCost) -> Table:
-    """Lay the figures out for a terminal."""
+    """Return the figures as a table for a terminal."""
     laid = Table(box=box.SIMPLE, caption=CAPTION, pad_edge=False, padding=(0, 1, 0, 0), show_header=False)
     for row in log_rows(cost):
         laid.add_row(*row)
@@ -32,13 +32,13 @@ def log_table(cost: LogCost) -> Table:
 
 
 def log_markdown(cost: LogCost) -> str:
-    """Write the figures down as a section of a page."""
+    """Format the figures as a section of a page."""
     rows: Sequence[Sequence[str]] = [["Figure", "Value"], ["---", "---"], *log_rows(cost)]
     return "\n".join(["# Cost of a log", "", CAPTION, "", *("| " + " | ".join(row) + " |" for row in rows), ""])
 
 
 def log_rows(cost: LogCost) -> list[list[str]]:
-    """Return what was measured, each with its figure."""
+    """Return the rows of the table: a quantity and its figure."""
     run, written, page = cost.run, cost.written, cost.page
     return [
         ["Run", f"{run.steps:,} steps of {run.variables:,} variables, and {cost.short_runs} short ones"],

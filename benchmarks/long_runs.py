@@ -1,7 +1,7 @@
-"""Long runs, written as training writes them: rows in a recorder's ring, read by a session, thinned, into event files.
+"""Writes long runs as training does: rows in a recorder's ring, read by a session, thinned, into event files.
 
-Only the numbers in the rows are made up. They wander and scatter as those of a training do, so that nothing compresses
-or merges better than in earnest.
+Only the numbers in the rows are made up. They drift and scatter as in a real training, so that they do not compress or
+merge better than real ones.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ Rows = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class LongRun:
-    """What is to be written.
+    """A run to write.
 
     Attributes:
-        steps: how many.
-        variables: two to a layer.
-        bad_step: where a gradient is NaN; ``None`` for a run that stays finite.
-        absent: of the variables, how many have no gradient.
+        steps: number of steps.
+        variables: number of variables, two for each layer.
+        bad_step: the step in which a gradient is NaN; ``None`` for a run that stays finite.
+        absent: number of variables without a gradient.
     """
 
     steps: int
@@ -43,7 +43,7 @@ class LongRun:
 
     @property
     def layout(self) -> Layout:
-        """The rows of a run that clips, whose log holds the most."""
+        """The layout of a run that clips: its log holds the most."""
         names = (f"block_{number // 2}/{'kernel' if number % 2 == 0 else 'bias'}" for number in range(self.variables))
         variables = tuple(Variable(name, name.partition("/")[0], (64, 64), "float32") for name in names)
         return Layout(variables, (), loss=True, clip="scale")
@@ -51,12 +51,12 @@ class LongRun:
 
 @dataclass(frozen=True)
 class Written:
-    """What writing a run took.
+    """Cost of writing a run.
 
     Attributes:
-        bytes: of its files.
-        host_s: processor seconds that the host read, merged and wrote for, less those of the first drain.
-        steps: that these seconds are of.
+        bytes: size of its files.
+        host_s: processor seconds of the host for reading, merging and writing, without the first drain.
+        steps: number of steps that these seconds cover.
     """
 
     bytes: int
@@ -65,14 +65,14 @@ class Written:
 
 
 class Tape(Recorder):
-    """A recorder whose ring is filled from the host, as many rows at a time as it holds."""
+    """A recorder whose ring the host fills, a whole window of rows at a time."""
 
     def fill(self, rows: Rows, counts: Callable[[int], npt.NDArray[np.int64]]) -> None:
         """Write rows as steps do.
 
         Args:
             rows: float32 ``[window, cells]``.
-            counts: of a row by its place, for an incident.
+            counts: returns the counts of a row, given its index, for an incident.
         """
         number = self.rows_written()
         self._ring.assign(rows)
@@ -84,11 +84,11 @@ class Tape(Recorder):
 
 
 def write_run(directory: Path, run: LongRun, *, seed: int = 0) -> Written:
-    """Write a run into a directory, and say what that took.
+    """Write a run into a directory, and return the cost.
 
     Args:
         directory: of the run; it must be new.
-        run: its steps are taken in whole windows.
+        run: the run; its steps are written in whole windows.
         seed: of the numbers.
     """
     layout, draw = run.layout, np.random.default_rng(seed)
@@ -104,7 +104,7 @@ def write_run(directory: Path, run: LongRun, *, seed: int = 0) -> Written:
         tape.fill(rows, lambda place, rows=rows: _counts(rows[place]))  # type: ignore[misc]
         began = time.thread_time()
         session.collect(action="recorded")
-        # The first brings TensorFlow's kernels with it.
+        # The first drain also loads TensorFlow's kernels.
         host_s += time.thread_time() - began if drain else 0.0
     session.close()
     files = (directory / "nanwatch").iterdir()
@@ -112,7 +112,7 @@ def write_run(directory: Path, run: LongRun, *, seed: int = 0) -> Written:
 
 
 def _rows(run: LongRun, draw: np.random.Generator) -> Rows:
-    """Draw half sums of squares: gradients, what a clip by their norm leaves of them, weights; and the loss."""
+    """Draw rows: half sums of squares of gradients, clipped gradients and weights; and the loss."""
     width = run.variables
     gradients = np.exp(draw.normal(-4.0, 1.0, (WINDOW, width)) + draw.normal(0.0, 0.3, (WINDOW, 1)))
     norm = np.sqrt(2 * gradients.sum(axis=1, keepdims=True))

@@ -1,7 +1,7 @@
-"""The three networks that are timed: small, middling and large against the cost of watching them.
+"""The three networks under measurement: small, medium and large.
 
-The fewer the numbers in a variable, the more of a step is the bookkeeping of its operations, and the dearer is one more
-operation for each variable. The batches are random: a step takes as long whatever it learns.
+The fewer numbers a variable has, the larger is the share of a step that starting its operations takes, and the more one
+more operation for each variable costs. The batches are random: the time of a step does not depend on its data.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ class Network:
     """A network in training.
 
     Attributes:
-        variables: trainable, in the order in which the model has them.
-        optimizer: built for them.
-        loss: of a batch, float32 scalar.
-        clip: gradients before clipping to gradients after it, in the same order.
-        batch: what every step is given.
+        variables: trainable variables, in the order of the model.
+        optimizer: built for these variables.
+        loss: returns the loss of a batch, a float32 scalar.
+        clip: returns the clipped gradients, in the same order.
+        batch: the arguments of every step.
     """
 
     variables: Sequence[keras.Variable]
@@ -46,7 +46,7 @@ class WeightNormDense(keras.Layer):
         self.units, self.activate = units, activate
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
-        """Make V, g and b."""
+        """Create V, g and b."""
         self.V = self.add_weight(name="V", shape=(input_shape[-1], self.units), initializer="glorot_uniform")
         self.g = self.add_weight(name="g", shape=(self.units,), initializer="ones")
         self.b = self.add_weight(name="b", shape=(self.units,), initializer="zeros")
@@ -57,7 +57,7 @@ class WeightNormDense(keras.Layer):
 
 
 def critic() -> Network:
-    """Build the value of a state as reinforcement learning learns it: five weight-normalised layers, batch 64."""
+    """Build a critic of reinforcement learning: five weight-normalised layers, batch 64."""
     hidden = [WeightNormDense(64, activate=tf.nn.relu) for _ in range(4)]
     model = keras.Sequential([keras.Input((3,)), *hidden, WeightNormDense(1, activate=tf.identity)])
 
@@ -72,7 +72,7 @@ def critic() -> Network:
 
 
 def mnist() -> Network:
-    """Build the classifier of digits: three dense layers, batch 128."""
+    """Build a classifier of digits: three dense layers, batch 128."""
     hidden = [keras.layers.Dense(units, activation="relu") for units in (256, 128)]
     model = keras.Sequential([keras.Input((784,)), *hidden, keras.layers.Dense(10)])
 
@@ -91,7 +91,7 @@ def alphazero(batch_size: int = 128) -> Network:
     """Build a policy and a value for 4x8 boards: five residual blocks of 64 filters, not clipped.
 
     Args:
-        batch_size: boards in a batch.
+        batch_size: number of boards in a batch.
 
     Sources:
         Silver et al., Mastering the game of Go without human knowledge, 2017, "Neural network architecture".

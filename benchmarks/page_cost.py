@@ -1,4 +1,4 @@
-"""How soon the page shows its answer in a browser, from when TensorBoard has loaded itself and begins with the page."""
+"""Measures how soon the page shows its answer in a browser, after TensorBoard has loaded itself."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from playwright.sync_api import Browser, sync_playwright
 
 TIMEOUT_MS: Final = 60_000
 
-# Looks whenever the screen is refreshed, in the plugin's frame alone. A canvas that is painted in part is transparent
-# at one of its ends.
+# Runs in the plugin's frame only, and checks at each refresh of the screen. A partly painted canvas is transparent at
+# one of its ends.
 _WATCH: Final = (
     f"const TIMEOUT_MS = {TIMEOUT_MS};"
     + """
@@ -23,16 +23,16 @@ if (location.search.includes("name=nanwatch")) window.pageShown = new Promise((r
   const seen = {};
   const isOpaque = (canvas, x) => canvas.getContext("2d").getImageData(x, canvas.height - 1, 1, 1).data[3] === 255;
   const isPainted = (canvas) => canvas.style.width !== "" && isOpaque(canvas, 0) && isOpaque(canvas, canvas.width - 1);
-  const look = () => {
+  const check = () => {
     const canvas = document.querySelector("[data-testid=heatmap] canvas");
     if (document.querySelector("[data-testid=verdict]") !== null) seen.verdict ??= performance.now();
     if (canvas !== null && isPainted(canvas)) seen.heatmap ??= performance.now();
     if ("verdict" in seen && "heatmap" in seen) {
       resolve([performance.timeOrigin - parent.performance.timeOrigin, seen.verdict, seen.heatmap]);
-    } else requestAnimationFrame(look);
+    } else requestAnimationFrame(check);
   };
   setTimeout(() => reject(new Error(`The page must show a verdict and a heatmap within ${TIMEOUT_MS} ms`)), TIMEOUT_MS);
-  look();
+  check();
 });
 """
 )
@@ -40,10 +40,10 @@ if (location.search.includes("name=nanwatch")) window.pageShown = new Promise((r
 
 @dataclass(frozen=True)
 class PageCost:
-    """What one who opens the page waits for: each a time of every try, in the order of the tries.
+    """Waiting times in the browser, in seconds, one for each try.
 
     Attributes:
-        own_s: that TensorBoard takes, from the request for the address until it begins to load the page.
+        own_s: TensorBoard's own time, from the request for the address until it begins to load the page.
         verdict_s: from then until the verdict is shown.
         heatmap_s: from then until the whole heatmap is drawn.
     """
@@ -65,7 +65,7 @@ class PageCost:
 
 @contextmanager
 def chromium() -> Iterator[Browser]:
-    """Start the browser, without a sandbox and a GPU, since a container has neither."""
+    """Start the browser without a sandbox and a GPU, because a container has neither."""
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
             executable_path=shutil.which("chromium"), args=["--no-sandbox", "--disable-gpu"]
@@ -75,13 +75,13 @@ def chromium() -> Iterator[Browser]:
 
 
 def page_cost(browser: Browser, url: str, *, run: str, tries: int) -> PageCost:
-    """Open the page, each time without anything that the browser has kept of the time before.
+    """Open the page several times, each time with an empty browser cache, and return the waiting times.
 
     Args:
-        browser: to open it in.
+        browser: opens the page.
         url: of TensorBoard.
-        run: to show.
-        tries: how often.
+        run: the run to show.
+        tries: number of times.
     """
     seen = [_open(browser, f"{url}/#nanwatch&p.nanwatch.run={run}") for _ in range(tries)]
     own_s, verdict_s, heatmap_s = zip(*seen, strict=True)
@@ -89,7 +89,7 @@ def page_cost(browser: Browser, url: str, *, run: str, tries: int) -> PageCost:
 
 
 def _open(browser: Browser, address: str) -> tuple[float, float, float]:
-    """Return what TensorBoard took, and after it the verdict and the heatmap, in seconds."""
+    """Return the seconds of TensorBoard itself, and after it those of the verdict and the heatmap."""
     context = browser.new_context(viewport={"width": 1280, "height": 1400})
     context.set_default_timeout(TIMEOUT_MS)
     context.add_init_script(_WATCH)

@@ -1,4 +1,4 @@
-"""How long a bad step takes to be run again with every operation looked at."""
+"""Measures how long the replay of a bad step takes."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ DIVERGES_WITHIN = 1000
 
 @dataclass(frozen=True)
 class ReplayCost:
-    """One replay.
+    """Cost of one replay.
 
     Attributes:
-        step: what was run again.
+        step: the step that was replayed.
         seconds: from the alert to the answer.
-        operation: that was found.
+        operation: type of the operation that the replay found.
     """
 
     step: str
@@ -34,10 +34,10 @@ class ReplayCost:
 
 
 def replay_costs() -> list[ReplayCost]:
-    """Make each network go bad, and time its replay.
+    """Make each network non-finite, and time its replay.
 
     Raises:
-        RuntimeError: if one stays finite.
+        RuntimeError: if a network stays finite.
     """
     return [
         _cost_of("the demo's critic, batch 64", _explode),
@@ -54,7 +54,7 @@ def _cost_of(step: str, train: Callable[[str], None]) -> ReplayCost:
             if replay is not None and first is not None and first.op is not None:
                 return ReplayCost(step, replay.seconds, first.op.type)
             raise
-    raise RuntimeError(f"{step} must go bad to be timed, and has not")
+    raise RuntimeError(f"{step} must become non-finite to be timed; it stayed finite")
 
 
 def _explode(logdir: str) -> None:
@@ -77,6 +77,6 @@ def _overflow(logdir: str) -> None:
             gradients: Any = tape.gradient(loss, network.variables)
             watch.apply_gradients(network.optimizer, zip(gradients, network.variables, strict=True), loss=loss)
 
-        # A feature out of all proportion, as one that was never normalised: its square leaves float32 in the first
-        # batch norm, and all that follows it is looked at too.
+        # A feature far too large, as if it had never been normalised. Its square leaves float32 in the first batch
+        # norm, and the replay observes everything after it too.
         train_step(boards * 1e25, *targets)

@@ -1,4 +1,4 @@
-"""Measure what watching costs, beside TensorFlow's own debuggers: ``python benchmarks/run.py [--quick] [--write]``."""
+"""Measure the cost of watching and of TensorFlow's debuggers: ``python benchmarks/run.py [--quick] [--write]``."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-# A script has its own folder on the path, and not the one above.
+# A script has its own folder on the path, but not the parent folder.
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from benchmarks import pages
@@ -25,7 +25,7 @@ PROCESSES, QUICK_PROCESSES = 4, 1
 
 
 def main() -> None:
-    """Measure each network in turn and print the table."""
+    """Measure each network, the replays and a log, and print the tables."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition(":")[0])
     parser.add_argument("--quick", action="store_true", help="a shorter run, with wider quartiles")
     parser.add_argument(

@@ -1,4 +1,4 @@
-"""A TensorBoard that is measured from outside: its answers, and the memory of all its processes."""
+"""A TensorBoard under measurement: its answers, and the memory of all its processes."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ _TIMEOUT_S: Final = 120.0
 
 
 class TensorBoard:
-    """A TensorBoard of its own, with the plugin or without.
+    """A TensorBoard in a process of its own, with the plugin or without.
 
     Attributes:
-        url: where it listens.
+        url: its address.
     """
 
     def __init__(self, logdir: Path, *, plugin: bool = True) -> None:
-        """Start it and wait until it listens."""
+        """Start TensorBoard and wait until it listens."""
         which = "with" if plugin else "without"
         command = [sys.executable, "-c", _PROGRAM, which, f"--logdir={logdir}", "--port=0", "--host=127.0.0.1"]
         root = Path(__file__).parent.parent
@@ -46,23 +46,23 @@ class TensorBoard:
         self._drain.start()
 
     def get(self, route: str, **parameters: object) -> bytes:
-        """Ask a route of the plugin; the answer as it stands in the body."""
+        """Return the answer of a route of the plugin, unpacked."""
         query = urllib.parse.urlencode(parameters)
-        # As a browser asks for it.
-        asked = urllib.request.Request(
+        # A browser requests it packed.
+        request = urllib.request.Request(
             f"{self.url}/data/plugin/nanwatch/{route}?{query}", headers={"Accept-Encoding": "gzip"}
         )
-        with urllib.request.urlopen(asked, timeout=_TIMEOUT_S) as response:
+        with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as response:
             answer: bytes = response.read()
             is_packed = response.headers.get("Content-Encoding") == "gzip"
         return gzip.decompress(answer) if is_packed else answer
 
     def resident_bytes(self) -> int:
-        """Return the memory of its processes that is in use."""
+        """Return the resident memory of all its processes."""
         return sum(_resident(process) for process in _family(self._process.pid))
 
     def settle(self) -> None:
-        """Wait until its memory does not grow any more: until all is read."""
+        """Wait until its memory stops growing: until it has read everything."""
         before, still = 0, 0
         until = time.monotonic() + _TIMEOUT_S
         while still < 5 and time.monotonic() < until:
@@ -71,13 +71,13 @@ class TensorBoard:
             before, still = now, still + 1 if abs(now - before) < 1_000_000 else 0
 
     def __enter__(self) -> TensorBoard:  # noqa: PYI034 - Self came with Python 3.11
-        """Return the server itself."""
+        """Return the server."""
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """End it, and its data server with it."""
+        """End TensorBoard, and its data server with it."""
         self._process.terminate()
         try:
             self._process.wait(_TIMEOUT_S)

@@ -1,7 +1,7 @@
-"""What watching adds to a step, as ratios of times that were measured in pairs.
+"""Measures the cost of watching a step, as ratios of times that are measured in pairs.
 
-A machine's speed drifts by more than what is measured here. Each ratio is therefore of two blocks of steps taken one
-right after the other, in alternating order, and the median of many such ratios is told with its quartiles.
+A machine's speed drifts by more than the cost itself. Each ratio therefore compares two consecutive blocks of steps, in
+alternating order. The result is the median of many such ratios, with its quartiles.
 """
 
 from __future__ import annotations
@@ -20,32 +20,33 @@ from types import TracebackType
 from typing import IO, Final
 
 ROOT: Final = Path(__file__).parent.parent
-# A block holds one read of the flight recorder by the host, as every 256 steps of a user's training do.
+# In a block the host reads the flight recorder once, as in every 256 steps of a user's training.
 STEPS_A_BLOCK: Final = 256
-# Where steps are so slow that the host reads every ten seconds, a read is lost in their time, and blocks may be short.
+# If steps are so slow that the host reads every ten seconds, a read hardly counts, and blocks may be short.
 LONGEST_BLOCK_S: Final = 1.5
 SHORT_BLOCK_S: Final = 0.25
 FEWEST_PAIRS: Final = 3
-# Ratios of a debugger are far above 1 and need fewer pairs than one that is close to it.
+# Ratios of a debugger are far above 1, and need fewer pairs than a ratio close to 1.
 SHARES: Final = {"watch": 0.6, "debugger-v2": 0.2, "check-numerics": 0.2}
 FIT: Final = "fit"
 XLA: Final = "MNIST, XLA"
 _ALONE: Final = {FIT: (FIT, FIT), XLA: ("MNIST", "xla")}
-"""Network and setting of what is measured without debuggers.
+"""Network and setting of the measurements without debuggers.
 
-They watch the thread that switched them on, and a fit here has one of its own; and XLA does not compile what they add.
+A debugger watches only the thread that switched it on, and a fit here has a thread of its own. XLA cannot compile the
+operations that a debugger adds.
 """
 
 
 @dataclass(frozen=True)
 class Ratio:
-    """Step time over bare step time.
+    """Step time divided by bare step time.
 
     Attributes:
         lower: first quartile.
         middle: median.
         upper: third quartile.
-        pairs: how many ratios these are of.
+        pairs: number of ratios.
     """
 
     lower: float
@@ -59,7 +60,7 @@ class Ratio:
 
 @dataclass(frozen=True)
 class StepCost:
-    """One network's figures.
+    """Cost of a step of one network.
 
     Attributes:
         network: its name.
@@ -72,19 +73,19 @@ class StepCost:
     ratios: dict[str, Ratio]
 
     def times_less(self, setting: str) -> float:
-        """Return how many times the time that a debugger adds to a step is what watching adds; Inf for nothing."""
+        """Return how many times as much time a debugger adds to a step as watching; Inf if watching adds none."""
         added = self.ratios["watch"].middle - 1
         return (self.ratios[setting].middle - 1) / added if added > 0 else math.inf
 
 
 class Worker:
-    """A process that takes steps when it is told to."""
+    """A process that takes steps on request."""
 
     def __init__(self, network: str, setting: str) -> None:
-        """Start it and wait until it is warm.
+        """Start the process and wait until it is warm.
 
         Raises:
-            RuntimeError: if it ends before that.
+            RuntimeError: if the process ends before that.
         """
         self._errors: IO[str] = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed with the worker
         command = [sys.executable, "-m", "benchmarks.worker", network, setting]
@@ -100,19 +101,19 @@ class Worker:
         self._answer()
 
     def take(self, step: str, *, steps: int) -> float:
-        """Take steps and return the seconds that they took."""
+        """Take steps, and return the seconds."""
         if self._process.stdin is not None:
             print(step, steps, file=self._process.stdin, flush=True)
         return float(self._answer())
 
     def __enter__(self) -> Worker:  # noqa: PYI034 - Self came with Python 3.11
-        """Return the worker itself."""
+        """Return the worker."""
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """End the process, which removes what it wrote."""
+        """End the process; it removes its files."""
         self._process.communicate()
         self._errors.close()
 
@@ -132,9 +133,9 @@ def measure(network: str, *, seconds: float, processes: int) -> StepCost:
 
     Args:
         network: a name in :data:`benchmarks.networks.BUILDERS`, :data:`FIT` or :data:`XLA`.
-        seconds: how long to measure, starting and tracing not counted.
-        processes: how many to measure the watched step in, one after the other: where a process happens to have its
-            tensors in memory makes a difference of a hundredth or two.
+        seconds: duration of the measurement, without starting and tracing.
+        processes: number of processes that measure the watched step, one after the other. The place of its tensors in
+            memory makes a difference of a hundredth or two between processes.
     """
     shares = {"watch": 1.0} if network in _ALONE else SHARES
     name, own = _ALONE.get(network, (network, "watch"))
@@ -152,7 +153,7 @@ def measure(network: str, *, seconds: float, processes: int) -> StepCost:
 
 
 def _pairs(bare: Worker, other: Worker, *, steps: int, seconds: float) -> Iterator[tuple[float, float]]:
-    """Yield the seconds that a step took, bare and with it, of two blocks one right after the other."""
+    """Yield the seconds of a step, bare and watched or debugged, from two consecutive blocks."""
     name = "watched" if other is bare else "debugged"
     until, number = time.monotonic() + seconds, 0
     while number < FEWEST_PAIRS or time.monotonic() < until:

@@ -1,4 +1,4 @@
-"""The training step that is timed, bare and watched: the same lines but for the watch."""
+"""The training step under measurement, bare and watched: the same lines except for the watch."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ Step = Callable[[], tf.Tensor]
 
 
 def bare_step(network: Network, *, xla: bool = False) -> Step:
-    """Return a step that nothing watches; call it to take the step.
+    """Return an unwatched step; call it to take the step.
 
     Args:
-        network: trained by the step.
+        network: the network that the step trains.
         xla: whether XLA compiles it.
     """
 
@@ -33,7 +33,7 @@ def watched_step(network: Network, watch: tb_nanwatch.Watch, *, xla: bool = Fals
     """Return a watched step; call it to take the step.
 
     Args:
-        network: trained by the step.
+        network: the network that the step trains.
         watch: of its variables.
         xla: whether XLA compiles it.
     """

@@ -1,10 +1,10 @@
-"""A process that takes steps when it is told to, and says how long they took.
+"""A process that takes steps on request, and answers with the seconds.
 
-TensorFlow's debuggers are switched on for a whole process and slow down whatever it calls from then on, functions that
-were traced before among them. A step under a debugger therefore has a process of its own, and is timed in turn with the
-bare step in another one.
+TensorFlow's debuggers work on a whole process. Once switched on, they slow down everything that it calls, even
+functions traced before. A step under a debugger therefore has a process of its own, and takes turns with the bare step
+in another process.
 
-Each line on standard input is the name of a step and a number of steps; the answer is a line with the seconds.
+Each line on standard input is the name of a step and a number of steps. The answer is a line with the seconds.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from benchmarks.networks import BUILDERS, Network
 from benchmarks.steps import Step, bare_step, watched_step
 
 Take = Callable[[int], float]
-"""Takes so many steps one after the other, and returns the seconds that they took."""
+"""Takes a number of steps, and returns the seconds."""
 WARM_UP_STEPS = 20
 FIT = "fit"
 
 
 @contextmanager
 def beside_the_bare_step(network: str, *, xla: bool = False) -> Iterator[dict[str, Take]]:
-    """Yield the bare and the watched step of two networks alike; the log is removed in the end."""
+    """Yield the bare and the watched step of two equal networks; the log is removed in the end."""
     bare, watched = BUILDERS[network](), BUILDERS[network]()
     with tempfile.TemporaryDirectory() as logdir, tb_nanwatch.Watch(logdir, watched.variables) as watch:
         yield {"bare": _timed(bare_step(bare, xla=xla)), "watched": _timed(watched_step(watched, watch, xla=xla))}
@@ -51,7 +51,7 @@ def fit_beside_fit(network: str) -> Iterator[dict[str, Take]]:
 
 @contextmanager
 def under_debugger_v2(network: str) -> Iterator[dict[str, Take]]:
-    """Yield the step that Debugger V2 records, with its default buffer; what it wrote is removed in the end."""
+    """Yield the step under Debugger V2 with its default buffer; its dump is removed in the end."""
     built: Network = BUILDERS[network]()
     with tempfile.TemporaryDirectory() as directory:
         tf.debugging.experimental.enable_dump_debug_info(directory, tensor_debug_mode="CONCISE_HEALTH")
@@ -61,7 +61,7 @@ def under_debugger_v2(network: str) -> Iterator[dict[str, Take]]:
 
 @contextmanager
 def under_check_numerics(network: str) -> Iterator[dict[str, Take]]:
-    """Yield the step every floating output of which is checked."""
+    """Yield the step under ``enable_check_numerics``, which checks every floating output."""
     built: Network = BUILDERS[network]()
     tf.debugging.enable_check_numerics()
     yield {"debugged": _timed(bare_step(built))}
@@ -87,7 +87,7 @@ def _timed(step: Step) -> Take:
 
 
 def main() -> None:
-    """Answer until standard input ends."""
+    """Answer requests until standard input ends."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("network", choices=[*BUILDERS, FIT])
     parser.add_argument("setting", choices=SETTINGS)
