@@ -9,7 +9,7 @@ from typing import Final
 
 from rich.text import Text
 
-from tb_nanwatch.diagnosis.sentences import KINDS, shortened, spoken_source
+from tb_nanwatch.diagnosis.sentences import KINDS, format_source, shortened
 from tb_nanwatch.schema.records import Link, Operand, Source, Status, Verdict
 
 _STYLES: Final[dict[Status, str]] = {
@@ -73,7 +73,7 @@ def lines_of(verdict: Verdict, *, logdir: str) -> Iterator[Text]:
 def _evidence(verdict: Verdict) -> Iterator[str]:
     origin = verdict.chain[0]
     if origin.source is not None and origin.source.text:
-        yield visible(spoken_source(origin.source))
+        yield visible(format_source(origin.source))
         yield from _excerpt(origin.source)
     if origin.op is not None and origin.inputs:
         yield f"{_name(origin.op.type)} was given"

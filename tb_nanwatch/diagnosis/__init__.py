@@ -1,4 +1,7 @@
-"""From what was recorded to the verdict: which step and layer were first, and why. No file is read here."""
+"""The diagnosis of a run: from its records to a verdict with the first bad step, the layer and likely causes.
+
+The modules are pure: they read no file.
+"""
 
 from tb_nanwatch.diagnosis.origin import origin_of_alert
 from tb_nanwatch.diagnosis.run_log import RunLog, SessionLog

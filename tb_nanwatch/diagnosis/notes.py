@@ -1,4 +1,4 @@
-"""What the replay of a bad step has to say besides where the origin is; a sentence each."""
+"""Notes on a bad step, its replay and its batch; a sentence each."""
 
 from __future__ import annotations
 
@@ -13,23 +13,25 @@ from tb_nanwatch.schema.records import PHASES, Alert, Phase
 _FINITE: Final = "The step came out finite when it was run again, so what was recorded is all that is known of it."
 _FAILED: Final = "The step could not be run again, so what was recorded is all that is known of it."
 _UP_TO_THE_LOSS: Final = frozenset(PHASES[: PHASES.index("loss") + 1])
-_WHERE: Final[dict[Phase, str]] = {"weights": "in a variable", "loss": "on the way to the loss"}
-_KEEPS_NAN: Final = "a relu or max pooling that swallows NaN, a tf.where, or operations that TensorFlow fused"
-_KEEPS_INF: Final = (
+_PLACES: Final[dict[Phase, str]] = {"weights": "in a variable", "loss": "on the way to the loss"}
+_HIDES_NAN: Final = "a relu or max pooling that swallows NaN, a tf.where, or operations that TensorFlow fused"
+_HIDES_INF: Final = (
     "a division by Inf, which gives 0, the exponential of -Inf, a function that saturates, a minimum or a tf.where"
 )
 
 
 def notes_on(first: First) -> tuple[str, ...]:
-    """Return what there is to say about the replay of the first bad step, and about its batch."""
-    lost = None if first.alert is None else lost_weights(first.alert)
-    return (*(() if lost is None else (lost,)), *_on_replay(first), *(first.alert.notes if first.alert else ()))
+    """Return the notes on the first bad step: lost weights, its replay, its batch."""
+    if first.alert is None:
+        return ()
+    lost = lost_weights(first.alert)
+    return (*(() if lost is None else (lost,)), *_on_replay(first), *first.alert.notes)
 
 
 def lost_weights(alert: Alert) -> str | None:
-    """Say that an update left weights bad, and which checkpoint would do; ``None`` where none did.
+    """Return a note that an update made weights non-finite and which checkpoint to restore; ``None`` if none did.
 
-    The update was over before anybody could see what it did: a variable that it made bad shows as the next step begins.
+    A watch cannot prevent such an update: a variable that it makes non-finite shows only when the next step begins.
     """
     if alert.step == alert.first_step or not any(finding.role == "weight" for finding in alert.findings):
         return None
@@ -41,7 +43,7 @@ def lost_weights(alert: Alert) -> str | None:
 
 
 def unfinished_sentence(alert: Alert) -> str:
-    """Return what is said of a step that an error ended."""
+    """Return the sentence about a step that an error ended."""
     return f"Step {alert.step:,} did not end: {str(alert.error).rstrip('.')}."
 
 
@@ -59,14 +61,14 @@ def _on_replay(first: First) -> tuple[str, ...]:
 
 
 def _hidden_from_the_loss(first: First) -> tuple[str, ...]:
-    """Say so where the replay saw before the loss what the step itself kept from the loss."""
+    """Return a note if the replay found a bad value before the loss although the step's own loss was finite."""
     link, loss_was_finite = first.chains[0][0], math.isfinite(first.at_bad_step("loss"))
     if link.phase not in _UP_TO_THE_LOSS or first.recorded.phase in _UP_TO_THE_LOSS or not loss_was_finite:
         return ()
-    brought = f"in {entry_phrase(link.entry, link.tensor)}" if link.phase == "input" else "in the forward pass"
-    where, keeps = _WHERE.get(link.phase, brought), _KEEPS_NAN if link.kind == "nan" else _KEEPS_INF
+    entry = f"in {entry_phrase(link.entry, link.tensor)}" if link.phase == "input" else "in the forward pass"
+    place, reasons = _PLACES.get(link.phase, entry), _HIDES_NAN if link.kind == "nan" else _HIDES_INF
     note = (
-        f"The replay saw it {where} already, while the step's own loss was finite: something on the way kept it from "
-        f"the loss, such as {keeps}."
+        f"The replay saw it {place} already, while the step's own loss was finite: something on the way kept it from "
+        f"the loss, such as {reasons}."
     )
     return (note,)

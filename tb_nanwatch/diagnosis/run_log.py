@@ -1,4 +1,4 @@
-"""What was read of one run: the input of every diagnosis, whoever read it."""
+"""The log of one run: the input of every diagnosis."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from tb_nanwatch.schema.records import Alert, Header, IntArray, Series
 
 @dataclass(frozen=True, eq=False)
 class SessionLog:
-    """What one session left.
+    """The log of one session.
 
     Attributes:
         header: its constants.
-        series: its spans; of length 0 where none were written.
-        alerts: those of bad steps, in order of steps.
-        unfinished: those of steps that ended with an error before they were whole, bad or not.
+        series: its spans; of length 0 if none were written.
+        alerts: alerts of bad steps, in order of steps.
+        unfinished: alerts of steps that an error ended early, bad or not.
     """
 
     header: Header
@@ -26,39 +26,40 @@ class SessionLog:
     unfinished: tuple[Alert, ...] = ()
 
     def before(self, step: int) -> SessionLog:
-        """Return the session as it was before a step: without that step, and without a span that holds it."""
+        """Return the session before a step: without that step, later steps, and any span that holds the step."""
         rows = int(np.searchsorted(self.series.last_step, step, side="left"))
         return replace(self, series=self.series.rows(slice(rows)))
 
     @property
     def first_step(self) -> int | None:
-        """The first step that the session watched; ``None`` where it watched none."""
+        """The first watched step; ``None`` if the session watched none."""
         if self.alerts:
             return self.alerts[0].first_step
         return int(self.series.first_step[0]) if len(self.series) else None
 
     @property
     def steps_seen(self) -> int:
-        """How many steps it watched; one that only an alert tells of counts too, unless it never came to be.
+        """The number of watched steps, with steps that only an alert reports.
 
-        The step after the last one is such: its alert tells of variables that the last update left bad.
+        An alert may report a step that never ran: the step after the last one, if the last update made variables bad.
+        Such a step does not count.
         """
         last = int(self.series.last_step[-1]) if len(self.series) else -1
-        taken = {
+        alerted = {
             alert.step for alert in self.alerts if not len(alert.window) or alert.window.last_step[-1] == alert.step
         }
-        return int(steps_held(self.series).sum()) + sum(step > last for step in taken)
+        return int(steps_held(self.series).sum()) + sum(step > last for step in alerted)
 
 
 @dataclass(frozen=True, eq=False)
 class RunLog:
-    """What one run left.
+    """The log of one run.
 
     Attributes:
-        run: its name, as TensorBoard shows it.
+        run: name of the run in TensorBoard.
         sessions: in order.
-        problems: what could not be read of it; a sentence each.
-        remarks: what else there is to say about its log; a sentence each.
+        problems: the parts that could not be read, a sentence each.
+        remarks: other remarks on the log, a sentence each.
     """
 
     run: str
@@ -68,11 +69,11 @@ class RunLog:
 
 
 def steps_held(series: Series) -> IntArray:
-    """Return how many steps each span stands for.
+    """Return the number of steps in each span.
 
-    Steps need not be consecutive, so a span may hold fewer than its width: it is asked in how many of them
-    the step as a whole was measured, or where there are no such statistics, anything. Where nothing was, the
-    width is taken.
+    Steps need not be consecutive, so a span may hold fewer steps than its width. The counts of the step's own
+    statistics give the number, or the narrowest other statistics if there are none. If a span has no counts, its width
+    is the number.
 
     Args:
         series: n spans.
@@ -90,7 +91,7 @@ def steps_held(series: Series) -> IntArray:
 
 
 def skipped_steps(series: Series) -> int:
-    """Return of how many steps the update was left out: for an overflow of scaled gradients, or by the policy."""
+    """Return the number of steps whose update did not run: scaled gradients overflowed, or the policy skipped it."""
     if ("skipped", "mean") not in series.columns:
         return 0
     share = series.column("skipped", "mean").astype(np.float64)
@@ -98,7 +99,7 @@ def skipped_steps(series: Series) -> int:
 
 
 def layer_columns(header: Header) -> dict[str | None, list[int]]:
-    """Return the columns of each layer in a statistic of variables, in the order of the variables."""
+    """Return the column numbers of each layer's variables, in the order of the variables."""
     columns: dict[str | None, list[int]] = {}
     for column, variable in enumerate(header.variables):
         columns.setdefault(variable.layer, []).append(column)

@@ -1,4 +1,4 @@
-"""The verdict in words: the step, the kind and the place, the operation where it is known, and what is left open."""
+"""Sentences about an origin: the step, the kind, the place, the operation if known, and open questions."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Final
 
 from tb_nanwatch.diagnosis.sightings import ABOUT_VARIABLES
+from tb_nanwatch.numerics.finiteness import MOST_SAMPLES
 from tb_nanwatch.schema.records import Entry, Kind, Operation, Origin, Phase, Source
 
 KINDS: Final[dict[Kind | None, str]] = {
@@ -22,22 +23,21 @@ _DURING: Final[dict[Phase, str]] = {
     "backward": "in the backward pass",
     "clip": "in clipping",
     "update": "in the update",
-    "state": "in what is kept beside the variables",
+    "state": "in the state beside the variables",
 }
 _LONGEST_NAME: Final = 120
 _MOST_SAMPLES: Final = 8
 _MOST_ELEMENTS: Final = 3
-_SAMPLES_KEPT: Final = 64
 
 
 def origin_sentence(origin: Origin) -> str:
-    """Say where the first non-finite value stood.
+    """Describe an origin in one sentence.
 
     Args:
-        origin: as :func:`tb_nanwatch.diagnosis.origin_of_alert` returns it.
+        origin: an origin as :func:`tb_nanwatch.diagnosis.origin_of_alert` returns it.
 
     Returns:
-        One sentence. A name stands in it as it was given: whoever shows the sentence must escape it.
+        One sentence. It contains names without escaping; the caller must escape it before showing it.
 
     Example:
         >>> from tb_nanwatch.schema.records import Alert, Counts, Finding, Header, Series, Variable
@@ -55,18 +55,18 @@ def origin_sentence(origin: Origin) -> str:
 
 
 def shortened(name: str) -> str:
-    """Return a name that fits a sentence: of a very long one the middle is left out."""
+    """Return a name that fits a sentence; the middle of a very long name is left out."""
     if len(name) <= _LONGEST_NAME:
         return name
     half = _LONGEST_NAME // 2
     return f"{name[:half]}…{name[-half:]}"
 
 
-def spoken_source(source: Source) -> str:
-    """Return a line of a program as a sentence names it.
+def format_source(source: Source) -> str:
+    """Return the place of a source line for use in a sentence.
 
     Example:
-        >>> spoken_source(Source("critic.py", 41, "train_step", "loss = tf.square(error)"))
+        >>> format_source(Source("critic.py", 41, "train_step", "loss = tf.square(error)"))
         'critic.py:41, in train_step'
     """
     function = "" if source.function in {"", "<module>"} else f", in {shortened(source.function)}"
@@ -74,22 +74,22 @@ def spoken_source(source: Source) -> str:
 
 
 def _operation(origin: Origin, op: Operation) -> str:
-    source = f" ({spoken_source(origin.source)})" if origin.source else ""
-    # In other phases what is known of the layer is at most a name scope.
+    source = f" ({format_source(origin.source)})" if origin.source else ""
+    # In the other phases the layer is at most a name scope.
     is_in_layer = origin.layer is not None and origin.phase in {"forward", "backward"}
     layer = f" in the layer {shortened(origin.layer or '')}" if is_in_layer else ""
     return f"first appeared in the output of {shortened(op.type)}{source}{layer}, {_DURING[origin.phase]}"
 
 
 def _input(origin: Origin) -> str:
-    what = entry_phrase(origin.entry, origin.tensor)
-    line = f" ({spoken_source(origin.source)})" if origin.source else ""
+    phrase = entry_phrase(origin.entry, origin.tensor)
+    line = f" ({format_source(origin.source)})" if origin.source else ""
     layer = f" in the layer {shortened(origin.layer)}" if origin.layer is not None else ""
-    return f"was in {what}{line}{layer}, before anything was computed"
+    return f"was in {phrase}{line}{layer}, before anything was computed"
 
 
 def entry_phrase(entry: Entry | None, tensor: str | None) -> str:
-    """Return what brought a value into a step, with its name where it has one.
+    """Return a phrase for the entry of a value into a step, with the tensor's name if it has one.
 
     Example:
         >>> entry_phrase(Entry("captured", (2,), ((1,),)), "mean")
@@ -98,13 +98,13 @@ def entry_phrase(entry: Entry | None, tensor: str | None) -> str:
     name = f" {shortened(tensor)}" if tensor else ""
     match entry:
         case Entry(way="captured", shape=shape):
-            return f"{'the' if name else 'a'} tensor{name}{_of_shape(shape)}, which the step captures"
+            return f"{'the' if name else 'a'} tensor{name}{_shape_phrase(shape)}, which the step captures"
         case Entry(way="constant", shape=shape):
-            return f"{'the' if name else 'a'} constant{name}{_of_shape(shape)}, made of the program's data"
+            return f"{'the' if name else 'a'} constant{name}{_shape_phrase(shape)}, made of the program's data"
     return f"the input{name}" if name else "what the step was given"
 
 
-def _of_shape(shape: tuple[int, ...]) -> str:
+def _shape_phrase(shape: tuple[int, ...]) -> str:
     return f" of shape {list(shape)}" if shape else ""
 
 
@@ -156,10 +156,10 @@ _PLACES: Final[dict[Phase, Callable[[Origin], str]]] = {
 }
 
 
-def _owner(origin: Origin, one: str, several: str) -> str:
+def _owner(origin: Origin, singular: str, plural: str) -> str:
     if origin.variable is not None:
-        return f"{one} {shortened(origin.variable)}"
-    return f"several {several}" + (f" of the layer {shortened(origin.layer)}" if origin.layer is not None else "")
+        return f"{singular} {shortened(origin.variable)}"
+    return f"several {plural}" + (f" of the layer {shortened(origin.layer)}" if origin.layer is not None else "")
 
 
 def _remarks(origin: Origin) -> str:
@@ -182,11 +182,11 @@ def _extent(origin: Origin) -> str:
 
 
 def _elements(origin: Origin) -> str:
-    """Say where the elements stand, unless samples say so or all are bad."""
+    """Return the indices of bad elements, unless samples give them or all elements are bad."""
     entry, counts = origin.entry, origin.counts
     if entry is None or counts is None or origin.samples or counts.nonfinite == counts.size:
         return ""
-    shown = ", ".join(str(list(at)) for at in entry.elements[:_MOST_ELEMENTS])
+    shown = ", ".join(str(list(index)) for index in entry.elements[:_MOST_ELEMENTS])
     return f", at {shown}{', ...' if counts.nonfinite > _MOST_ELEMENTS else ''}" if shown else ""
 
 
@@ -197,7 +197,7 @@ def _samples(origin: Origin) -> str:
     if counts and counts.nonfinite == counts.size > 1 and _is_every_sample(origin):
         return "every sample"
     if len(samples) > 2 and samples == tuple(range(samples[0], samples[0] + len(samples))):
-        more = ", if not more" if len(samples) >= _SAMPLES_KEPT else ""
+        more = ", if not more" if len(samples) >= MOST_SAMPLES else ""
         return f"samples {samples[0]} to {samples[-1]}{more}"
     shown = ", ".join(str(sample) for sample in samples[:_MOST_SAMPLES])
     more = ", ..." if len(samples) > _MOST_SAMPLES else ""
@@ -205,7 +205,10 @@ def _samples(origin: Origin) -> str:
 
 
 def _is_every_sample(origin: Origin) -> bool:
-    """Return whether the samples are all there are, where all elements are bad: a replay lists what came through."""
+    """Return whether the samples are the whole batch, given that all elements are bad.
+
+    A replay may list fewer: the samples that a branch let through.
+    """
     if origin.evidence == "records":
         return True
     return origin.entry is not None and origin.entry.shape[:1] == (len(origin.samples),)

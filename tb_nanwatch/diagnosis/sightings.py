@@ -1,8 +1,8 @@
-"""Where the first non-finite value of a step stood, as far as the records tell.
+"""The origin of the first non-finite value, as far as the records show it.
 
-Everything that was seen to be non-finite becomes a :class:`Sighting`. The first in order of steps, then in
-the order data flows through a step, is the origin; where several stand in one place and nothing orders them,
-the fact is left out.
+Every non-finite value in the records becomes a :class:`Sighting`. The origin is the first sighting by step, then by
+phase in the order of data flow. If several sightings share a place and have no known order, the origin leaves out what
+differs between them.
 """
 
 from __future__ import annotations
@@ -28,9 +28,10 @@ from tb_nanwatch.schema.records import (
     Role,
     Series,
 )
+from tb_nanwatch.schema.stats import STATS
 
 ABOUT_VARIABLES: Final = frozenset({"weights", "backward", "clip", "update", "state"})
-"""The phases whose origin is a variable; of ``input`` and ``forward`` it is a tensor."""
+"""The phases whose origin is a variable. In ``input`` and ``forward`` it is a tensor."""
 _ABOUT_TENSORS: Final = frozenset({"input", "forward"})
 _PHASE_OF_ROLE: Final[dict[Role, Phase]] = {
     "input": "input",
@@ -42,20 +43,14 @@ _PHASE_OF_ROLE: Final[dict[Role, Phase]] = {
     "state": "state",
     "scalar": "update",
 }
-_STAT_OF_ROLE: Final[dict[Role, str]] = {
-    "weight": "weight_norm",
-    "tensor": "tensor_norm",
-    "loss": "loss",
-    "gradient": "grad_norm",
-    "clipped": "clipped_norm",
-}
+_STAT_OF_ROLE: Final[dict[Role, str]] = {stat.role: stat.key for stat in STATS if stat.role is not None}
 _T = TypeVar("_T")
 _KIND_OF_BITS: Final[dict[int, Kind]] = {NAN: "nan", POS_INF: "pos_inf", NEG_INF: "neg_inf"}
 
 
 @dataclass(frozen=True)
 class Sighting:
-    """One thing that was non-finite, and where in the session that was."""
+    """One non-finite value in the records of a session."""
 
     step: int
     phase: Phase
@@ -67,57 +62,62 @@ class Sighting:
 
     @property
     def place(self) -> tuple[int, int]:
-        """What sightings are ordered by."""
+        """The sort key of sightings."""
         return self.step, PHASES.index(self.phase)
 
 
 def recorded_origin(header: Header, alert: Alert) -> Origin:
-    """Return where the findings of an alert say that its non-finite values began; see :func:`origin_of_alert`."""
+    """Return the origin of an alert by its findings alone; see :func:`origin_of_alert`."""
     origin = _origin(header, [_sighting(header, alert, finding) for finding in alert.findings])
     worker = header.worker if alert.worker is None else alert.worker
     return replace(origin, replica=alert.replica, microbatch=alert.microbatch, worker=worker)
 
 
 def origin_in_columns(session: SessionLog) -> Origin | None:
-    """Return where the spans of a session say that it began; ``None`` where they were finite."""
-    seen = list(_seen_in_columns(session))
-    return _origin(session.header, seen) if seen else None
+    """Return the origin of a session by its spans alone; ``None`` if they are finite."""
+    sightings = list(_sightings_in_columns(session))
+    return _origin(session.header, sightings) if sightings else None
 
 
 def _origin(header: Header, sightings: Sequence[Sighting]) -> Origin:
     first = min(sighting.place for sighting in sightings)
-    return _described(header, _foremost(header, [sighting for sighting in sightings if sighting.place == first]))
+    return _origin_of(header, _earliest(header, [sighting for sighting in sightings if sighting.place == first]))
 
 
-def _foremost(header: Header, together: list[Sighting]) -> list[Sighting]:
-    phase = together[0].phase
+def _earliest(header: Header, at_one_place: list[Sighting]) -> list[Sighting]:
+    """Return the first of the sightings at one place; all that may be first if their order is unknown."""
+    phase = at_one_place[0].phase
     if phase not in ABOUT_VARIABLES:
-        return together[:1]
-    order_of = {variable.name: variable.backward_order for variable in header.variables}
-    orders = [order_of.get(sighting.name) for sighting in together]
+        return at_one_place[:1]
+    backward_orders = {variable.name: variable.backward_order for variable in header.variables}
+    orders = [backward_orders.get(sighting.name) for sighting in at_one_place]
     known = [order for order in orders if order is not None]
     if phase != "backward" or len(known) < len(orders):
-        return together
-    # The backward pass reaches layers one after the other; within a layer nothing says which gradient was first.
-    foremost = together[orders.index(min(known))]
-    layer_of = {variable.name: variable.layer for variable in header.variables}
-    layer = layer_of.get(foremost.name)
-    return [one for one in together if one is foremost or (layer is not None and layer_of.get(one.name) == layer)]
+        return at_one_place
+    # The backward pass visits one layer after another. Within a layer the order of gradients is unknown.
+    first = at_one_place[orders.index(min(known))]
+    layers = header.layers
+    layer = layers.get(first.name)
+    return [
+        sighting
+        for sighting in at_one_place
+        if sighting is first or (layer is not None and layers.get(sighting.name) == layer)
+    ]
 
 
-def _described(header: Header, chosen: list[Sighting]) -> Origin:
-    phase, one = chosen[0].phase, chosen[0] if len(chosen) == 1 else None
-    is_tensor = one is not None and one.is_scalar
-    layer_of = {variable.name: variable.layer for variable in header.variables}
+def _origin_of(header: Header, sightings: list[Sighting]) -> Origin:
+    phase, single = sightings[0].phase, sightings[0] if len(sightings) == 1 else None
+    is_tensor = single is not None and single.is_scalar
+    layers = header.layers
     return Origin(
-        step=chosen[0].step,
+        step=sightings[0].step,
         phase=phase,
-        layer=_agreed([_layer(layer_of, one) for one in chosen]) if phase in ABOUT_VARIABLES else None,
-        variable=one.name if one and not is_tensor and phase in ABOUT_VARIABLES else None,
-        tensor=one.name if one and (is_tensor or phase in _ABOUT_TENSORS) else None,
-        kind=_agreed([sighting.kind for sighting in chosen]),
-        counts=one.counts if one else None,
-        samples=one.samples if one else (),
+        layer=_if_equal([_layer(layers, sighting) for sighting in sightings]) if phase in ABOUT_VARIABLES else None,
+        variable=single.name if single and not is_tensor and phase in ABOUT_VARIABLES else None,
+        tensor=single.name if single and (is_tensor or phase in _ABOUT_TENSORS) else None,
+        kind=_if_equal([sighting.kind for sighting in sightings]),
+        counts=single.counts if single else None,
+        samples=single.samples if single else (),
         op=None,
         source=None,
         replica=None,
@@ -128,14 +128,14 @@ def _described(header: Header, chosen: list[Sighting]) -> Origin:
     )
 
 
-def _layer(layer_of: Mapping[str, str | None], sighting: Sighting) -> str | None:
-    # The header does not list what is kept beside the trained variables.
+def _layer(layers: Mapping[str, str | None], sighting: Sighting) -> str | None:
+    # The header lists only trained variables. The name of other state contains its layer.
     owner, slash, _ = sighting.name.rpartition("/")
-    return (owner if slash else None) if sighting.phase == "state" else layer_of.get(sighting.name)
+    return (owner if slash else None) if sighting.phase == "state" else layers.get(sighting.name)
 
 
-def _agreed(answers: Sequence[_T | None]) -> _T | None:
-    return answers[0] if len(set(answers)) == 1 else None
+def _if_equal(values: Sequence[_T | None]) -> _T | None:
+    return values[0] if len(set(values)) == 1 else None
 
 
 def _sighting(header: Header, alert: Alert, finding: Finding) -> Sighting:
@@ -146,13 +146,20 @@ def _sighting(header: Header, alert: Alert, finding: Finding) -> Sighting:
 
 
 def step_before(alert: Alert) -> int:
-    """Return the step that was watched before that of an alert."""
+    """Return the watched step before the step of an alert."""
     steps = alert.window.last_step
     return int(steps[-2]) if len(steps) > 1 and steps[-1] == alert.step else alert.step - 1
 
 
 def place_of_role(role: Role, step: int, *, first_step: int | None, before: int) -> tuple[int, Phase]:
-    """Return the step and the phase that made what plays a role in a step non-finite."""
+    """Return the step and the phase that made the tensor with this role non-finite.
+
+    Args:
+        role: role of a non-finite tensor.
+        step: the step in which it was found.
+        first_step: the first watched step of the session, if known.
+        before: the watched step before ``step``; its update made a bad weight.
+    """
     if role == "weight" and step != first_step:
         return before, "update"
     return step, _PHASE_OF_ROLE[role]
@@ -166,20 +173,20 @@ def _kind_in_window(header: Header, alert: Alert, finding: Finding) -> Kind | No
     return _KIND_OF_BITS.get(int(alert.window.columns[key][-1, names.index(finding.name)]))
 
 
-def _seen_in_columns(session: SessionLog) -> Iterator[Sighting]:
+def _sightings_in_columns(session: SessionLog) -> Iterator[Sighting]:
     for role, stat in _STAT_OF_ROLE.items():
         if (stat, "first_nonfinite") in session.series.columns:
-            yield from _seen_in_column(session, role, stat)
+            yield from _sightings_of(session, role, stat)
 
 
-def _seen_in_column(session: SessionLog, role: Role, stat: str) -> Iterator[Sighting]:
+def _sightings_of(session: SessionLog, role: Role, stat: str) -> Iterator[Sighting]:
     series, names = session.series, _names(session.header, role)
     firsts, kinds = series.column(stat, "first_nonfinite").astype(np.int64, copy=False), series.column(stat, "kinds")
     for column in np.flatnonzero((firsts >= 0).any(axis=0)):
         row = int((firsts[:, column] >= 0).argmax())
-        seen = int(firsts[row, column])
-        before = _step_before(series, row, seen)
-        step, phase = place_of_role(role, seen, first_step=session.first_step, before=before)
+        found_in = int(firsts[row, column])
+        before = _step_before(series, row, found_in)
+        step, phase = place_of_role(role, found_in, first_step=session.first_step, before=before)
         yield Sighting(step, phase, names[column], _KIND_OF_BITS.get(int(kinds[row, column])))
 
 

@@ -1,19 +1,23 @@
-"""What a finite run should be looked at for: gradients that explode, variables that clipping has frozen.
+"""Warnings about a session, as a table of rules: exploding gradients, frozen variables, sums of micro-batches.
 
-A false alarm costs as much trust as a miss, so both signs ask for more than one figure out of line.
+A false alarm costs as much trust as a miss. So each rule needs more than one unusual number. To add a warning, write a
+rule and add it to :data:`WARNINGS`.
 """
 
 from __future__ import annotations
 
 import bisect
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Final, cast
+from functools import cached_property
+from typing import Final, NamedTuple, cast
 
 import numpy as np
 import numpy.typing as npt
 
+from tb_nanwatch.diagnosis.accumulation import Totals, find_sum
+from tb_nanwatch.diagnosis.notes import unfinished_sentence
 from tb_nanwatch.diagnosis.operations.ranges import largest
 from tb_nanwatch.diagnosis.run_log import SessionLog, layer_columns
 from tb_nanwatch.diagnosis.sentences import shortened
@@ -22,7 +26,7 @@ from tb_nanwatch.schema import records
 from tb_nanwatch.schema.records import Header, Series, Variable
 
 EXPLODING_RATIO: Final = 1000.0
-"""How far above all that came before it the norm must rise, and stay."""
+"""Least ratio of the norm to the median of all spans before, from the onset of an explosion on."""
 _QUIET_BELOW: Final = 1.0
 _SPANS_BEFORE: Final = 10
 _SPANS_STAYING: Final = 3
@@ -34,15 +38,15 @@ _Flags = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Explosion:
-    """Gradients whose global norm rose out of all proportion and stayed there.
+    """Gradients whose global norm rises far above its past and stays there.
 
     Attributes:
-        first_step: from which step on.
-        layer: the one that grew most, where one stands out.
-        before: the median of the norm until then.
-        peak: its largest value from then on.
-        last_step: the last step that was looked at.
-        spans: how many spans it has stayed.
+        first_step: the onset.
+        layer: the layer that grows most, if one stands out.
+        before: median of the norm before the onset.
+        peak: largest norm from the onset on.
+        last_step: the last step of the session.
+        spans: the number of spans from the onset on.
     """
 
     first_step: int
@@ -52,32 +56,64 @@ class Explosion:
     last_step: int
     spans: int
 
-    @property
-    def warning(self) -> records.Warning:
-        """The warning that says so."""
-        most = f", most of all in the layer {shortened(self.layer)}" if self.layer else ""
-        text = (
-            f"The gradients explode from step {self.first_step:,} on: their global norm rose from "
-            f"{self.before:.3g}, the median until then, to {self.peak:.3g}{most}."
-        )
-        return records.Warning(kind="exploding", first_step=self.first_step, layer=self.layer, text=text)
+
+@dataclass(frozen=True, eq=False)
+class Signs:
+    """The signs of trouble in a session, each computed on first use.
+
+    Attributes:
+        session: the session; without the bad step and later steps if it has one.
+        is_before_bad: whether a non-finite step follows.
+    """
+
+    session: SessionLog
+    is_before_bad: bool = False
+
+    @cached_property
+    def explosion(self) -> Explosion | None:
+        """The explosion of the gradients, if they explode."""
+        return find_explosion(self.session, is_before_bad=self.is_before_bad)
+
+    @cached_property
+    def total(self) -> Totals | None:
+        """The totals of micro-batches, if they may be sums."""
+        return find_sum(self.session)
+
+
+class Sign(NamedTuple):
+    """A warning without its kind.
+
+    Attributes:
+        first_step: the step from which the warning holds.
+        layer: the layer that the warning is about; ``None`` for the whole model.
+        text: the warning in words.
+    """
+
+    first_step: int
+    layer: str | None
+    text: str
+
+
+def warnings_about(signs: Signs) -> tuple[records.Warning, ...]:
+    """Return the warnings about a session, in the order of :data:`WARNINGS`."""
+    found = ((kind, rule(signs)) for kind, rule in WARNINGS.items())
+    return tuple(records.Warning(kind, *sign) for kind, sign in found if sign is not None)
 
 
 def find_explosion(session: SessionLog, *, is_before_bad: bool = False) -> Explosion | None:
-    """Return where the gradients began to explode.
+    """Return the explosion of the gradients.
 
-    That is the first span from which on the mean of the global norm stays at least :data:`EXPLODING_RATIO`
-    times the median of all spans before. The mean, not the peak: a span of many steps may have a peak
-    although the norm did not stay. A norm below 1 is none: a loss that is flat at first, as before the first
-    reward, has gradients near 0 that wake up.
+    The onset is the first span from which the mean of the global norm stays at least :data:`EXPLODING_RATIO` times the
+    median of all spans before. The rule uses the mean and not the peak, because a long span may have a single peak. A
+    norm below 1 does not count: before the first reward, a flat loss has gradients near 0 that then rise.
 
     Args:
-        session: at least 10 spans must come before the explosion.
-        is_before_bad: whether a non-finite step follows. Where none does, at least 3 spans must stay high: a spike
-            at the end of a run is no explosion.
+        session: at least 10 spans must come before the onset.
+        is_before_bad: whether a non-finite step follows. If not, at least 3 spans must stay high, because a spike at
+            the end of a run is no explosion.
 
     Returns:
-        ``None`` where nothing exploded, and where the log has no global norm.
+        ``None`` if nothing explodes, or if the log has no global norm.
     """
     series = session.series
     if ("global_norm", "mean") not in series.columns:
@@ -98,20 +134,31 @@ def find_explosion(session: SessionLog, *, is_before_bad: bool = False) -> Explo
     )
 
 
-def find_frozen(session: SessionLog) -> records.Warning | None:
-    """Return the first variable whose finite gradient was clipped to nothing.
+def norm_limit(variable: Variable) -> float:
+    """Return the norm above which the sum of squares overflows the variable's dtype."""
+    return math.sqrt(largest(variable.dtype))
 
-    A sum of squares that overflows makes the norm Inf, and a finite gradient times ``clip_norm / Inf`` is 0.
-    A gradient that a mask sets to 0 on purpose looks the same but for its size. So either its squares must be
-    out of its dtype's range, or clipping must have left nothing of any gradient.
 
-    Args:
-        session: its ``clip_ratio`` and ``grad_norm`` are looked at.
+def _exploding(signs: Signs) -> Sign | None:
+    explosion = signs.explosion
+    if explosion is None:
+        return None
+    most = f", most of all in the layer {shortened(explosion.layer)}" if explosion.layer else ""
+    text = (
+        f"The gradients explode from step {explosion.first_step:,} on: their global norm rose from "
+        f"{explosion.before:.3g}, the median until then, to {explosion.peak:.3g}{most}."
+    )
+    return Sign(explosion.first_step, explosion.layer, text)
 
-    Returns:
-        ``None`` where no gradient was clipped to nothing, and where the log has no clip ratio.
+
+def _frozen(signs: Signs) -> Sign | None:
+    """Return the first variable whose finite gradient is clipped to zero.
+
+    A sum of squares that overflows makes the norm Inf, and a finite gradient times ``clip_norm / Inf`` is 0. A mask
+    that sets a gradient to 0 on purpose looks the same, except for the size of the gradient. So either the squares of
+    the gradient must overflow its dtype, or clipping must set every gradient of the step to 0.
     """
-    frozen = _frozen_cells(session)
+    session, frozen = signs.session, _frozen_cells(signs.session)
     if frozen is None or not frozen.any():
         return None
     row = int(frozen.any(axis=1).argmax())
@@ -121,14 +168,38 @@ def find_frozen(session: SessionLog) -> records.Warning | None:
     step = int(session.series.first_step[row])
     text = (
         f"From step {step:,} on, clipping left nothing of the finite gradient of {shortened(first[0].name)}"
-        f"{f' and of {others:,} more' if others else ''}: what is clipped to 0 does not learn."
+        f"{f' and of {others:,} more' if others else ''}: a variable whose gradient is clipped to 0 does not learn."
     )
-    return records.Warning("frozen", step, layers.pop() if len(layers) == 1 else None, text)
+    return Sign(step, layers.pop() if len(layers) == 1 else None, text)
 
 
-def norm_limit(variable: Variable) -> float:
-    """Return the norm above which the sum of squares is out of range in the variable's own dtype."""
-    return math.sqrt(largest(variable.dtype))
+def _accumulated_sum(signs: Signs) -> Sign | None:
+    total = signs.total
+    if total is None or not total.grows:
+        return None
+    text = (
+        f"The gradients that are applied grow with the number of micro-batches ({total.ratio:.3g} times the norm of"
+        " one, in the median): they are the sum, so the learning rate grows with it too. Divide by the number of"
+        " micro-batches if the mean was meant."
+    )
+    return Sign(total.first_step, None, text)
+
+
+def _unfinished_step(signs: Signs) -> Sign | None:
+    if not signs.session.unfinished:
+        return None
+    alert = signs.session.unfinished[-1]
+    notes = alert.replay.notes if alert.replay and not alert.findings else ()
+    return Sign(alert.step, None, " ".join([unfinished_sentence(alert), *notes]))
+
+
+WARNINGS: Final[Mapping[str, Callable[[Signs], Sign | None]]] = {
+    "exploding": _exploding,
+    "frozen": _frozen,
+    "accumulated-sum": _accumulated_sum,
+    "unfinished-step": _unfinished_step,
+}
+"""The rule for each kind of warning."""
 
 
 def _floats(series: Series, stat: str, keeps: str) -> _Floats:
@@ -138,7 +209,7 @@ def _floats(series: Series, stat: str, keeps: str) -> _Floats:
 def _onset(norms: _Floats, *, staying: int) -> int | None:
     lowest_after = np.minimum.accumulate(norms[::-1])[::-1]
     lowest_before = np.minimum.accumulate(np.concatenate([[np.inf], norms[:-1]]))
-    # A median is no less than the least: most runs never come near, and are spared the sorting.
+    # A median is never below the minimum. Most runs fail this cheap test and skip the running medians.
     if not np.any(lowest_after >= np.maximum(EXPLODING_RATIO * lowest_before, _QUIET_BELOW)):
         return None
     rows = range(_SPANS_BEFORE, len(norms) - staying + 1)
@@ -150,7 +221,7 @@ def _onset(norms: _Floats, *, staying: int) -> int | None:
 
 
 def _running_medians(norms: _Floats) -> Iterator[float]:
-    """Yield for every row the median of the rows before it, 0 for the first."""
+    """Yield for each row the median of the rows before it; 0 for the first row."""
     ordered: list[float] = []
     for norm in cast("list[float]", norms.tolist()):
         middle = len(ordered) // 2
@@ -162,8 +233,8 @@ def _fastest_layer(header: Header, series: Series, row: int) -> str | None:
     if ("grad_norm", "mean") not in series.columns:
         return None
     norms = _floats(series, "grad_norm", "mean")
-    grown = [(_growth(norms[:, columns], row), layer) for layer, columns in layer_columns(header).items()]
-    ranked = sorted((pair for pair in grown if math.isfinite(pair[0])), key=lambda pair: pair[0], reverse=True)
+    growths = [(_growth(norms[:, columns], row), layer) for layer, columns in layer_columns(header).items()]
+    ranked = sorted((pair for pair in growths if math.isfinite(pair[0])), key=lambda pair: pair[0], reverse=True)
     if not ranked or (len(ranked) > 1 and ranked[0][0] < _LEADING_RATIO * ranked[1][0]):
         return None
     return ranked[0][1]
@@ -182,9 +253,10 @@ def _frozen_cells(session: SessionLog) -> _Flags | None:
     if ("clip_ratio", "min") not in series.columns or ("grad_norm", "max") not in series.columns:
         return None
     ratio, norm = _floats(series, "clip_ratio", "min"), _floats(series, "grad_norm", "max")
-    nothing_left, has_gradient = (ratio == 0) & (norm > 0), norm > 0
+    has_gradient = norm > 0
+    is_zeroed = (ratio == 0) & has_gradient
     limits = np.array([norm_limit(variable) for variable in session.header.variables])
-    everything = (nothing_left | ~has_gradient).all(axis=1, keepdims=True)
-    # Beside a gradient that is Inf, a global clip leaves 0 of all others: that step has a worse trouble.
-    sound = (series.column("grad_norm", "nonfinite") == 0).all(axis=1, keepdims=True)
-    return cast("_Flags", nothing_left & sound & ((norm >= limits) | everything))
+    are_all_zeroed = (is_zeroed | ~has_gradient).all(axis=1, keepdims=True)
+    # If a gradient is Inf, a global clip sets all others to 0. That step has a worse problem.
+    are_all_finite = (series.column("grad_norm", "nonfinite") == 0).all(axis=1, keepdims=True)
+    return cast("_Flags", is_zeroed & are_all_finite & ((norm >= limits) | are_all_zeroed))

@@ -1,4 +1,4 @@
-"""From what was read of a run to its verdict."""
+"""The verdict on a run."""
 
 from __future__ import annotations
 
@@ -6,15 +6,14 @@ from dataclasses import replace
 from typing import Final
 from weakref import WeakKeyDictionary
 
-from tb_nanwatch.diagnosis.accumulation import find_sum
-from tb_nanwatch.diagnosis.causes import Evidence, likely_causes
-from tb_nanwatch.diagnosis.notes import notes_on, unfinished_sentence
+from tb_nanwatch.diagnosis.causes import Clues, likely_causes
+from tb_nanwatch.diagnosis.notes import notes_on
 from tb_nanwatch.diagnosis.origin import First, first_of_run
 from tb_nanwatch.diagnosis.run_log import RunLog, SessionLog, skipped_steps
 from tb_nanwatch.diagnosis.sentences import origin_sentence
-from tb_nanwatch.diagnosis.signs import Explosion, find_explosion, find_frozen
+from tb_nanwatch.diagnosis.signs import Signs, warnings_about
 from tb_nanwatch.schema import records
-from tb_nanwatch.schema.records import Alert, Link, Status, Verdict
+from tb_nanwatch.schema.records import Link, Status, Verdict
 
 _MAYBE_NOT_FIRST: Final = "Part of the log could not be read: an earlier bad step may be missing."
 _MAYBE_LOST: Final = "What was found in that step may be in the part that could not be read, so no cause is given."
@@ -22,21 +21,21 @@ _FIRSTS: Final = WeakKeyDictionary[RunLog, First | None]()
 
 
 def diagnose(log: RunLog) -> Verdict:
-    """Return the verdict on a run: whether it stayed finite, else which step and which place were first.
+    """Return the verdict on a run: finite, or the first bad step and its origin.
 
     Args:
-        log: sessions in order. The first bad step counts by session, then by step, so a run that was
-            restarted keeps the verdict on the session that failed first. Warnings are about that session; of
-            a finite run, about the last.
+        log: sessions in order. The first bad step is the first by session, then by step. So a restarted run keeps the
+            verdict on the session that failed first. Warnings are about that session, or about the last session of a
+            finite run.
 
     Returns:
-        ``incomplete`` where something of the log could not be read and nothing non-finite is known.
+        A verdict with the status ``incomplete`` if a part of the log could not be read and the rest is finite.
     """
     first = _first_of(log)
     if first is not None:
         return _nonfinite(log, first)
     steps = _steps_seen(log)
-    warnings = _warnings(log.sessions[-1], find_explosion(log.sessions[-1])) if steps else _last_unfinished(log)
+    warnings = warnings_about(Signs(log.sessions[-1])) if log.sessions else ()
     return Verdict(
         run=log.run,
         status=_status(log, steps, warnings),
@@ -50,7 +49,7 @@ def diagnose(log: RunLog) -> Verdict:
 
 
 def deciding_session(log: RunLog) -> SessionLog | None:
-    """Return the session that the verdict is about: that of the first bad step, else the last one."""
+    """Return the session that the verdict is about: the session of the first bad step, else the last session."""
     first = _first_of(log)
     if first is not None:
         return first.session
@@ -58,17 +57,16 @@ def deciding_session(log: RunLog) -> SessionLog | None:
 
 
 def _first_of(log: RunLog) -> First | None:
-    # Every answer about a run begins with this, and of a long log it takes longer than the rest of the answer.
+    # Every route needs this first. For a long log it takes longer than the rest of the answer.
     if log not in _FIRSTS:
         _FIRSTS[log] = first_of_run(log)
     return _FIRSTS[log]
 
 
 def _nonfinite(log: RunLog, first: First) -> Verdict:
-    # The bad step's own norms may have the origin that its NaN has.
-    before = first.session.before(first.origin.step)
-    explosion = find_explosion(before, is_before_bad=True)
-    # Without a replay a cause rests on what was not found, and here that may be lost.
+    # Without the bad step: its norms may be large for the same reason as its NaN.
+    before = Signs(first.session.before(first.origin.step), is_before_bad=True)
+    # Without a replay, a cause depends on findings that are absent. In a damaged log they may only be lost.
     is_cause_open = bool(log.problems) and first.origin.evidence == "records"
     lost = (*((_MAYBE_NOT_FIRST,) if log.problems else ()), *((_MAYBE_LOST,) if is_cause_open else ()))
     return Verdict(
@@ -81,8 +79,8 @@ def _nonfinite(log: RunLog, first: First) -> Verdict:
         chain=first.chains[0] if first.chains else (),
         other_chains=tuple(map(_without_stack, first.chains[1:])),
         notes=(*notes_on(first), *lost),
-        warnings=_warnings(before, explosion),
-        causes=() if is_cause_open else likely_causes(Evidence(first, explosion, find_sum(before))),
+        warnings=warnings_about(before),
+        causes=() if is_cause_open else likely_causes(Clues(first, before)),
         problems=(*log.problems, *log.remarks),
         unreadable=log.problems,
     )
@@ -90,26 +88,6 @@ def _nonfinite(log: RunLog, first: First) -> Verdict:
 
 def _without_stack(chain: tuple[Link, ...]) -> tuple[Link, ...]:
     return tuple(replace(link, stack=()) for link in chain)
-
-
-def _warnings(session: SessionLog, explosion: Explosion | None) -> tuple[records.Warning, ...]:
-    total = find_sum(session)
-    found = (
-        explosion.warning if explosion else None,
-        find_frozen(session),
-        total.warning if total is not None and total.grows else None,
-        *map(_unfinished, session.unfinished[-1:]),
-    )
-    return tuple(warning for warning in found if warning is not None)
-
-
-def _last_unfinished(log: RunLog) -> tuple[records.Warning, ...]:
-    return tuple(_unfinished(alert) for session in log.sessions[-1:] for alert in session.unfinished[-1:])
-
-
-def _unfinished(alert: Alert) -> records.Warning:
-    notes = alert.replay.notes if alert.replay and not alert.findings else ()
-    return records.Warning("unfinished-step", alert.step, None, " ".join([unfinished_sentence(alert), *notes]))
 
 
 def _skipped_steps(log: RunLog) -> int:
@@ -129,14 +107,16 @@ def _status(log: RunLog, steps: int, warnings: tuple[records.Warning, ...]) -> S
 
 
 def _finite_sentence(log: RunLog, steps: int, warnings: tuple[records.Warning, ...]) -> str:
+    return " ".join([_finite_text(log, steps), *(warning.text for warning in warnings)])
+
+
+def _finite_text(log: RunLog, steps: int) -> str:
     if not steps:
-        nothing = "No step of this run could be read." if log.problems else "No step has been recorded yet."
-        return " ".join([nothing, *(warning.text for warning in warnings)])
-    told = " ".join(["", *(warning.text for warning in warnings)])
+        return "No step of this run could be read." if log.problems else "No step has been recorded yet."
     if log.problems:
         read = "the 1 step that was read is" if steps == 1 else f"the {steps:,} steps that were read are"
-        return f"Part of the log could not be read; {read} finite{_left_out(log)}.{told}"
-    return f"Finite in all {steps:,} steps{_left_out(log)}.{told}"
+        return f"Part of the log could not be read; {read} finite{_left_out(log)}."
+    return f"Finite in all {steps:,} steps{_left_out(log)}."
 
 
 def _left_out(log: RunLog) -> str:

@@ -25,6 +25,7 @@ Role = Literal["input", "weight", "tensor", "loss", "gradient", "clipped", "stat
 Action = Literal["raised", "skipped", "recorded"]
 ReplayOutcome = Literal["found", "finite", "failed"]
 EntryWay = Literal["argument", "captured", "constant"]
+Confidence = Literal["high", "medium", "low"]
 
 PHASES: tuple[Phase, ...] = ("input", "weights", "forward", "loss", "backward", "clip", "update", "state")
 """The phases of a training step, in the order in which data flows through them."""
@@ -94,6 +95,11 @@ class Header:
         if len(set(names)) != len(names):
             repeated = Counter(names).most_common(1)[0][0]
             raise RecordError(f"names of variables must be unique in a header; {repeated!r} stands there twice")
+
+    @property
+    def layers(self) -> dict[str, str | None]:
+        """The layer of each variable, by the variable's name."""
+        return {variable.name: variable.layer for variable in self.variables}
 
     def width(self, scope: str) -> int:
         """Return the width of a column whose statistic has this ``scope``."""
@@ -422,7 +428,7 @@ class Cause:
     id: str
     text: str
     fix: str
-    confidence: Literal["high", "medium", "low"]
+    confidence: Confidence
 
 
 @dataclass(frozen=True)

@@ -113,7 +113,7 @@ def newer_version(data: bytes) -> str | None:
     if version.major != SCHEMA_MAJOR or version.minor <= SCHEMA_MINOR:
         return None
     found, known = f"{version.major}.{version.minor}", f"{SCHEMA_MAJOR}.{SCHEMA_MINOR}"
-    return f"the log is of schema {found}, newer than {known}: what is known of it is read"
+    return f"the log is of schema {found}, newer than {known}: only the parts that {known} knows are read"
 
 
 def encode_series(series: Series, *, generation: int = 0) -> bytes:

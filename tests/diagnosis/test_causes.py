@@ -1,4 +1,4 @@
-"""Which cause is given for which evidence."""
+"""Each kind of evidence gives the right causes."""
 
 from __future__ import annotations
 
@@ -37,16 +37,16 @@ RISING = [1.0] * 20 + [1e4] * 9 + [math.nan]
         ("state", "norm/moving_variance", []),
     ],
 )
-def test_each_phase_has_its_cause(role, name, causes):
+def test_each_phase_has_its_own_cause(role, name, causes):
     assert causes_of(role, name) == causes
 
 
-def test_a_variable_that_was_bad_from_the_start_was_made_so_elsewhere():
+def test_a_variable_that_is_bad_from_the_start_blames_its_initial_value():
     assert causes_of("weight", first_step=29) == [("bad-start", "high")]
 
 
 @pytest.mark.parametrize("role", ["loss", "gradient", "tensor"])
-def test_an_explosion_explains_what_follows_it(role):
+def test_an_explosion_explains_a_later_bad_step(role):
     name = {"loss": "loss", "tensor": "values"}.get(role, "l2/V")
     assert causes_of(role, name, global_norm=RISING) == [("exploding-gradients", "high")]
 
@@ -60,29 +60,29 @@ def test_an_explosion_does_not_explain_a_bad_batch():
     assert causes_of("input", "x", global_norm=RISING) == [("bad-input", "high")]
 
 
-def test_an_explosion_makes_the_optimizer_less_suspect():
+def test_an_explosion_lowers_the_confidence_in_a_bad_update():
     assert causes_of("weight", global_norm=RISING) == [("exploding-gradients", "high"), ("bad-update", "low")]
 
 
-def test_a_loss_that_was_not_recorded_is_not_called_finite():
+def test_an_unrecorded_loss_does_not_count_as_finite():
     assert causes_of("gradient", loss=np.full(30, math.nan)) == [("forward-range", "low")]
 
 
-def test_a_norm_out_of_range_proves_the_clip_guilty():
+def test_a_norm_out_of_range_explains_a_bad_clip():
     header = dataclasses.replace(HEADER, clip="scale")
     norms = [1.0] * 29 + [3e19]
     assert causes_of("clipped", header=header, global_norm=norms) == [("clip-overflow", "high")]
 
 
 @pytest.mark.parametrize("role", ["loss", "gradient", "tensor", "clipped"])
-def test_a_norm_that_is_large_in_the_bad_step_alone_did_not_come_first(role):
+def test_a_norm_that_is_large_only_in_the_bad_step_is_no_explosion(role):
     name = {"loss": "loss", "tensor": "values"}.get(role, "l2/V")
     header = dataclasses.replace(HEADER, clip="scale")
     norms = [1.0] * 29 + [3e9]
     assert "exploding-gradients" not in dict(causes_of(role, name, header=header, global_norm=norms))
 
 
-def test_a_variable_that_was_frozen_by_the_bad_step_was_not_so_before():
+def test_a_variable_frozen_only_in_the_bad_step_gives_no_warning():
     header = dataclasses.replace(HEADER, clip="scale")
     norms, ratios = np.ones((30, 4)), np.ones((30, 4))
     norms[29, 0], ratios[29, 0] = 1e30, 0.0
@@ -91,7 +91,7 @@ def test_a_variable_that_was_frozen_by_the_bad_step_was_not_so_before():
     assert diagnose(RunLog("run", (SessionLog(header, series, (alert,)),))).warnings == ()
 
 
-def test_a_cause_gives_its_figures():
+def test_the_text_of_a_cause_quotes_its_numbers():
     series = steps_of(0, 29, global_norm=RISING)
     alert = Alert(29, 0, 0, "raised", (Finding("loss", "loss", ONE_NAN),), series)
     (cause,) = diagnose(RunLog("run", (SessionLog(HEADER, series, (alert,)),))).causes
@@ -110,13 +110,13 @@ def causes_of_link(origin, **norms):
     return [cause.id for cause in causes_at(origin, **norms)]
 
 
-def test_the_operation_is_asked_first_and_an_explosion_still_told():
+def test_the_cause_of_the_operation_comes_before_an_explosion():
     assert causes_of_link(SQUARE) == ["square-overflow"]
     assert causes_of_link(SQUARE, global_norm=RISING) == ["square-overflow", "exploding-gradients"]
 
 
 @pytest.mark.parametrize("phase", ["forward", "loss", "backward", "clip", "update", "state"])
-def test_of_an_operation_that_no_rule_knows_nothing_is_guessed(phase):
+def test_an_operation_without_a_rule_has_no_cause(phase):
     assert causes_of_link(link("nan", operand(0.0, 1.0), op="MyOwn", phase=phase)) == []
 
 
@@ -128,11 +128,11 @@ def test_of_an_operation_that_no_rule_knows_nothing_is_guessed(phase):
         ("state", {"variable": "adam/learning_rate"}, "bad-state"),
     ],
 )
-def test_what_came_from_outside_the_step_has_its_cause(phase, names, cause):
+def test_a_value_from_outside_the_step_has_its_own_cause(phase, names, cause):
     assert causes_of_link(link("nan", op=None, phase=phase, **names)) == [cause]
 
 
-def test_of_a_variable_that_was_bad_no_more_is_said_than_was_seen():
+def test_bad_state_is_reported_without_a_guess():
     (cause,) = causes_at(link("nan", op=None, phase="state", variable="layer/scale"))
     assert cause.text == "layer/scale was not finite as the step began: no operation of this step made it so."
 
@@ -148,7 +148,7 @@ def test_of_a_variable_that_was_bad_no_more_is_said_than_was_seen():
         ),
     ],
 )
-def test_what_brought_a_value_is_said_and_a_batch_only_of_an_argument(way, text):
+def test_the_cause_of_a_bad_input_names_the_way_of_its_entry(way, text):
     (cause,) = causes_at(link("nan", op=None, phase="input", tensor="x", entry=Entry(way, (3,), ((1,),))))
     assert cause.text == text
     assert "batch" not in f"{cause.text} {cause.fix}"

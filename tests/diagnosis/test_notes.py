@@ -1,4 +1,4 @@
-"""What a verdict says of the replay besides the origin."""
+"""The notes of a verdict on the replay of the bad step."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ def found(*links, notes=()):
     return Replay("found", notes, (links,))
 
 
-def test_a_step_that_was_not_run_again_needs_no_note():
+def test_a_step_without_a_replay_has_no_note():
     assert notes_on(None) == ()
 
 
-def test_a_step_that_came_out_finite_is_told_with_what_else_is_known():
+def test_a_finite_replay_is_noted_with_its_own_notes():
     assert notes_on(Replay("finite", ("It draws random numbers.",))) == (
         "The step came out finite when it was run again, so what was recorded is all that is known of it.",
         "It draws random numbers.",
     )
 
 
-def test_why_a_replay_failed_is_told_by_whoever_ran_it():
+def test_the_notes_of_a_failed_replay_are_shown():
     assert notes_on(Replay("failed", ("It took longer than 60 s.",))) == ("It took longer than 60 s.",)
     assert notes_on(Replay("failed")) == (
         "The step could not be run again, so what was recorded is all that is known of it.",
@@ -51,29 +51,31 @@ def test_why_a_replay_failed_is_told_by_whoever_ran_it():
         ("input", "in what the step was given"),
     ],
 )
-def test_what_the_step_hid_from_its_loss_is_said(phase, where):
+def test_a_value_that_was_hidden_from_the_loss_is_noted(phase, where):
     first, *rest = notes_on(found(dataclasses.replace(SQUARE, phase=phase), notes=("More.",)))
     assert first.startswith(f"The replay saw it {where} already, while the step's own loss was finite: ")
     assert rest == ["More."]
 
 
-@pytest.mark.parametrize(("kind", "keeps"), [("pos_inf", "a division by Inf, which gives 0"), ("nan", "a relu or max")])
-def test_what_may_have_kept_a_loss_finite_fits_the_kind(kind, keeps):
+@pytest.mark.parametrize(
+    ("kind", "reason"), [("pos_inf", "a division by Inf, which gives 0"), ("nan", "a relu or max")]
+)
+def test_the_reason_for_a_finite_loss_fits_the_kind(kind, reason):
     (note,) = notes_on(found(dataclasses.replace(SQUARE, phase="forward", kind=kind)))
-    assert f"kept it from the loss, such as {keeps}" in note
+    assert f"kept it from the loss, such as {reason}" in note
 
 
-def test_an_operation_of_the_backward_pass_was_not_hidden():
+def test_an_origin_in_the_backward_pass_is_not_hidden_from_the_loss():
     assert notes_on(found(link("nan", op="Mul", phase="backward"))) == ()
 
 
 @pytest.mark.parametrize("loss", [math.nan, math.inf])
-def test_a_loss_that_was_bad_or_not_recorded_hid_nothing(loss):
+def test_a_bad_or_unrecorded_loss_hides_nothing(loss):
     series = steps_of(0, 7, loss=only_at(7, loss, first=0, last=7))
     assert notes_on(found(SQUARE), role="loss", name="loss", series=series) == ()
     unrecorded = dataclasses.replace(SERIES, columns={k: c for k, c in SERIES.columns.items() if k.stat != "loss"})
     assert notes_on(found(SQUARE), series=unrecorded) == ()
 
 
-def test_a_batch_that_the_records_saw_too_was_not_hidden():
+def test_a_bad_batch_in_the_records_is_not_hidden():
     assert notes_on(found(link("nan", op=None, phase="input", tensor="x")), role="input", name="x") == ()

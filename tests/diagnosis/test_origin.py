@@ -1,4 +1,4 @@
-"""Which of the things that were non-finite was first."""
+"""The origin is the first of the non-finite values of a step or run."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ def first_of(series, *alerts, header=HEADER):
         ("clipped", "l1/b", (7, "clip", "l1", "l1/b", None)),
     ],
 )
-def test_each_role_has_its_place(role, name, place):
+def test_each_role_has_its_step_and_phase(role, name, place):
     origin = origin_of_alert(HEADER, alert_of(Finding(role, name, ONE_INF)))
     assert (origin.step, origin.phase, origin.layer, origin.variable, origin.tensor) == place
     assert (origin.kind, origin.counts, origin.evidence) == ("pos_inf", ONE_INF, "records")
 
 
-def test_data_flow_decides_and_not_the_order_of_findings():
+def test_the_first_phase_in_data_flow_is_the_origin_whatever_the_order_of_findings():
     roles = ("clipped", "gradient", "loss", "tensor", "input")
     names = ("l1/V", "l1/V", "loss", "values", "x")
     findings = [Finding(role, name, ONE_NAN) for role, name in zip(roles, names, strict=True)]
@@ -54,31 +54,31 @@ def test_data_flow_decides_and_not_the_order_of_findings():
     assert phases == ["clip", "backward", "loss", "forward", "input"]
 
 
-def test_a_weight_that_was_bad_as_watching_began_is_no_updates_fault():
+def test_a_weight_that_is_bad_in_the_first_watched_step_is_no_fault_of_an_update():
     origin = origin_of_alert(HEADER, alert_of(Finding("weight", "l2/V", ONE_NAN), step=0))
     assert (origin.step, origin.phase, origin.variable) == (0, "weights", "l2/V")
 
 
-def test_the_update_of_the_step_before_goes_before_what_the_bad_weight_caused():
+def test_the_update_that_made_a_weight_bad_comes_before_its_effects():
     findings = [Finding("loss", "loss", ONE_NAN), Finding("weight", "l2/V", ONE_NAN)]
     origin = origin_of_alert(HEADER, alert_of(*findings))
     assert (origin.step, origin.phase, origin.variable) == (6, "update", "l2/V")
 
 
-def test_the_step_before_is_the_one_that_was_watched():
+def test_the_step_before_is_the_previous_watched_step():
     window = series_at([10, 20, 30])
     finding = Finding("weight", "l2/V", ONE_NAN)
     assert origin_of_alert(HEADER, alert_of(finding, step=30, first_step=10, window=window)).step == 20
 
 
-def test_of_gradients_the_first_in_the_backward_pass_is_named():
+def test_the_first_bad_gradient_of_the_backward_pass_is_the_origin():
     findings = [Finding("gradient", name, ONE_NAN) for name in ("l1/V", "l1/b", "l2/V")]
     findings[2] = dataclasses.replace(findings[2], counts=ONE_INF)
     origin = origin_of_alert(HEADER, alert_of(*findings))
     assert (origin.layer, origin.variable, origin.kind) == ("l2", "l2/V", "pos_inf")
 
 
-def test_an_order_that_is_not_known_is_not_guessed():
+def test_an_unknown_backward_order_leaves_the_variable_open():
     unordered = tuple(dataclasses.replace(variable, backward_order=None) for variable in VARIABLES)
     header = Header(0, (*VARIABLES[:2], *unordered[2:]))
     findings = [Finding("gradient", name, ONE_NAN) for name in ("l1/V", "l2/V")]
@@ -87,15 +87,15 @@ def test_an_order_that_is_not_known_is_not_guessed():
 
 
 @pytest.mark.parametrize("role", ["weight", "clipped"])
-def test_several_variables_are_named_by_what_they_share(role):
-    of_one_layer = [Finding(role, "l1/V", ONE_NAN), Finding(role, "l1/b", ONE_INF)]
-    origin = origin_of_alert(HEADER, alert_of(*of_one_layer))
+def test_several_variables_of_a_layer_give_the_layer(role):
+    same_layer = [Finding(role, "l1/V", ONE_NAN), Finding(role, "l1/b", ONE_INF)]
+    origin = origin_of_alert(HEADER, alert_of(*same_layer))
     assert (origin.layer, origin.variable, origin.counts, origin.kind) == ("l1", None, None, None)
-    origin = origin_of_alert(HEADER, alert_of(*of_one_layer, Finding(role, "l2/b", ONE_NAN)))
+    origin = origin_of_alert(HEADER, alert_of(*same_layer, Finding(role, "l2/b", ONE_NAN)))
     assert (origin.layer, origin.variable) == (None, None)
 
 
-def test_a_variable_that_the_header_does_not_know_has_no_layer():
+def test_a_variable_outside_the_header_has_no_layer():
     origin = origin_of_alert(HEADER, alert_of(Finding("gradient", "l9/V", ONE_NAN)))
     assert (origin.layer, origin.variable) == (None, "l9/V")
 
@@ -106,7 +106,7 @@ def test_the_first_bad_input_is_named_with_its_samples():
     assert (origin.tensor, origin.samples, origin.kind) == ("x", (2, 5), "nan")
 
 
-def test_where_counts_were_not_taken_the_window_tells_the_kind():
+def test_the_window_gives_the_kind_of_a_finding_without_counts():
     window = steps_of(6, 7, loss=[1.0, math.nan])
     origin = origin_of_alert(HEADER, alert_of(Finding("loss", "loss", None), window=window))
     assert (origin.kind, origin.counts) == ("nan", None)
@@ -133,14 +133,14 @@ def test_where_counts_were_not_taken_the_window_tells_the_kind():
         ({"loss": only_at(7, math.inf, first=0, last=9)}, (7, "loss", None, None, None, None)),
     ],
 )
-def test_columns_alone_tell_where_an_alert_was_lost(norms, place):
+def test_columns_give_the_origin_if_the_alert_is_lost(norms, place):
     origin = first_of(steps_of(0, 9, **norms))
     found = (origin.step, origin.phase, origin.layer, origin.variable, origin.tensor, origin.kind)
     assert found == place
     assert origin.counts is None
 
 
-def test_a_merged_span_still_tells_the_exact_step():
+def test_a_merged_span_keeps_the_exact_step():
     merged = merge_spans(steps_of(0, 9, loss=only_at(7, math.nan, first=0, last=9)), [0, 4])
     assert first_of(merged).step == 7
     weights = only_at(7, math.nan, first=0, last=9, width=4)
@@ -148,24 +148,24 @@ def test_a_merged_span_still_tells_the_exact_step():
     assert first_of(merge_spans(steps_of(0, 9, weight_norm=weights), [0, 7])).step == 6
 
 
-def test_a_clipped_gradient_alone_is_the_clips_fault():
+def test_a_bad_clipped_gradient_with_a_finite_gradient_is_a_fault_of_clipping():
     header = dataclasses.replace(HEADER, clip="scale")
     norms = only_at(3, math.nan, first=0, last=4, width=4, column=3)
     origin = first_of(steps_of(0, 4, header=header, clipped_norm=norms), header=header)
     assert (origin.step, origin.phase, origin.variable) == (3, "clip", "l2/b")
 
 
-def test_an_alert_is_asked_before_the_columns_of_the_same_place():
+def test_an_alert_comes_before_columns_of_the_same_place():
     series = steps_of(0, 7, loss=only_at(7, math.nan, first=0, last=7))
     assert first_of(series, alert_of(Finding("loss", "loss", ONE_INF))).counts == ONE_INF
 
 
-def test_columns_that_saw_an_earlier_step_go_before_the_alert():
+def test_columns_of_an_earlier_step_come_before_the_alert():
     series = steps_of(0, 7, loss=only_at(5, math.nan, first=0, last=7))
     assert first_of(series, alert_of(Finding("loss", "loss", ONE_INF))).step == 5
 
 
-def test_of_two_sessions_the_earlier_goes_first_whatever_its_step():
+def test_the_earlier_session_comes_first_whatever_its_steps():
     late = SessionLog(HEADER, NO_STEPS, (alert_of(Finding("loss", "loss", ONE_NAN), step=90),))
     early = SessionLog(HEADER, NO_STEPS, (alert_of(Finding("loss", "loss", ONE_NAN), step=40, session=1),))
     assert first_of_run(RunLog("run", (late, early))).origin.step == 90
@@ -176,7 +176,7 @@ def test_a_finite_run_has_no_first_bad_step():
     assert first_of_run(RunLog("run")) is None
 
 
-def test_two_variables_without_an_owner_share_no_layer():
+def test_variables_without_an_owner_share_no_layer():
     header = Header(0, (Variable("a", None, (1,), "float32"), Variable("b", None, (1,), "float32")))
     findings = [Finding("weight", name, ONE_NAN) for name in ("a", "b")]
     assert origin_of_alert(header, alert_of(*findings)).layer is None
@@ -187,7 +187,7 @@ def replay_of(link, *finding, **facts):
     return dataclasses.replace(alert_of(Finding(*finding), **facts), replay=replay)
 
 
-def test_a_replay_that_found_the_operation_is_believed():
+def test_a_replay_that_found_the_operation_gives_the_origin():
     origin = origin_of_alert(HEADER, replay_of(SQUARE, "loss", "loss", ONE_NAN))
     assert (origin.step, origin.phase, origin.op.type, origin.source.line) == (7, "loss", "Square", 41)
     assert (origin.kind, origin.counts, origin.samples) == ("pos_inf", THREE_INF, (7, 31, 50))
@@ -195,13 +195,13 @@ def test_a_replay_that_found_the_operation_is_believed():
 
 
 @pytest.mark.parametrize("outcome", ["finite", "failed"])
-def test_a_replay_that_found_nothing_leaves_it_to_the_records(outcome):
+def test_a_replay_without_an_origin_leaves_the_origin_to_the_records(outcome):
     alert = dataclasses.replace(alert_of(Finding("loss", "loss", ONE_INF)), replay=Replay(outcome, ("Why.",)))
     origin = origin_of_alert(HEADER, alert)
     assert (origin.evidence, origin.op, origin.counts) == ("records", None, ONE_INF)
 
 
-def test_a_variable_that_a_replay_finds_bad_is_the_fault_of_the_update_before():
+def test_a_bad_variable_in_a_replay_is_a_fault_of_the_update_before():
     weight = link("nan", op=None, phase="weights", variable="l2/V", counts=ONE_NAN)
     window = series_at([10, 20, 30])
     later = replay_of(weight, "weight", "l2/V", ONE_NAN, step=30, first_step=10, window=window)
@@ -211,14 +211,14 @@ def test_a_variable_that_a_replay_finds_bad_is_the_fault_of_the_update_before():
     assert (first.step, first.phase, first.op, first.source) == (0, "weights", None, None)
 
 
-def test_a_meant_infinity_that_a_later_step_reads_was_there_as_watching_began():
+def test_an_intended_infinity_in_a_variable_dates_from_the_first_watched_step():
     weight = link("neg_inf", op=None, phase="weights", variable="l2/V", counts=Counts(4, 0, 0, 1))
-    meant = replay_of(weight, "loss", "loss", ONE_INF, step=30, first_step=10, window=series_at([10, 20, 30]))
-    origin = origin_of_alert(HEADER, meant)
+    intended = replay_of(weight, "loss", "loss", ONE_INF, step=30, first_step=10, window=series_at([10, 20, 30]))
+    origin = origin_of_alert(HEADER, intended)
     assert (origin.step, origin.phase, origin.variable) == (10, "weights", "l2/V")
 
 
-def test_an_update_that_spoilt_a_variable_was_that_of_the_step_before():
+def test_an_update_that_made_a_variable_bad_belongs_to_the_step_before():
     divided, window = link("nan", op="RealDiv", phase="update", variable="l2/V"), series_at([10, 20, 30])
     seen_next = replay_of(divided, "weight", "l2/V", ONE_NAN, step=31, first_step=10, window=window)
     assert (origin_of_alert(HEADER, seen_next).step, origin_of_alert(HEADER, seen_next).phase) == (30, "update")
@@ -226,20 +226,20 @@ def test_an_update_that_spoilt_a_variable_was_that_of_the_step_before():
     assert origin_of_alert(HEADER, seen_at_once).step == 30
 
 
-def test_a_replays_layer_goes_before_that_of_the_variable():
+def test_the_layer_of_the_operation_comes_before_the_layer_of_the_variable():
     matmul = link("nan", op="MatMul", phase="backward", layer="outer/l2", variable="l2/V")
     assert origin_of_alert(HEADER, replay_of(matmul, "gradient", "l2/V", ONE_NAN)).layer == "outer/l2"
     nameless = link("nan", op="MatMul", phase="backward", variable="l9/V")
     assert origin_of_alert(HEADER, replay_of(nameless, "gradient", "l2/V", ONE_NAN)).layer is None
 
 
-def test_the_replay_of_a_step_is_asked_where_the_columns_saw_the_same_step():
+def test_a_replay_decides_if_the_columns_show_the_same_step():
     series = steps_of(0, 7, loss=only_at(7, math.nan, first=0, last=7))
     backward = link("nan", op="MatMul", phase="backward")
     assert first_of(series, replay_of(backward, "loss", "loss", ONE_NAN)).phase == "backward"
 
 
-def test_a_replay_says_nothing_of_an_earlier_step():
+def test_a_replay_does_not_explain_an_earlier_step():
     series = steps_of(0, 7, loss=only_at(5, math.nan, first=0, last=7))
     origin = first_of(series, replay_of(SQUARE, "loss", "loss", ONE_INF))
     assert (origin.step, origin.evidence) == (5, "records")
@@ -247,7 +247,7 @@ def test_a_replay_says_nothing_of_an_earlier_step():
 
 @pytest.mark.parametrize(("run", "path"), [("critic/relu", "critic/relu/b/step-7.npz"), (".", "b/step-7.npz")])
 @pytest.mark.parametrize("replay", [None, REPLAY])
-def test_the_batch_is_named_from_the_logdir(run, path, replay):
+def test_the_path_of_the_batch_is_relative_to_the_logdir(run, path, replay):
     alert = dataclasses.replace(alert_of(Finding("loss", "loss", ONE_NAN)), replay=replay, batch="b/step-7.npz")
     found = first_of_run(RunLog(run, (SessionLog(HEADER, NO_STEPS, (alert,)),)))
     assert found.origin.batch == path

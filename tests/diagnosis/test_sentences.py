@@ -1,4 +1,4 @@
-"""The verdict's sentences, word for word."""
+"""The exact sentences about an origin."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from tb_nanwatch.schema.records import Counts, Entry, Operation, Origin, Phase, 
 
 def origin_at(phase, **facts):
     unknown = dict.fromkeys(("layer", "variable", "tensor", "kind", "op", "source", "counts", "batch"))
-    nowhere = dict.fromkeys(("replica", "worker", "microbatch"))
+    unnumbered = dict.fromkeys(("replica", "worker", "microbatch"))
     given = {"step": 411, "phase": phase, "samples": (), "evidence": "records"} | facts
-    return Origin(**(unknown | nowhere | given))
+    return Origin(**(unknown | unnumbered | given))
 
 
 THREE_INF = Counts(size=64, nan=0, pos_inf=3, neg_inf=0)
@@ -104,12 +104,12 @@ THREE_INF = Counts(size=64, nan=0, pos_inf=3, neg_inf=0)
         ),
     ],
 )
-def test_a_sentence_names_step_kind_and_place(origin, sentence):
+def test_a_sentence_gives_step_kind_and_place(origin, sentence):
     assert origin_sentence(origin) == sentence
 
 
 @pytest.mark.parametrize("phase", get_args(Phase))
-def test_every_phase_has_a_sentence_even_where_nothing_else_is_known(phase):
+def test_every_phase_has_a_sentence_if_nothing_else_is_known(phase):
     assert origin_sentence(origin_at(phase)).startswith("Step 411: NaN or Inf ")
 
 
@@ -123,11 +123,11 @@ def test_every_phase_has_a_sentence_even_where_nothing_else_is_known(phase):
         (tuple(range(0, 128, 2)), "(samples 0, 2, 4, 6, 8, 10, 12, 14, ...)"),
     ],
 )
-def test_samples_are_told_in_a_few_words(samples, words):
+def test_samples_are_listed_briefly(samples, words):
     assert words in origin_sentence(origin_at("input", tensor="x", samples=samples))
 
 
-def test_where_every_element_is_bad_every_sample_is():
+def test_every_sample_is_bad_if_every_element_is():
     everything = Counts(size=640, nan=640, pos_inf=0, neg_inf=0)
     sentence = origin_sentence(origin_at("input", tensor="x", counts=everything, samples=tuple(range(64))))
     assert "(640 of 640 elements; every sample)" in sentence
@@ -140,8 +140,8 @@ def test_where_every_element_is_bad_every_sample_is():
         entry=Entry("argument", (64, 10), ((0, 0),)),
     )
     assert "(640 of 640 elements; samples 0, 1)" in origin_sentence(some)
-    lone = Counts(size=1, nan=1, pos_inf=0, neg_inf=0)
-    assert "(sample 0)" in origin_sentence(origin_at("input", tensor="x", counts=lone, samples=(0,)))
+    single_element = Counts(size=1, nan=1, pos_inf=0, neg_inf=0)
+    assert "(sample 0)" in origin_sentence(origin_at("input", tensor="x", counts=single_element, samples=(0,)))
 
 
 SQUARE = {"op": Operation("Square", "train_step/Square"), "evidence": "replay", "kind": "pos_inf", "counts": THREE_INF}
@@ -188,16 +188,16 @@ LINE_41 = Source("critic.py", 41, "train_step", "loss = tf.reduce_mean(tf.square
         (origin_at("forward", kind="nan"), "Step 411: NaN first appeared in the forward pass."),
     ],
 )
-def test_a_sentence_names_the_operation_where_it_is_known(origin, sentence):
+def test_a_sentence_names_a_known_operation(origin, sentence):
     assert origin_sentence(origin) == sentence
 
 
 @pytest.mark.parametrize("phase", get_args(Phase))
-def test_an_operation_can_be_named_in_every_phase(phase):
+def test_a_sentence_can_name_an_operation_in_every_phase(phase):
     assert " in the output of Square, in " in origin_sentence(origin_at(phase, **SQUARE))
 
 
-def test_a_name_of_ten_kilobytes_keeps_its_ends():
+def test_a_very_long_name_keeps_only_its_ends():
     sentence = origin_sentence(origin_at("forward", tensor="head" + 10_000 * "x" + "tail"))
     assert len(sentence) < 250
     long = "x" * 10_000

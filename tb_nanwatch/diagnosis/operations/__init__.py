@@ -1,6 +1,7 @@
-"""Causes read off an operation and the ranges of what it was given, as a table of small rules.
+"""Causes that follow from an operation and the ranges of its inputs, as tables of rules.
 
-A rule speaks only where the figures leave no other reading. An operation that no rule knows is passed over in silence.
+A rule gives a cause only if the numbers allow no other explanation. An operation without a rule has no cause. To add a
+cause, add a :class:`~tb_nanwatch.diagnosis.operations.rule.Rule` to the table of the module that fits.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from tb_nanwatch.diagnosis.operations import domains, infinities, overflow, slop
 from tb_nanwatch.diagnosis.operations.rule import Rule, makes_nan
 from tb_nanwatch.schema.records import Cause, Link
 
-# A value out of a function's domain says more than that something was large, so it is asked for first.
+# The first rule that applies wins. A value outside a function's domain explains more than a large value does.
 RULES: Final[tuple[Rule, ...]] = (
     *slopes.RULES,
     *domains.RULES,
@@ -23,25 +24,27 @@ RULES: Final[tuple[Rule, ...]] = (
 
 
 def causes_of_chain(chain: Sequence[Link], *, is_first_step: bool = False) -> tuple[Cause, ...]:
-    """Return why the operation at the head of a chain made NaN or Inf, the most useful reason first.
+    """Return the causes of the first operation of a chain, the most useful first.
 
-    An Inf that stands in the program is often meant, as a mask is: then what made NaN of it is asked first.
+    An infinite constant of the program is often intended, as in a mask. Then the operation that turns it into NaN
+    comes first.
 
     Args:
-        chain: from the origin to what went bad.
+        chain: from the origin to the reported tensor.
         is_first_step: whether no watched update came before.
     """
-    is_meant = chain[0].op is not None and chain[0].op.type == "Const" and chain[0].kind != "nan"
-    turned = next((link for link in chain[1:] if makes_nan(link)), None) if is_meant else None
-    causes = (cause_of_operation(link, is_first_step=is_first_step) for link in (turned, chain[0]) if link is not None)
+    is_intended = chain[0].op is not None and chain[0].op.type == "Const" and chain[0].kind != "nan"
+    nan_link = next((link for link in chain[1:] if makes_nan(link)), None) if is_intended else None
+    links = [link for link in (nan_link, chain[0]) if link is not None]
+    causes = (cause_of_operation(link, is_first_step=is_first_step) for link in links)
     return tuple(cause for cause in causes if cause is not None)
 
 
 def cause_of_operation(link: Link, *, is_first_step: bool = False) -> Cause | None:
-    """Return why an operation made NaN or Inf, by the first rule that can tell; ``None`` where none can.
+    """Return the cause by the first rule that applies; ``None`` if no rule applies.
 
     Args:
-        link: the origin.
+        link: the link with the operation.
         is_first_step: whether no watched update came before.
     """
     causes = (rule.cause(link, is_first_step=is_first_step) for rule in RULES)

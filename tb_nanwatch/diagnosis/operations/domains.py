@@ -1,4 +1,4 @@
-"""Functions that were given what they are not defined for: logarithms, roots, powers, quotients, exponentials."""
+"""Rules for inputs outside the domain of a function: logarithms, roots, powers, quotients, exponentials."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tb_nanwatch.diagnosis.operations.ranges import (
     share,
     zeros,
 )
-from tb_nanwatch.diagnosis.operations.rule import Rule, Seen, in_phase, makes_nan, type_of
+from tb_nanwatch.diagnosis.operations.rule import Case, Rule, in_phase, makes_nan, type_of
 from tb_nanwatch.schema.records import Link
 
 _NEGATIVE_LOG_FIX: Final = (
@@ -59,7 +59,7 @@ _WHOLE_DIVISION_FIX: Final = "Make the divisor safe: take tf.where(y == 0, 1.0, 
 _PADDING_FIX: Final = (
     "Leave samples that are all padding out of the batch, or keep one step of each in the mask, such as a start token."
 )
-_CLIP_FIX: Final = "Add an epsilon to the norm that the gradients are divided by, or use tf.clip_by_global_norm."
+CLIP_FIX: Final = "Add an epsilon to the norm that the gradients are divided by, or use tf.clip_by_global_norm."
 _UPDATE_FIX: Final = (
     "Raise the optimizer's epsilon (1e-8 is 0 in float16; 1e-3 is not), and where a learning-rate schedule divides by "
     "the step, let it divide by step + 1."
@@ -82,7 +82,7 @@ _BOUNDS: Final = {
     "Erfinv": ("-1 + e", "1 - e"),
     "Ndtri": ("e", "1 - e"),
 }
-"""What to keep the elements within, where e is a small number."""
+"""Bounds for the elements, where e is a small number."""
 _NAMES: Final = {
     "Acos": "tf.acos",
     "Asin": "tf.asin",
@@ -94,26 +94,26 @@ _NAMES: Final = {
 _EXPONENTIALS: Final = {"Exp": "tf.exp", "Expm1": "tf.math.expm1", "Sinh": "tf.sinh", "Cosh": "tf.cosh"}
 _HYPERBOLIC: Final = frozenset({"Sinh", "Cosh"})
 _OPEN: Final = frozenset({"Atanh", "Erfinv", "Ndtri"})
-"""Functions that are infinite at the ends of their domain."""
+"""Functions that are infinite at the ends of their domain, which is therefore open."""
 
 
 def _logarithm(link: Link) -> str | None:
     match type_of(link), link.inputs:
         case ("Log", (x, *_)) | ("Xlogy", (_, x, *_)) if x.min is not None and x.min < SMALLEST_NORMAL:
             answer = "a negative number is NaN" if x.min < 0 else "0 is -Inf"
-            of = "Log" if type_of(link) == "Log" else "Logarithm"
-            return f"{of} of a tensor whose minimum is {number(x.min)}{zeros(x)}: the logarithm of {answer}."
+            function = "Log" if type_of(link) == "Log" else "Logarithm"
+            return f"{function} of a tensor whose minimum is {number(x.min)}{zeros(x)}: the logarithm of {answer}."
     return None
 
 
-def _is_of_negative(seen: Seen) -> bool:
-    lowest = [operand.min for operand in seen.link.inputs[:2] if operand.min is not None]
-    return bool(lowest) and lowest[-1 if type_of(seen.link) == "Xlogy" else 0] < 0
+def _is_negative(case: Case) -> bool:
+    lowest = [operand.min for operand in case.link.inputs[:2] if operand.min is not None]
+    return bool(lowest) and lowest[-1 if type_of(case.link) == "Xlogy" else 0] < 0
 
 
-def _is_made_by(operation: str) -> Callable[[Seen], bool]:
-    made = re.compile(rf"(?:.*/)?{operation}(?:_\d+)?(?::0)?")
-    return lambda seen: any(made.fullmatch(operand.name) for operand in seen.link.inputs[-1:])
+def _is_output_of(operation: str) -> Callable[[Case], bool]:
+    name = re.compile(rf"(?:.*/)?{operation}(?:_\d+)?(?::0)?")
+    return lambda case: any(name.fullmatch(operand.name) for operand in case.link.inputs[-1:])
 
 
 def _log1p(link: Link) -> str | None:
@@ -179,13 +179,10 @@ def _power(link: Link) -> str:
 
 
 def _exponents(link: Link) -> str:
-    """Say the exponents as the program has them: the slope takes the base to a power that is lower by 1."""
-    power, more = link.inputs[1], 1.0 if link.phase == "backward" else 0.0
-    low = (power.min or 0.0) + more
-    return _spoken_exponents(low, low if power.max is None else power.max + more)
-
-
-def _spoken_exponents(low: float, high: float) -> str:
+    """Return a phrase for the exponents in the program; the exponents in the slope are lower by 1."""
+    power, difference = link.inputs[1], 1.0 if link.phase == "backward" else 0.0
+    low = (power.min or 0.0) + difference
+    high = low if power.max is None else power.max + difference
     return f"to the power of {number(low)}" if low == high else f"to powers from {number(low)} to {number(high)}"
 
 
@@ -274,18 +271,18 @@ def _outside(link: Link) -> str | None:
             is_at_end = type_of(link) in _OPEN and (x.min <= low or x.max >= high)
             if is_at_end or x.min < low or x.max > high:
                 ends = f"{_precise(x.min, low)} to {_precise(x.max, high)}"
-                of = f"{type_of(link)} of a tensor whose elements reach from {ends}"
-                return f"{of}; it is defined {_spoken_domain(type_of(link))}."
+                reach_phrase = f"{type_of(link)} of a tensor whose elements reach from {ends}"
+                return f"{reach_phrase}; it is defined {_domain_phrase(type_of(link))}."
     return None
 
 
 def _precise(value: float, end: float) -> str:
-    """Spell a number so that it stands on its own side of an end of the domain."""
+    """Format a number so that rounding does not move it to the end of the domain."""
     short = number(value)
     return f"{value:.9g}" if float(short) == end != value else short
 
 
-def _spoken_domain(function: str) -> str:
+def _domain_phrase(function: str) -> str:
     low, high = map(number, _DOMAINS[function])
     if high == "inf":
         return f"from {low} on"
@@ -308,9 +305,9 @@ _INVERSES: Final = frozenset({"Reciprocal", "Inv"})
 _POW: Final = frozenset({"Pow"})
 
 RULES: Final = (
-    Rule("logarithm-of-zero", _LOGARITHMS, _logarithm, _NEGATIVE_LOG_FIX, _is_of_negative),
-    Rule("logarithm-of-zero", _LOGARITHMS, _logarithm, _SIGMOID_LOG_FIX, _is_made_by("Sigmoid")),
-    Rule("logarithm-of-zero", _LOGARITHMS, _logarithm, _SOFTMAX_LOG_FIX, _is_made_by("Softmax")),
+    Rule("logarithm-of-zero", _LOGARITHMS, _logarithm, _NEGATIVE_LOG_FIX, _is_negative),
+    Rule("logarithm-of-zero", _LOGARITHMS, _logarithm, _SIGMOID_LOG_FIX, _is_output_of("Sigmoid")),
+    Rule("logarithm-of-zero", _LOGARITHMS, _logarithm, _SOFTMAX_LOG_FIX, _is_output_of("Softmax")),
     Rule("logarithm-of-zero", _LOGARITHMS, _logarithm, _LOG_FIX),
     Rule("logarithm-of-zero", frozenset({"Log1p", "Xlog1py"}), _log1p, _LOG1P_FIX),
     Rule("negative-root", frozenset({"Sqrt"}), _root, _ROOT_FIX),
@@ -320,7 +317,7 @@ RULES: Final = (
     Rule("power", _POW, _power_of_zero, _POWER_OF_ZERO_FIX),
     Rule("power", _POW, _power_overflow, _power_overflow_fix),
     Rule("all-padding", frozenset({"RealDiv"}), _mean_of_padding, _PADDING_FIX),
-    Rule("division-by-zero", _DIVISIONS | _INVERSES, _any_division, _CLIP_FIX, in_phase("clip")),
+    Rule("division-by-zero", _DIVISIONS | _INVERSES, _any_division, CLIP_FIX, in_phase("clip")),
     Rule("division-by-zero", _DIVISIONS | _INVERSES, _any_division, _UPDATE_FIX, in_phase("update")),
     Rule("division-by-zero", _DIVISIONS | _WHOLE_DIVISIONS, _small_divisor, _small_divisor_fix),
     Rule("division-by-zero", _DIVISIONS, _division, _DIVISION_FIX),

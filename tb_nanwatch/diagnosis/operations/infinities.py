@@ -1,14 +1,14 @@
-"""Operations that are given Inf on purpose, or make it of nothing: masks, constants, empty tensors, labels."""
+"""Rules for intended infinities and for operations without a finite result: masks, constants, empty tensors, labels."""
 
 from __future__ import annotations
 
 from typing import Final
 
 from tb_nanwatch.diagnosis.operations.ranges import infinite, number, share
-from tb_nanwatch.diagnosis.operations.rule import Rule, Seen, in_phase, makes_nan, type_of
-from tb_nanwatch.schema.records import Kind, Link, Operand
+from tb_nanwatch.diagnosis.operations.rule import Case, Rule, in_phase, makes_nan, type_of
+from tb_nanwatch.diagnosis.sentences import KINDS
+from tb_nanwatch.schema.records import Link, Operand
 
-_KINDS: Final[dict[Kind, str]] = {"nan": "NaN", "pos_inf": "+Inf", "neg_inf": "-Inf"}
 _MASK: Final = "a large finite number instead of -Inf: {mask}"
 _ZERO_FIX: Final = (
     "Choose with tf.where instead of multiplying by a mask of 0 and 1, or multiply with "
@@ -31,16 +31,16 @@ _WHERE_FIX: Final = (
 def _zero_times_inf(link: Link) -> str | None:
     match link.inputs:
         case (a, b, *_) if makes_nan(link) and not a.counts.nan + b.counts.nan:
-            for one, other in ((a, b), (b, a)):
-                if infinite(one) and other.zeros:
-                    held = f"one factor holds Inf ({share(infinite(one), one)})"
+            for factor, other in ((a, b), (b, a)):
+                if infinite(factor) and other.zeros:
+                    held = f"one factor holds Inf ({share(infinite(factor), factor)})"
                     return f"{type_of(link)} of 0 and Inf is NaN: {held}, the other 0 ({share(other.zeros, other)})."
     return None
 
 
-def _is_half_constant(seen: Seen) -> bool:
-    """Return whether a number that is Inf in float16 was multiplied by a mask."""
-    numbers = [operand for operand in seen.link.inputs if operand.dtype == "float16" and not operand.shape]
+def _is_half_constant(case: Case) -> bool:
+    """Return whether a factor is a scalar that is Inf in float16."""
+    numbers = [operand for operand in case.link.inputs if operand.dtype == "float16" and not operand.shape]
     return any(infinite(operand) for operand in numbers)
 
 
@@ -94,7 +94,7 @@ def _label_range(link: Link) -> str | None:
 
 
 def _constant(link: Link) -> str | None:
-    return f"A constant of the program is {_KINDS[link.kind]}."
+    return f"A constant of the program is {KINDS[link.kind]}."
 
 
 def _empty(link: Link) -> str | None:

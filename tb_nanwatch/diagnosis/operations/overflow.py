@@ -1,7 +1,7 @@
-"""Operations whose result can be out of its dtype's range although all that they were given is in it.
+"""Rules for operations that overflow their dtype although their inputs are finite.
 
-For each there is a bound: no result is larger in magnitude. Where the bound itself is within the range, an overflow is
-not what happened, and nothing is said.
+Each operation has an upper bound for the magnitude of its result. If the bound is within the range of the dtype, the
+operation cannot have overflowed, and the rule does not apply.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final
 
 from tb_nanwatch.diagnosis.operations.ranges import largest, magnitude, number, reach
-from tb_nanwatch.diagnosis.operations.rule import Rule, Seen, in_phase, is_half, type_of
+from tb_nanwatch.diagnosis.operations.rule import Case, Rule, in_phase, is_half, type_of
 from tb_nanwatch.schema.records import Link, Operand
 
 Given = Sequence[Operand]
@@ -26,7 +26,7 @@ _CAST: Final = (
     "Cast after the values were brought into the range: scale or clip them in the wider dtype first, or use bfloat16, "
     "whose range is that of float32."
 )
-_CLIP: Final = (
+CLIP_FIX: Final = (
     "Divide the gradients by their largest element before their norm is taken, or clip by value first; then ask why "
     "they are so large."
 )
@@ -51,20 +51,20 @@ def _overflow(link: Link) -> str | None:
     dtype = given[0].dtype
     if not BOUNDS[type_of(link)](given) > largest(dtype):
         return None
-    what = " and ".join(magnitude(operand) for operand in given[:2])
-    return f"{type_of(link)} of {what} leaves the range of {dtype} (up to {number(largest(dtype))})."
+    inputs = " and ".join(magnitude(operand) for operand in given[:2])
+    return f"{type_of(link)} of {inputs} leaves the range of {dtype} (up to {number(largest(dtype))})."
 
 
-def _is_half_backward(seen: Seen) -> bool:
-    return is_half(seen) and seen.link.phase == "backward"
+def _is_half_backward(case: Case) -> bool:
+    return is_half(case) and case.link.phase == "backward"
 
 
-def _is_first_step(seen: Seen) -> bool:
-    return seen.is_first_step
+def _is_first_step(case: Case) -> bool:
+    return case.is_first_step
 
 
-def _is_one_number(seen: Seen) -> bool:
-    x = seen.link.inputs[:1]
+def _is_one_number(case: Case) -> bool:
+    x = case.link.inputs[:1]
     return bool(x) and x[0].min == x[0].max and reach(x[0]) > largest("float16")
 
 
@@ -154,13 +154,13 @@ def _overflow_rules(identity: str, operations: Mapping[str, Bound]) -> Iterator[
     fixes = (
         (_HALF_BACKWARD, _is_half_backward),
         (_HALF, is_half),
-        (_CLIP, in_phase("clip")),
+        (CLIP_FIX, in_phase("clip")),
         (_AT_START, _is_first_step),
         *([(_SQUARE, in_phase("forward", "loss"))] if operations is SQUARES else []),
         (_OTHER, lambda _: True),
     )
-    for fix, is_for in fixes:
-        yield Rule(identity, frozenset(operations), _overflow, fix, is_for)
+    for fix, applies in fixes:
+        yield Rule(identity, frozenset(operations), _overflow, fix, applies)
 
 
 _BATCH_NORMS: Final = frozenset({"FusedBatchNorm", "FusedBatchNormV2", "FusedBatchNormV3"})

@@ -1,4 +1,4 @@
-"""The ranges of dtypes, and what an operation was given, in words."""
+"""The ranges of dtypes, and phrases about the inputs of an operation."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from tb_nanwatch.schema.records import Operand
 _LARGEST: Final = {"float16": 65504.0, "float64": 1.7976931348623157e308, "complex128": 1.7976931348623157e308}
 _LARGEST_OTHER: Final = 3.4028234663852886e38
 SMALLEST_NORMAL: Final = 1.1754943508222875e-38
-"""Of float32: what is smaller, many kernels take for 0."""
+"""The smallest normal float32. Many kernels treat smaller numbers as 0."""
 
 
 def largest(dtype: str) -> float:
-    """Return the largest finite number of a floating dtype; bfloat16's is close to float32's and is taken for it.
+    """Return the largest finite number of a floating dtype. For bfloat16 it is that of float32, which is close.
 
     Example:
         >>> largest("float16")
@@ -23,24 +23,24 @@ def largest(dtype: str) -> float:
 
 
 def reach(operand: Operand) -> float:
-    """Return the largest magnitude of the finite elements; 0 where there are none."""
+    """Return the largest magnitude of the finite elements; 0 without finite elements."""
     return max(abs(operand.min or 0.0), abs(operand.max or 0.0))
 
 
 def nearest_to_zero(operand: Operand) -> float:
-    """Return the smallest magnitude of the elements if they are all of one sign; 0 where nobody knows."""
+    """Return the smallest magnitude of the elements if all have the same sign; else 0."""
     if operand.min is None or operand.max is None or operand.min <= 0 <= operand.max:
         return 0.0
     return min(abs(operand.min), abs(operand.max))
 
 
 def infinite(operand: Operand) -> int:
-    """Return how many elements are Inf, of either sign."""
+    """Return the number of elements that are +Inf or -Inf."""
     return operand.counts.pos_inf + operand.counts.neg_inf
 
 
 def number(value: float) -> str:
-    """Spell a number for a sentence: three digits.
+    """Format a number for a sentence, with three digits.
 
     Example:
         >>> number(2.5e19), number(0.0)
@@ -50,7 +50,7 @@ def number(value: float) -> str:
 
 
 def share(count: int, operand: Operand) -> str:
-    """Say how many elements of an operand are meant.
+    """Return a phrase for a number of elements of an operand.
 
     Example:
         >>> from tb_nanwatch.schema.records import Counts
@@ -61,12 +61,12 @@ def share(count: int, operand: Operand) -> str:
 
 
 def zeros(operand: Operand) -> str:
-    """Say how many elements are 0, in brackets; nothing where none is."""
+    """Return the number of zeros in parentheses; empty without zeros."""
     if not operand.zeros:
         return ""
     return f" ({share(operand.zeros, operand)} {'is' if operand.zeros == 1 else 'are'} 0)"
 
 
 def magnitude(operand: Operand) -> str:
-    """Say how large the elements are."""
+    """Return a phrase for the largest magnitude of the elements."""
     return f"values up to {number(reach(operand))}"

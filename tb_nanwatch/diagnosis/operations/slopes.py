@@ -1,4 +1,4 @@
-"""Functions that are finite where their slope is not: what the backward pass makes of a 0 that the loss survived."""
+"""Rules for the slopes of functions: a finite function may have an infinite slope, as a square root has at 0."""
 
 from __future__ import annotations
 
@@ -19,8 +19,7 @@ _ROOT_FIX: Final = (
 _RSQRT_FIX: Final = f"Add a larger epsilon inside the root: tf.math.rsqrt(x + {{1e-6}}). {_WHERE}"
 _POWER_FIX: Final = f"Add an epsilon to the base: tf.pow(x + {{1e-7}}, p). {_WHERE}"
 _RECIPROCAL_FIX: Final = (
-    "Add an epsilon to what is divided by, or to what the logarithm or root is taken of, at the line that is named. "
-    f"{_WHERE}"
+    f"Add an epsilon to the divisor, or to the argument of the logarithm or root, at the named line. {_WHERE}"
 )
 
 

@@ -1,4 +1,4 @@
-"""The optimizers' own fused operations: a learning rate or an epsilon that cannot be."""
+"""Rules for the fused operations of optimizers: a bad learning rate, a bad epsilon, an overflow of the update."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from tb_nanwatch.diagnosis.operations.ranges import largest, magnitude, number, 
 from tb_nanwatch.diagnosis.operations.rule import Rule, type_of
 from tb_nanwatch.schema.records import Link, Operand
 
-# Handles of variables, which come first, are no numbers: places are counted from the end.
+# Replays leave out the handles of variables, which come first. So positions count from the last input.
 _LEARNING_RATE: Final = {
     "ResourceApplyGradientDescent": -2,
     "ResourceApplyMomentum": -3,
@@ -25,7 +25,7 @@ _PLAIN: Final = {
     "ResourceApplyMomentum": -2,
     "ResourceApplyKerasMomentum": -2,
 }
-"""The gradient's place, where the learning rate is all that it is multiplied by."""
+"""Position of the gradient in operations that multiply it only by the learning rate."""
 _EPSILON: Final = {
     "ResourceApplyAdagradV2": -2,
     "ResourceApplyAdam": -2,
@@ -36,30 +36,30 @@ _EPSILON: Final = {
 
 
 def _learning_rate(link: Link) -> str | None:
-    rate = _at(link, _LEARNING_RATE)
+    rate = _input(link, _LEARNING_RATE)
     if rate is None or not rate.counts.nonfinite:
         return None
     return f"The learning rate that {type_of(link)} was given is not finite."
 
 
 def _epsilon(link: Link) -> str | None:
-    epsilon = _at(link, _EPSILON)
+    epsilon = _input(link, _EPSILON)
     if epsilon is None or not epsilon.zeros:
         return None
     return f"The epsilon that {type_of(link)} was given is 0 in {epsilon.dtype}, so it divides by a root that may be 0."
 
 
 def _step_out_of_range(link: Link) -> str | None:
-    rate, gradient = _at(link, _LEARNING_RATE), _at(link, _PLAIN)
+    rate, gradient = _input(link, _LEARNING_RATE), _input(link, _PLAIN)
     if rate is None or gradient is None or reach(rate) * reach(gradient) <= largest(rate.dtype):
         return None
-    times = f"A learning rate of {number(reach(rate))} times gradients with {magnitude(gradient)}"
-    return f"{times} leaves the range of {rate.dtype}."
+    product = f"A learning rate of {number(reach(rate))} times gradients with {magnitude(gradient)}"
+    return f"{product} leaves the range of {rate.dtype}."
 
 
-def _at(link: Link, places: dict[str, int]) -> Operand | None:
-    place = places.get(type_of(link))
-    return None if place is None or len(link.inputs) < -place else link.inputs[place]
+def _input(link: Link, positions: dict[str, int]) -> Operand | None:
+    position = positions.get(type_of(link))
+    return None if position is None or len(link.inputs) < -position else link.inputs[position]
 
 
 RULES: Final = (

@@ -1,4 +1,4 @@
-"""What each rule advises helps: applied to an example of the rule, it leaves nothing but finite numbers."""
+"""The fix of each rule works: applied to an example of the rule, it leaves only finite numbers."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from tb_nanwatch.watch.replay.look import range_of
 
 @dataclass(frozen=True)
 class Example:
-    """A small program that a rule is about, and the same one with the rule's advice taken.
+    """A small program that a rule explains, and the same program with the rule's fix.
 
     Attributes:
         op: the operation that makes NaN or Inf.
         broken: the program, an expression.
-        given: what the operation is given, an expression each.
-        advice: words of the fix; code in it is in ``fixed`` too.
-        fixed: the program with the advice taken; by default the advice itself.
-        data: the names in all of these.
-        phase: of the operation.
-        names: of the operation's inputs.
-        file: that stands on the stack.
+        given: the inputs of the operation, an expression each.
+        advice: a part of the fix; code in it is also in ``fixed``.
+        fixed: the program with the fix; by default ``advice`` itself.
+        data: the variables of all expressions.
+        phase: phase of the operation.
+        names: names of the operation's inputs.
+        file: a file on the stack of the operation.
         is_first_step: whether no update came before.
     """
 
@@ -66,13 +66,13 @@ class Example:
         try:
             return self.run(self.broken)
         except tf.errors.InvalidArgumentError:
-            # On a CPU some operations refuse what makes NaN or Inf on a GPU.
+            # On a CPU some operations reject inputs that make NaN or Inf on a GPU.
             return np.array([np.inf])
 
 
 def operand(name: str, value: np.ndarray) -> Operand:
-    seen = range_of(value)
-    return Operand(name, seen.dtype, seen.shape, seen.counts, seen.min, seen.max, seen.zeros)
+    found = range_of(value)
+    return Operand(name, found.dtype, found.shape, found.counts, found.min, found.max, found.zeros)
 
 
 def grad(function, x):
@@ -89,12 +89,12 @@ def descent(rate, gradient, start=1.0):
 
 
 def adam(epsilon, gradient):
-    made = [tf.Variable(tf.zeros_like(gradient)) for _ in range(3)]
-    one = [tf.cast(value, gradient.dtype) for value in (0.9, 0.9, 0.1, 0.9, 0.9, epsilon)]
+    variables = [tf.Variable(tf.zeros_like(gradient)) for _ in range(3)]
+    scalars = [tf.cast(value, gradient.dtype) for value in (0.9, 0.9, 0.1, 0.9, 0.9, epsilon)]
     names = ("beta1_power", "beta2_power", "lr", "beta1", "beta2", "epsilon")
-    handles = dict(zip(("var", "m", "v"), (variable.handle for variable in made), strict=True))
-    tf.raw_ops.ResourceApplyAdam(**handles, **dict(zip(names, one, strict=True)), grad=gradient)
-    return made[0]
+    handles = dict(zip(("var", "m", "v"), (variable.handle for variable in variables), strict=True))
+    tf.raw_ops.ResourceApplyAdam(**handles, **dict(zip(names, scalars, strict=True)), grad=gradient)
+    return variables[0]
 
 
 def batch_norm(x, variance=()):
@@ -182,7 +182,7 @@ EXAMPLES = [
         "ReciprocalGrad",
         "grad(tf.math.reciprocal, x)",
         ("1 / x", "tf.ones_like(x)"),
-        "Add an epsilon to what is divided by",
+        "Add an epsilon to the divisor",
         "grad(lambda x: tf.math.reciprocal(x + 1e-6), x)",
         {"x": single(1e-20, 4)},
         phase="backward",
@@ -504,8 +504,8 @@ def rule_of(example):
     return next(rule for rule in RULES if rule.cause(link, is_first_step=example.is_first_step) is not None)
 
 
-@pytest.mark.parametrize("example", EXAMPLES, ids=[f"{one.op}-{one.advice[:30]}" for one in EXAMPLES])
-def test_the_advice_makes_the_example_finite(example):
+@pytest.mark.parametrize("example", EXAMPLES, ids=[f"{example.op}-{example.advice[:30]}" for example in EXAMPLES])
+def test_the_fix_makes_the_example_finite(example):
     assert not np.isfinite(example.result).all()
     cause = rule_of(example).cause(example.link, is_first_step=example.is_first_step)
     assert example.advice in cause.fix
@@ -513,11 +513,12 @@ def test_the_advice_makes_the_example_finite(example):
 
 
 def test_every_rule_has_an_example():
-    shown = {id(rule_of(example)) for example in EXAMPLES}
-    assert [(rule.id, rule.fix) for rule in RULES if id(rule) not in shown] == []
+    with_example = {id(rule_of(example)) for example in EXAMPLES}
+    assert [(rule.id, rule.fix) for rule in RULES if id(rule) not in with_example] == []
 
 
-def test_before_the_first_update_nothing_is_said_of_the_learning_rate():
-    advised = [rule_of(one).cause(one.link, is_first_step=True) for one in EXAMPLES if one.is_first_step]
-    assert advised
-    assert not any("learning rate" in cause.fix for cause in advised)
+def test_no_fix_mentions_the_learning_rate_before_the_first_update():
+    examples = [example for example in EXAMPLES if example.is_first_step]
+    causes = [rule_of(example).cause(example.link, is_first_step=True) for example in examples]
+    assert causes
+    assert not any("learning rate" in cause.fix for cause in causes)

@@ -1,4 +1,4 @@
-"""Each rule speaks of what it is about, quotes the figures, and is silent just beside it."""
+"""Each rule applies to its operation, quotes the numbers, and does not apply just outside its limits."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def half(low, high, **facts):
     return operand(low, high, dtype="float16", **facts)
 
 
-SPOKEN = [
+TEXTS = [
     (
         ("neg_inf", "Log", operand(0.0, 1.0, zeros=2, shape=(64, 10))),
         "logarithm-of-zero",
@@ -234,7 +234,7 @@ SPOKEN = [
     ),
 ]
 
-SPOKEN_OF_SLOPES = [
+SLOPE_TEXTS = [
     (
         ("pos_inf", "SqrtGrad", operand(0.0, 2.0, zeros=3), operand(0.0, 1.0)),
         "The slope of a square root at 0: what it gave holds 0 (3 of 64 elements).",
@@ -272,7 +272,7 @@ RATE, BETA, EPSILON = operand(0.1, 0.1, shape=()), operand(0.9, 0.9, shape=()), 
 NO_RATE = operand(None, None, shape=(), pos_inf=1)
 NO_EPSILON = operand(0.0, 0.0, shape=(), zeros=1, dtype="float16")
 
-SPOKEN_OF_UPDATES = [
+UPDATE_TEXTS = [
     (
         ("nan", "ResourceApplyAdam", *ADAM, NO_RATE, BETA, BETA, EPSILON, operand(0.0, 1.0)),
         "learning-rate",
@@ -296,36 +296,36 @@ SPOKEN_OF_UPDATES = [
 ]
 
 
-@pytest.mark.parametrize(("seen", "identity", "text"), SPOKEN)
-def test_a_rule_quotes_what_the_operation_was_given(seen, identity, text):
-    found = cause(*seen)
+@pytest.mark.parametrize(("operation_and_inputs", "identity", "text"), TEXTS)
+def test_the_text_of_a_rule_quotes_the_inputs(operation_and_inputs, identity, text):
+    found = cause(*operation_and_inputs)
     assert (found.id, found.text, found.confidence) == (identity, text, "high")
 
 
-@pytest.mark.parametrize(("seen", "text"), SPOKEN_OF_SLOPES)
-def test_in_the_backward_pass_it_is_a_slope(seen, text):
-    found = cause(*seen, phase="backward")
+@pytest.mark.parametrize(("operation_and_inputs", "text"), SLOPE_TEXTS)
+def test_an_operation_of_the_backward_pass_is_explained_as_a_slope(operation_and_inputs, text):
+    found = cause(*operation_and_inputs, phase="backward")
     assert (found.id, found.text) == ("slope-at-zero", text)
 
 
-@pytest.mark.parametrize(("seen", "identity", "text"), SPOKEN_OF_UPDATES)
-def test_an_optimizer_is_asked_for_its_rate_and_its_epsilon(seen, identity, text):
-    found = cause(*seen, phase="update")
+@pytest.mark.parametrize(("operation_and_inputs", "identity", "text"), UPDATE_TEXTS)
+def test_an_update_is_explained_by_its_learning_rate_or_epsilon(operation_and_inputs, identity, text):
+    found = cause(*operation_and_inputs, phase="update")
     assert (found.id, found.text) == (identity, text)
 
 
-def test_nan_beside_inf_is_a_nan():
+def test_an_output_with_inf_and_nan_counts_as_nan():
     factors = operand(0.0, 1.0, zeros=1, shape=(2,)), operand(None, None, shape=(), neg_inf=1)
     made = link("neg_inf", *factors, op="Mul", counts=Counts(size=2, nan=1, pos_inf=0, neg_inf=1))
     assert cause_of_operation(made).id == "zero-times-inf"
 
 
-def test_the_slope_of_a_power_has_the_programs_exponent():
+def test_the_slope_of_a_power_quotes_the_exponent_of_the_program():
     found = cause("nan", "Pow", operand(-3.0, 4.0), operand(0.2, 0.2, shape=()), phase="backward")
     assert found.text == "The slope of Pow of a tensor whose minimum is -3 to the power of 1.2: that is no real number."
 
 
-def test_the_mean_of_padding_is_of_the_samples_that_hold_nothing_else():
+def test_a_mean_over_padding_alone_is_explained():
     pooling = Source("lib/keras/src/layers/pooling/global_average_pooling1d.py", 86, "call", "")
     total, kept = operand(0.0, 2.0, zeros=3), operand(0.0, 4.0, shape=(16, 1), zeros=2)
     found = cause_of_operation(link("nan", total, kept, op="RealDiv", stack=(pooling,)))
@@ -339,13 +339,13 @@ def test_the_mean_of_padding_is_of_the_samples_that_hold_nothing_else():
     assert cause_of_operation(link("nan", total, kept, op="RealDiv")).id == "division-by-zero"
 
 
-def test_every_rule_was_heard():
-    heard = {identity for _, identity, _ in SPOKEN + SPOKEN_OF_UPDATES} | {"slope-at-zero", "all-padding"}
-    assert heard == {rule.id for rule in RULES}
+def test_every_rule_has_a_text_in_this_file():
+    tested = {identity for _, identity, _ in TEXTS + UPDATE_TEXTS} | {"slope-at-zero", "all-padding"}
+    assert tested == {rule.id for rule in RULES}
 
 
 @pytest.mark.parametrize(
-    "seen",
+    "operation_and_inputs",
     [
         ("nan", "Log", operand(1e-7, 1.0)),
         ("nan", "Log1p", operand(-0.99, 1.0)),
@@ -386,24 +386,24 @@ def test_every_rule_was_heard():
         ("nan", "Log of my own", operand(0.0, 1.0, zeros=1)),
     ],
 )
-def test_what_the_figures_do_not_prove_is_not_said(seen):
-    assert cause(*seen) is None
+def test_a_rule_does_not_apply_without_proof_by_the_numbers(operation_and_inputs):
+    assert cause(*operation_and_inputs) is None
 
 
 @pytest.mark.parametrize("operation", sorted(set().union(*(rule.operations for rule in RULES)) - {"Const"}))
 @pytest.mark.parametrize("kind", ["nan", "pos_inf"])
-def test_an_operation_whose_inputs_were_not_seen_is_passed_over(operation, kind):
+def test_an_operation_with_unknown_inputs_has_no_cause(operation, kind):
     empty = [operand(None, None, shape=(3,), nan=3)] * 2
     assert cause(kind, operation) is None
     assert cause(kind, operation, *empty) is None or operation.startswith("ResourceApply")
 
 
-def test_a_value_from_outside_the_step_has_no_operation():
+def test_a_value_from_outside_the_step_has_no_cause_here():
     assert cause_of_operation(link("nan", op=None, phase="input")) is None
 
 
 @pytest.mark.parametrize(
-    ("seen", "phase", "words"),
+    ("operation_and_inputs", "phase", "words"),
     [
         (("neg_inf", "Log", operand(0.0, 1.0)), "loss", "tf.nn.softmax_cross_entropy_with_logits"),
         (("pos_inf", "Square", operand(0.0, 1e20)), "loss", "Huber"),
@@ -419,18 +419,18 @@ def test_a_value_from_outside_the_step_has_no_operation():
         (("nan", "Mul", operand(0.0, 1.0, zeros=1), operand(0.0, 1.0, pos_inf=1)), "forward", "multiply_no_nan"),
     ],
 )
-def test_the_fix_fits_the_phase_and_the_dtype(seen, phase, words):
-    assert words in cause(*seen, phase=phase).fix
+def test_the_fix_fits_the_phase_and_the_dtype(operation_and_inputs, phase, words):
+    assert words in cause(*operation_and_inputs, phase=phase).fix
 
 
-def test_of_a_mask_that_was_meant_what_made_nan_of_it_is_told_first():
+def test_the_operation_that_makes_nan_of_an_intended_mask_comes_first():
     mask, select = link("neg_inf", op="Const"), link("neg_inf", operand(0.0, 1.0, neg_inf=8), op="SelectV2")
     softmax = link("nan", operand(0.0, 1.0, neg_inf=8), op="Softmax")
     assert [cause.id for cause in causes_of_chain((mask, select, softmax))] == ["masked-softmax", "constant"]
     assert [cause.id for cause in causes_of_chain((mask, select))] == ["constant"]
 
 
-def test_of_an_overflow_what_comes_after_it_is_no_cause():
+def test_an_operation_after_an_overflow_is_no_cause():
     square = link("pos_inf", operand(0.0, 1e20), op="Square")
     minus = link("nan", operand(0.0, 1.0, pos_inf=1, neg_inf=1), op="Sum")
     assert [cause.id for cause in causes_of_chain((square, minus))] == ["square-overflow"]

@@ -12,7 +12,7 @@ from typing import Any, Final
 import numpy as np
 import tensorflow as tf
 
-from tb_nanwatch.diagnosis.sentences import shortened, spoken_source
+from tb_nanwatch.diagnosis.sentences import format_source, shortened
 from tb_nanwatch.schema.records import Link
 from tb_nanwatch.watch.drivers.session_v1.feeds import FedCall
 from tb_nanwatch.watch.drivers.session_v1.intake import source_read, takes_anew
@@ -63,7 +63,7 @@ class Write:
     def __str__(self) -> str:
         """Return the operation and its line, as a sentence names them."""
         line = users_line(stack_of(self.op))
-        return f"{self.op.type}, {spoken_source(line)}" if line else str(self.op.type)
+        return f"{self.op.type}, {format_source(line)}" if line else str(self.op.type)
 
 
 @dataclass(frozen=True, eq=False)
