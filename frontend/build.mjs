@@ -1,4 +1,4 @@
-// Bundles the page into the one ES module that TensorBoard loads, and writes the licences of what is in it.
+// Bundles the page into the ES module that TensorBoard loads, and writes the licences of the bundled packages.
 import { mkdir, readFile, writeFile } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -18,14 +18,14 @@ async function bundle() {
     target: "es2020",
     minify: true,
     metafile: true,
-    write: false, // a bundle over the limit must not stay behind and pass for a good one
-    legalComments: "none", // licenses.txt carries the licences whole
-    loader: { ".css": "text" }, // the page puts it into a <style>: TensorBoard loads one module and no style sheet
+    write: false, // only a bundle within the limit is written
+    legalComments: "none", // licenses.txt holds the full licences
+    loader: { ".css": "text" }, // TensorBoard loads no style sheet, so the page adds a <style> itself
   });
   return { code: outputFiles[0].contents, packages: packagesIn(metafile) };
 }
 
-/** Names of the npm packages that went into a bundle, in alphabetical order. */
+/** Return the names of the npm packages in a bundle, in alphabetical order. */
 function packagesIn(metafile) {
   const names = Object.keys(metafile.inputs).map(
     (path) => /^node_modules\/((?:@[^/]+\/)?[^/]+)/.exec(path)?.[1],
@@ -42,8 +42,8 @@ const { code, packages } = await bundle();
 const size = gzipSync(code).length;
 if (size > LIMIT_BYTES) {
   throw new Error(
-    `The gzipped bundle must stay within ${LIMIT_BYTES} bytes, and it has ${size}. ` +
-      `It holds ${packages.join(", ")}: leave out what is not worth its weight.`,
+    `The gzipped bundle must be at most ${LIMIT_BYTES} bytes; it has ${size}. ` +
+      `It contains ${packages.join(", ")}: remove code or a package.`,
   );
 }
 const licences = await Promise.all(packages.map(licenceOf));

@@ -1,11 +1,11 @@
-/** What a person can do on the page: each sets values of the state, and all else follows. */
+/** The actions of a user. Each sets values of the state; the rest of the page follows from them. */
 import { batch } from "@preact/signals";
 import { type Cell, findRow, layerOf } from "./cells";
 import type { DeepLink } from "./link";
 import { type StepRange, spanAt, stepCount } from "./scale";
 import type { State } from "./state";
 
-/** Shows a run; what was chosen in another one does not carry over. */
+/** Show a run. Choices made in another run are dropped. */
 export function showRun({ choices, pointer }: State, run: string): void {
   if (choices.run.peek() === run) return;
   batch(() => {
@@ -17,7 +17,7 @@ export function showRun({ choices, pointer }: State, run: string): void {
   });
 }
 
-/** Shows another session of the run, or the verdict's own again. */
+/** Show another session of the run, or go back to the verdict's session. */
 export function showSession(state: State, session: number): void {
   const { choices, derived } = state;
   const home = choices.session.peek()?.home ?? derived.series.peek()?.session ?? session;
@@ -29,12 +29,12 @@ export function showSession(state: State, session: number): void {
   });
 }
 
-/** Remembers the run on show as chosen: with something chosen in it, no other may take its place. */
+/** Mark the shown run as chosen, so that no more urgent run replaces it while the user works in it. */
 function keepRun({ choices, derived }: State): void {
   choices.run.value ??= derived.verdict.peek()?.run ?? null;
 }
 
-/** Selects a step, and with it the layer it was picked in; a step picked in the timeline leaves the layer as it is. */
+/** Select a step and the layer of the cell. A cell of the timeline has no layer; it leaves the selected layer as it is. */
 export function selectCell(state: State, cell: Cell): void {
   const place = cell.layer === null ? state.derived.cell.peek() : cell;
   batch(() => {
@@ -47,7 +47,7 @@ export function selectCell(state: State, cell: Cell): void {
   });
 }
 
-/** Moves the selection by whole columns and rows of the heatmap, and stops at its edges. */
+/** Move the selection by columns and rows of the heatmap. It stops at the edges. */
 export function moveSelection(state: State, columns: number, rows: number): void {
   const answer = state.derived.heatmap.peek();
   const current = state.derived.cell.peek();
@@ -58,20 +58,20 @@ export function moveSelection(state: State, columns: number, rows: number): void
   selectAt(state, clamp(column, answer.first_step.length), clamp(row, answer.rows.length));
 }
 
-/** Selects the cell in a column and a row of the heatmap on show. */
+/** Select the cell in a column and a row of the heatmap. */
 export function selectAt(state: State, column: number, row: number): void {
   const cell = cellAt(state, column, row);
   if (cell !== null) selectCell(state, cell);
 }
 
-/** The cell in a column and a row of the heatmap on show; of the bad step's column it is the bad step that is meant. */
+/** Return the cell in a column and a row of the heatmap. In the column that holds the bad step, it is the bad step's. */
 export function cellAt({ derived }: State, column: number, row: number): Cell | null {
   const answer = derived.heatmap.peek();
   const [first, last] = [answer?.first_step[column], answer?.last_step[column]];
   const entry = answer?.rows[row];
   if (first === undefined || last === undefined || entry === undefined) return null;
-  const bad = derived.badStep.peek() ?? -1;
-  const step = first <= bad && bad <= last ? bad : first;
+  const badStep = derived.badStep.peek() ?? -1;
+  const step = first <= badStep && badStep <= last ? badStep : first;
   return { step, layer: layerOf(entry), variable: entry.variable };
 }
 
@@ -79,7 +79,7 @@ function clamp(index: number, length: number): number {
   return Math.min(length - 1, Math.max(0, index));
 }
 
-/** Shows a range of steps at the resolution that is stored. A range of one step is widened, since it would show nothing. */
+/** Show a range of steps at the stored resolution. A range of a single step would show nothing, so it is widened. */
 export function zoomTo(state: State, range: StepRange): void {
   const first = Math.max(0, range.first);
   batch(() => {
@@ -88,7 +88,7 @@ export function zoomTo(state: State, range: StepRange): void {
   });
 }
 
-/** Shows the steps around the selected one; each time closer. */
+/** Show the steps around the selected step, closer at each call. */
 export function zoomToSelection(state: State): void {
   const [range, cell] = [state.derived.range.peek(), state.derived.cell.peek()];
   if (range === null || cell === null) return;
@@ -100,7 +100,7 @@ export function showAllSteps({ choices }: State): void {
   choices.zoom.value = null;
 }
 
-/** Takes over what an address says, unless the page itself has just put it there. */
+/** Apply a link from the address, unless the page itself has just written it. */
 export function openLink(state: State, link: DeepLink): void {
   const current = linkOf(state);
   if (current.run === link.run && current.step === link.step && current.layer === link.layer) return;
@@ -110,7 +110,7 @@ export function openLink(state: State, link: DeepLink): void {
   });
 }
 
-/** What the address should say: only what was chosen, so that a plain address keeps opening with the verdict. */
+/** Return the link to the user's choices. Without a choice it is empty, so that the address opens with the verdict. */
 export function linkOf({ choices }: State): DeepLink {
   const cell = choices.cell.value;
   return {

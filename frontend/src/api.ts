@@ -1,7 +1,7 @@
-/** Talks to the plugin: addresses of its routes, and the fetch itself. */
+/** Requests to the plugin: the addresses of its routes, and the fetch. */
 import type { StepRange } from "./scale";
 
-/** What an address may carry; `null` leaves a parameter to the plugin. */
+/** The parameters of an address. The plugin chooses the value where a parameter is `null`. */
 type Parameters = Readonly<Record<string, string | number | null>>;
 
 export interface RunSession {
@@ -19,17 +19,17 @@ export const VERDICTS_URL = "./verdicts";
 
 const SERIES_POINTS = 600;
 
-export function seriesUrl(of: RunSession, range: StepRange | null): string {
-  return address("series", { ...of, ...bounds(range), points: SERIES_POINTS });
+export function seriesUrl(shown: RunSession, range: StepRange | null): string {
+  return address("series", { ...shown, ...bounds(range), points: SERIES_POINTS });
 }
 
 export function heatmapUrl(
-  of: RunSession,
+  shown: RunSession,
   choice: HeatmapChoice,
   range: StepRange | null,
   columns: number,
 ): string {
-  return address("heatmap", { ...of, ...choice, ...bounds(range), columns });
+  return address("heatmap", { ...shown, ...choice, ...bounds(range), columns });
 }
 
 export function alertUrl(run: string, step: number): string {
@@ -40,14 +40,14 @@ function bounds(range: StepRange | null): Parameters {
   return { first: range?.first ?? null, last: range?.last ?? null };
 }
 
-/** Relative, so that it works below a path prefix, behind a proxy and under `/experiment/ID/`. */
+/** Return a relative address, which also works below a path prefix, behind a proxy and under `/experiment/ID/`. */
 function address(route: string, parameters: Parameters): string {
   const query = new URLSearchParams();
   for (const [key, value] of Object.entries(parameters)) if (value !== null) query.set(key, String(value));
   return `./${route}?${query}`;
 }
 
-/** Fetches the text of an answer. An error of the plugin is thrown with the sentence that it was told in. */
+/** Fetch the text of an answer. If the plugin reports an error, throw it with the plugin's sentence. */
 export async function readText(url: string, signal: AbortSignal): Promise<string> {
   const response = await reach(url, signal);
   const text = await response.text();

@@ -1,22 +1,22 @@
-/** Cells of the heatmap: which one is meant, and what it says. Pure. */
+/** Cells of the heatmap: the row of each, its numbers, and its description. Pure. */
 import { formatKinds, formatNumber, formatSteps, formatValue, visible } from "./format";
 import { HEATMAP_STATS, statLabel } from "./heatmap_stats";
 import type { HeatmapAnswer, HeatmapRow } from "./protocol.gen";
 import { type StepRange, spanAt } from "./scale";
 
-/** A place that the user points at. It outlives the answer it was picked from, so it is named and not numbered. */
+/** A place that the user points at. It outlives the answer it was picked in, so it holds names instead of indices. */
 export interface Cell {
   readonly step: number;
   readonly layer: string | null;
   readonly variable: string | null;
 }
 
-/** The name that stands for a row: its layer, or for a variable without one its own label. */
+/** Return the layer of a row. A variable without a layer counts as a layer of its own. */
 export function layerOf(row: HeatmapRow): string {
   return row.layer ?? row.label;
 }
 
-/** The row that a cell lies in; -1 where the heatmap has none (a loss, or another run's layer). */
+/** Return the row of a cell; -1 if the heatmap has no such row (the loss, or a layer of another run). */
 export function findRow(rows: ReadonlyArray<HeatmapRow>, cell: Cell | null): number {
   if (cell === null) return -1;
   const exact = rows.findIndex((row) => row.variable !== null && row.variable === cell.variable);
@@ -24,10 +24,10 @@ export function findRow(rows: ReadonlyArray<HeatmapRow>, cell: Cell | null): num
 }
 
 /**
- * The value of a cell, unless it only stands beside what was non-finite.
+ * Return the value of a cell; `null` where the number would mislead because something was non-finite.
  *
- * Of a layer of which one variable was bad, the number is the norm of the others: a line through it would fall where
- * the layer's norm was lost. Over several steps it may be the peak of the finite ones, unless it is 0.
+ * If a variable of a layer was bad, the number is the norm of the layer's other variables. A line through it would
+ * fall where the layer's norm was lost. Over several steps the number is the peak of the finite steps, unless it is 0.
  */
 export function finiteValue(answer: HeatmapAnswer, row: number, column: number): number | null {
   const value = answer.values[row]?.[column] ?? null;
@@ -36,7 +36,7 @@ export function finiteValue(answer: HeatmapAnswer, row: number, column: number):
   return isBad && (isSingle || value === 0) ? null : value;
 }
 
-/** The steps of the column that holds a step; the step alone where no column does. */
+/** Return the steps of the column that holds a step; if no column holds it, the step alone. */
 export function columnSteps(answer: HeatmapAnswer | null, step: number): StepRange {
   const index = answer === null ? -1 : spanAt(step, answer.first_step);
   const first = answer?.first_step[index];
@@ -51,28 +51,29 @@ export interface CellFact {
   readonly nonfinite: boolean;
 }
 
-/** What is known of one cell, in the order of the data flow. `figures` are one-column heatmaps of the cell's steps. */
+/** Return the facts about a cell, in the order of the data flow. `figures` are one-column heatmaps of its steps. */
 function cellFacts(figures: ReadonlyArray<HeatmapAnswer>, cell: Cell): ReadonlyArray<CellFact> {
   return HEATMAP_STATS.flatMap(({ stat, label }) => {
-    const parts = figures.filter((figure) => figure.stat === stat).map((figure) => partOf(figure, cell));
-    const known = parts.filter((part) => part !== null);
-    return known.length > 0 ? [factOf(label, known)] : [];
+    const ofStat = figures.filter((figure) => figure.stat === stat);
+    const parts = ofStat.map((figure) => cellPart(figure, cell)).filter((part) => part !== null);
+    return parts.length > 0 ? [cellFact(label, parts)] : [];
   });
 }
 
+/** One merge of one statistic, such as the largest gradient norm, in a cell. */
 interface Part {
   readonly keeps: string;
   readonly value: number | null;
   readonly kinds: number;
 }
 
-function partOf(figure: HeatmapAnswer, cell: Cell): Part | null {
+function cellPart(figure: HeatmapAnswer, cell: Cell): Part | null {
   const row = findRow(figure.rows, cell);
   if (row < 0) return null;
   return { keeps: figure.keeps, value: finiteValue(figure, row, 0), kinds: figure.kinds[row]?.[0] ?? 0 };
 }
 
-function factOf(label: string, parts: ReadonlyArray<Part>): CellFact {
+function cellFact(label: string, parts: ReadonlyArray<Part>): CellFact {
   const kinds = parts.reduce((bits, part) => bits | part.kinds, 0);
   return { label, text: factText(parts, kinds), nonfinite: kinds !== 0 };
 }
@@ -94,15 +95,15 @@ function finiteText(parts: ReadonlyArray<Part>): string | null {
   return only === null ? null : formatNumber(only);
 }
 
-/** All that is known of a cell; until the rest has arrived, the number that the heatmap itself shows. */
+/** Return the steps and facts of a cell. Until its figures arrive, the only fact is the heatmap's own number. */
 export function knownFacts(
   cell: Cell,
   answer: HeatmapAnswer | null,
   figures: ReadonlyArray<HeatmapAnswer>,
 ): { readonly steps: StepRange; readonly facts: ReadonlyArray<CellFact> } {
   const steps = columnSteps(answer, cell.step);
-  const ofColumn = figures.filter((figure) => figure.first_step[0] === steps.first);
-  const facts = cellFacts(ofColumn, cell);
+  const current = figures.filter((figure) => figure.first_step[0] === steps.first);
+  const facts = cellFacts(current, cell);
   return { steps, facts: facts.length > 0 || answer === null ? facts : shownFact(cell, answer) };
 }
 
@@ -114,11 +115,15 @@ function shownFact(cell: Cell, answer: HeatmapAnswer): ReadonlyArray<CellFact> {
   return [{ label: statLabel(answer.stat), text, nonfinite: kinds !== 0 }];
 }
 
-/** The cell in a sentence, for those who hear the page and those who read it. */
+/** Name the steps of a range: "Step 5" or "Steps 5–9". */
+export function describeSteps({ first, last }: StepRange): string {
+  return `${first === last ? "Step" : "Steps"} ${formatSteps(first, last)}`;
+}
+
+/** Describe a cell in a sentence, which is shown and which screen readers announce. */
 export function describeCell(cell: Cell, steps: StepRange, facts: ReadonlyArray<CellFact>): string {
-  const stepsText = `${steps.first === steps.last ? "Step" : "Steps"} ${formatSteps(steps.first, steps.last)}`;
   const name = cell.variable ?? cell.layer;
-  const place = name === null ? stepsText : `${stepsText}, ${visible(name)}`;
-  const said = facts.map((fact) => `${fact.label.toLowerCase()} ${fact.text}`).join("; ");
-  return said === "" ? place : `${place}: ${said}`;
+  const place = name === null ? describeSteps(steps) : `${describeSteps(steps)}, ${visible(name)}`;
+  const numbers = facts.map((fact) => `${fact.label.toLowerCase()} ${fact.text}`).join("; ");
+  return numbers === "" ? place : `${place}: ${numbers}`;
 }

@@ -1,13 +1,13 @@
-/** The chain that a replay found, as people read it: what is named, and which of many hops are shown. Pure. */
+/** The chain that a replay found, as text: places, source lines and operands, and which of many hops are shown. Pure. */
 import { formatStep, shorten, visible } from "./format";
 import type { Counts, Entry, Link, Operand, Source } from "./protocol.gen";
 
-/** What stands at a hop: an operation, or where none was at work, what brought the value along. */
+/** What a hop names: the operation, or where no operation ran, the variable or argument that held the value. */
 export interface Place {
-  /** What it is, where its name does not say so. */
+  /** The sort of thing that is named; empty for an operation, whose name says it. */
   readonly label: string;
   readonly name: string;
-  /** The operation's own name in the graph, where it says more than its type. */
+  /** The operation's name in the graph, if it differs from the operation's type. */
   readonly detail: string;
 }
 
@@ -25,7 +25,7 @@ export function placeOf({ op, phase, tensor, variable, entry }: Link): Place {
   return { label: phase === "input" && entry !== null ? label : "Not known", name: "", detail: "" };
 }
 
-/** The hops of a long chain that are shown unasked: its beginning, and what it ends in. */
+/** A long chain whose middle is hidden at first. */
 export interface Folded<T> {
   readonly head: ReadonlyArray<T>;
   readonly hidden: ReadonlyArray<T>;
@@ -35,7 +35,7 @@ export interface Folded<T> {
 const HEAD = 5;
 const TAIL = 2;
 
-/** Folds the middle of a list. A single entry is not worth a button. */
+/** Fold the middle of a list. A single hidden entry would not be worth a button. */
 export function folded<T>(entries: ReadonlyArray<T>): Folded<T> {
   if (entries.length <= HEAD + TAIL + 1) return { head: entries, hidden: [], tail: [] };
   return {
@@ -48,22 +48,22 @@ export function folded<T>(entries: ReadonlyArray<T>): Folded<T> {
 export interface ExcerptLine {
   readonly number: number;
   readonly text: string;
-  readonly isMeant: boolean;
+  readonly isMarked: boolean;
 }
 
 const INDENT = 4;
 const LONGEST_LINE = 300;
 
-/** The lines around a source line, numbered, without the indent that all of them share. */
+/** Number a source line and the lines around it, and remove the indent that all of them share. */
 export function excerpt(source: Source): ReadonlyArray<ExcerptLine> {
-  const meant = " ".repeat(indentOfMeant(source)) + source.text.trim();
-  const lines = [...source.before, meant, ...source.after].map(expanded);
+  const marked = " ".repeat(markedIndent(source)) + source.text.trim();
+  const lines = [...source.before, marked, ...source.after].map(expanded);
   const shared = Math.min(...lines.filter((line) => line.trim() !== "").map(indentOf));
   const first = source.line - source.before.length;
   return lines.map((line, index) => ({
     number: first + index,
     text: shorten(visible(line.slice(shared).trimEnd()), LONGEST_LINE),
-    isMeant: index === source.before.length,
+    isMarked: index === source.before.length,
   }));
 }
 
@@ -76,8 +76,8 @@ function indentOf(line: string): number {
   return whole.length - whole.trimStart().length;
 }
 
-/** The line is sent without its indent: its neighbours tell it, a line that opens a block by one level. */
-function indentOfMeant({ before, text, after }: Source): number {
+/** Infer the indent of the source line from its neighbours: the plugin sends the line without its indent. */
+function markedIndent({ before, text, after }: Source): number {
   const isCode = (line: string): boolean => line.trim() !== "";
   const above = [...before].reverse().find(isCode);
   const below = after.find(isCode);
@@ -90,27 +90,27 @@ function indentOfMeant({ before, text, after }: Source): number {
 
 const LONGEST_FILE = 60;
 
-/** Where a line stands: of a long path the end tells the file. */
+/** Return file and line. A long path is cut at its beginning, since its end names the file. */
 export function sourcePlace({ file, line }: Source): string {
   const shown = visible(file);
   const end = shown.length <= LONGEST_FILE ? shown : `…${shown.slice(1 - LONGEST_FILE)}`;
   return `${end}:${line}`;
 }
 
-/** The function that a line stands in; nothing of a script's own lines, which stand in none. */
+/** Return the function that holds a line; empty for a line at the top level of a script. */
 export function sourceFunction(source: Source): string {
   return source.function === "<module>" ? "" : visible(source.function);
 }
 
 const LONGEST_TYPE = 40;
 
-/** An operand's type: dtype and shape. */
+/** Format an operand's dtype and shape. */
 export function operandType({ dtype, shape }: Operand): string {
   const size = shape.length === 0 ? "scalar" : `[${shape.join(", ")}]`;
   return `${shorten(visible(dtype), LONGEST_TYPE)} ${shorten(size, LONGEST_TYPE)}`;
 }
 
-/** Says how many elements of an operand are 0: "all" is what matters where all are. */
+/** Format how many elements of an operand are 0, and say so if all are. */
 export function zerosText({ zeros, counts }: Operand): string {
   return zeros > 1 && zeros === counts.size ? `all ${formatStep(zeros)}` : formatStep(zeros);
 }

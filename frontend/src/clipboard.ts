@@ -1,6 +1,6 @@
-/** The clipboard, also where the page is not served over HTTPS and the browser's own way to it is closed. */
+/** The clipboard, also on a page without HTTPS, where browsers refuse `navigator.clipboard`. */
 
-/** Copies what an element shows, and selects it: where nothing can copy, the keyboard still can. */
+/** Select an element's text and copy it. If neither way to copy works, the user can still copy the selection. */
 export async function copyText(element: HTMLElement): Promise<boolean> {
   getSelection()?.selectAllChildren(element);
   try {

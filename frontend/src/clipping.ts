@@ -1,7 +1,7 @@
 /** Whether a session clips its gradients. Pure. */
 import type { SeriesAnswer } from "./protocol.gen";
 
-/** Returns whether any clip ratio of an answer is other than 1. */
+/** Return whether any clip ratio of an answer is other than 1. */
 export function isClipping({ curves }: Pick<SeriesAnswer, "curves">): boolean {
   const ratio = curves.find(({ name }) => name === "clip_ratio");
   if (ratio === undefined) return false;
@@ -15,7 +15,7 @@ export interface Clipping {
   readonly clips: boolean;
 }
 
-/** Adds an answer to what is known. A zoom into steps without clipping does not undo it. */
+/** Add an answer to what is known. A zoom into steps without clipping does not undo it. */
 export function clippingSeen(known: Clipping | null, series: SeriesAnswer): Clipping {
   const { run, session } = series;
   const isSame = known?.run === run && known.session === session;

@@ -1,6 +1,6 @@
 /** Decoders for plain values, and functions that combine decoders. `protocol.gen.ts` is built of them. Pure. */
 
-/** Returns a value with the type that it claims, or throws an `AnswerError`. */
+/** A function that returns a value with its checked type, or throws an `AnswerError`. */
 export type Decoder<T> = (value: unknown) => T;
 
 /** An answer that breaks the protocol. The path grows while the error passes outwards, so a good answer builds none. */
@@ -61,7 +61,7 @@ export function list<T>(item: Decoder<T>): Decoder<ReadonlyArray<T>> {
   };
 }
 
-/** Decodes the given fields and drops all others: a newer plugin may have added some. */
+/** Decode the given fields and drop all others, which a newer plugin may have added. */
 export function record<T>(fields: { readonly [K in keyof T]: Decoder<T[K]> }): Decoder<T> {
   const keys = Object.keys(fields) as Array<keyof T & string>;
   return (value) => {
@@ -73,7 +73,7 @@ export function record<T>(fields: { readonly [K in keyof T]: Decoder<T[K]> }): D
   };
 }
 
-/** Decodes a whole answer. The path in an error begins with the answer's name. */
+/** Decode a whole answer. The path in an error begins with the answer's name. */
 export function answer<T>(name: string, decode: Decoder<T>): Decoder<T> {
   return (value) => inside(name, () => decode(value));
 }

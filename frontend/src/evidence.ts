@@ -1,4 +1,4 @@
-/** The evidence of a bad step, in the order in which a person wants it. Pure. */
+/** The evidence of a bad step: its findings and norms in order, and its counts and samples as text. Pure. */
 import { formatStep, formatSteps } from "./format";
 import type { AlertAnswer, Counts, FindingRow, Origin, VariableRow } from "./protocol.gen";
 
@@ -13,7 +13,7 @@ const DATA_FLOW: ReadonlyArray<FindingRow["role"]> = [
   "state",
 ];
 
-/** Sorts findings as data flows through the step; of equals, the one that the verdict names comes first. */
+/** Sort findings in the order of the data flow. Within a role, the finding that the verdict names comes first. */
 export function sortFindings(
   findings: ReadonlyArray<FindingRow>,
   first: Origin | null,
@@ -23,28 +23,28 @@ export function sortFindings(
   return [...findings].sort((a, b) => rank(a) - rank(b));
 }
 
-/** Sorts variables: those that were bad in the last step first, each part in the model's order. */
+/** Put the variables that were bad in the last step first. Otherwise keep the model's order. */
 export function sortVariables(rows: ReadonlyArray<VariableRow>): ReadonlyArray<VariableRow> {
   const isBad = (row: VariableRow): boolean => (row.kinds[row.kinds.length - 1] ?? 0) !== 0;
   return [...rows.filter(isBad), ...rows.filter((row) => !isBad(row))];
 }
 
-/** Says how many elements were what, of how many. */
+/** Format how many elements are NaN and Inf, and how many there are. */
 export function countsText(counts: Counts | null): string {
   return counts === null ? "not counted" : `${nonfiniteText(counts)} of ${formatStep(counts.size)}`;
 }
 
-/** Says how many elements were what. */
+/** Format how many elements are NaN and Inf. */
 export function nonfiniteText(counts: Counts): string {
-  const seen = kindsSeen(counts).map(([label, count]) => `${formatStep(count)} ${label}`);
-  return seen.length === 0 ? "none" : seen.join(", ");
+  const parts = kindsSeen(counts).map(([label, count]) => `${formatStep(count)} ${label}`);
+  return parts.length === 0 ? "none" : parts.join(", ");
 }
 
-/** As many bad samples as are kept of a step: there may be more. */
+/** A watch records at most this many bad samples of a step; there may be more. */
 const MOST_SAMPLES = 64;
 const MOST_RANGES = 8;
 
-/** Lists the bad samples of a batch: neighbours as a range, and of a long list the beginning and how many there are. */
+/** Format the bad samples of a batch, neighbours as a range. A long list is cut and ends with its length. */
 export function samplesText(samples: ReadonlyArray<number>): string {
   const ranges = rangesOf(samples);
   const shown = ranges.slice(0, MOST_RANGES).join(", ");
@@ -65,14 +65,14 @@ function rangesOf(samples: ReadonlyArray<number>): ReadonlyArray<string> {
   );
 }
 
-/** Tells whether any gradient of the steps shown came out of clipping as another than it went in. */
+/** Return whether clipping changed any gradient in the steps of the alert. */
 export function isClipped({ variables }: AlertAnswer): boolean {
   return variables.some(({ grad_norm, clipped_norm }) =>
     grad_norm.some((norm, index) => norm !== (clipped_norm[index] ?? null)),
   );
 }
 
-/** Names the kinds among the counted elements. */
+/** Name the kinds among the counted elements. */
 export function countedKinds(counts: Counts | null): string {
   const labels = counts === null ? [] : kindsSeen(counts).map(([label]) => label);
   return labels.length === 0 ? "non-finite" : labels.join(", ");

@@ -1,11 +1,11 @@
-/** Keeps an answer in step with the request for it: newest request wins, last good answer stays. */
+/** Followers: each keeps an answer up to date with its request. The newest request wins; the last good answer stays. */
 import { batch, effect, type ReadonlySignal, type Signal, signal, untracked } from "@preact/signals";
 
-/** Something that is asked of the plugin. */
+/** An answer of the plugin, and the state of its request. */
 export interface Resource<T> {
   readonly answer: Signal<T | null>;
   readonly failure: Signal<string | null>;
-  /** What is shown is not what is asked for, yet. Asking again for the same thing does not count. */
+  /** Whether a new request waits for its answer. A repeated request does not count. */
   readonly pending: Signal<boolean>;
 }
 
@@ -14,24 +14,24 @@ export function resource<T>(): Resource<T> {
 }
 
 export interface FollowOptions<T> {
-  /** Addresses to ask, one a line; empty to ask nothing and forget the answer. */
+  /** The addresses to read, one per line. An empty request drops the answer. */
   readonly request: ReadonlySignal<string>;
   readonly target: Resource<T>;
   readonly decode: (answers: ReadonlyArray<unknown>) => T;
   readonly read: (url: string, signal: AbortSignal) => Promise<string>;
-  /** How long a request must stand before it is sent. */
-  readonly settleMs?: number;
+  /** How long a request must stay unchanged before it is sent. */
+  readonly delayMs?: number;
 }
 
 export interface Follower {
-  /** Asks again for what is shown, unless it is being asked for. */
+  /** Send the request again, unless it is waiting for its answer. */
   refresh(): void;
-  /** Asks again if what came last was a failure. */
+  /** Send the request again if it failed the last time. */
   retry(): void;
   stop(): void;
 }
 
-/** Asks for `request` whenever it changes, and puts what comes into `target`. */
+/** Send `request` whenever it changes, and store the answer or the failure in `target`. */
 export function follow<T>(options: FollowOptions<T>): Follower {
   const { request, target } = options;
   let running: AbortController | null = null;
@@ -42,7 +42,7 @@ export function follow<T>(options: FollowOptions<T>): Follower {
     const control = new AbortController();
     running = control;
     target.pending.value = urls !== last.urls;
-    const outcome = await ask(urls, last.text, control.signal, options);
+    const outcome = await readAnswer(urls, last.text, control.signal, options);
     if (control.signal.aborted) return;
     running = null;
     if ("text" in outcome) last = { urls, text: outcome.text };
@@ -84,15 +84,15 @@ type Outcome<T> =
   | { readonly text: string }
   | { readonly failure: string };
 
-/** Asks, and tells what came. An answer that is letter for letter the one shown is not decoded and not drawn again. */
-async function ask<T>(
+/** Read and decode the answers. If their text equals the shown text, nothing is decoded or drawn again. */
+async function readAnswer<T>(
   urls: string,
   last: string,
   signal: AbortSignal,
-  { read, decode, settleMs = 0 }: FollowOptions<T>,
+  { read, decode, delayMs = 0 }: FollowOptions<T>,
 ): Promise<Outcome<T>> {
   try {
-    if (settleMs > 0) await pause(settleMs, signal);
+    if (delayMs > 0) await pause(delayMs, signal);
     const texts = await Promise.all(urls.split("\n").map((url) => read(url, signal)));
     const text = texts.join("\n");
     return text === last ? { text } : { answer: decode(texts.map(parse)), text };
@@ -116,7 +116,7 @@ function pause(durationMs: number, signal: AbortSignal): Promise<void> {
     const timer = setTimeout(resolve, durationMs);
     signal.addEventListener("abort", () => {
       clearTimeout(timer);
-      reject(new Error("a newer request took this one's place"));
+      reject(new Error("a newer request has replaced this request"));
     });
   });
 }

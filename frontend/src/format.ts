@@ -1,9 +1,9 @@
-/** Numbers, steps, kinds and names as people read them. Pure. */
+/** Numbers, steps, kinds and names as text. Pure. */
 import type { FindingRow, Origin } from "./protocol.gen";
 
 export type Kind = NonNullable<Origin["kind"]>;
 
-/** What stands where a number would, were there one. */
+/** The text in place of an absent number. */
 export const NO_VALUE = "–";
 
 const KIND_BITS: ReadonlyArray<readonly [bit: number, label: string]> = [
@@ -37,7 +37,7 @@ export const ROLE_LABELS: Readonly<Record<FindingRow["role"], string>> = {
   scalar: "Scalar of the update",
 };
 
-/** Spells a number with `digits` significant digits: plainly from 0.001 up to 99,999, as a power of ten beyond. */
+/** Format a number with `digits` significant digits: as a decimal from 0.001 to 99,999, else with a power of ten. */
 export function formatNumber(value: number, digits = 4): string {
   const rounded = Number(value.toPrecision(digits));
   const size = Math.abs(rounded);
@@ -45,35 +45,35 @@ export function formatNumber(value: number, digits = 4): string {
   return rounded.toExponential().replace("+", "");
 }
 
-/** Spells a number, or what was non-finite in its place, or that there is none. */
+/** Format a number. If kinds were recorded, format these instead. */
 export function formatValue(value: number | null, kinds = 0): string {
   if (kinds !== 0) return formatKinds(kinds);
   return value === null ? NO_VALUE : formatNumber(value);
 }
 
-/** Spells a step or any whole count with thousands separators. */
+/** Format a step or a count with thousands separators. */
 export function formatStep(step: number): string {
   return String(Math.round(step)).replace(/\B(?=(\d{3})+$)/g, ",");
 }
 
-/** Spells the steps of a span: one step, or the first and the last. */
+/** Format the steps of a span: a single step, or the first and the last. */
 export function formatSteps(first: number, last: number): string {
   return first === last ? formatStep(first) : `${formatStep(first)}–${formatStep(last)}`;
 }
 
-/** Says a count with its noun, in the plural where it is due. */
+/** Format a count with its noun in the singular or plural. */
 export function plural(count: number, noun: string): string {
   return `${formatStep(count)} ${noun}${count === 1 ? "" : "s"}`;
 }
 
-/** Names the kinds in a bit mask (1 NaN, 2 +Inf, 4 -Inf, 8 Inf of unknown sign): Inf first, since NaN is what it turns into. */
+/** Name the kinds in a bit mask (1 NaN, 2 +Inf, 4 -Inf, 8 Inf of unknown sign). Inf comes first, since it turns into NaN. */
 export function formatKinds(bits: number): string {
   return KIND_BITS.filter(([bit]) => (bits & bit) !== 0)
     .map(([, label]) => label)
     .join(", ");
 }
 
-/** Characters that would break a line, hide, or reorder the text around them. */
+/** Characters that break a line, are invisible, or reorder the text around them. */
 const INVISIBLE = /[\p{Cc}\p{Cf}\p{Zl}\p{Zp}\p{Cs}]/gu;
 
 const ESCAPES: ReadonlyMap<string, string> = new Map([
@@ -82,7 +82,7 @@ const ESCAPES: ReadonlyMap<string, string> = new Map([
   ["\t", "\\t"],
 ]);
 
-/** Makes control characters of a name visible: a name is data, and must not be able to imitate the page around it. */
+/** Escape the invisible characters of a name. A name is data and must not imitate the page around it. */
 export function visible(name: string): string {
   return name.replace(INVISIBLE, (character) => {
     const short = ESCAPES.get(character);
@@ -90,7 +90,7 @@ export function visible(name: string): string {
   });
 }
 
-/** Spells a text as a literal of Python, which reads back as the same text, and in which nothing hides. */
+/** Format a text as a Python literal of the same text, with invisible characters escaped. */
 export function pythonString(text: string): string {
   return JSON.stringify(text).replace(INVISIBLE, (character) => {
     const code = (character.codePointAt(0) ?? 0).toString(16);
@@ -98,7 +98,7 @@ export function pythonString(text: string): string {
   });
 }
 
-/** Cuts a long text for a tooltip; style sheets cut it on the page. */
+/** Cut a long text, such as a tooltip, which a style sheet cannot cut. */
 export function shorten(text: string, limit = 400): string {
   return text.length <= limit ? text : `${text.slice(0, limit - 1)}…`;
 }

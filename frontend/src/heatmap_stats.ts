@@ -15,7 +15,7 @@ interface StatEntry {
   readonly isOfClipping: boolean;
 }
 
-/** The statistics to choose from, in the order of the data flow. To add one, add an entry. */
+/** The statistics to choose from, in the order of the data flow. To add a statistic, add an entry. */
 export const HEATMAP_STATS = [
   { stat: "grad_norm", label: "Gradient norm", keeps: "max", details: ["min", "mean"], isOfClipping: false },
   { stat: "clipped_norm", label: "After clipping", keeps: "max", details: [], isOfClipping: true },
@@ -37,7 +37,7 @@ export function keepsOf(stat: HeatmapStat): Merge {
   return entryOf(stat)?.keeps ?? "max";
 }
 
-/** Returns whether a statistic says anything that another does not. */
+/** Return whether a statistic says anything that another does not. */
 export function isInformative(stat: HeatmapStat, clips: boolean): boolean {
   return clips || entryOf(stat)?.isOfClipping !== true;
 }
@@ -47,7 +47,7 @@ interface Figure {
   readonly keeps: Merge;
 }
 
-/** Lists what to request to know all numbers of a column. For a single step, minimum, maximum and mean are equal. */
+/** List the figures of a column to request. For a single step, minimum, maximum and mean are equal. */
 export function columnFigures(steps: StepRange, clips: boolean): ReadonlyArray<Figure> {
   const isSingle = steps.first === steps.last;
   return HEATMAP_STATS.filter(({ stat }) => isInformative(stat, clips)).flatMap(({ stat, keeps, details }) =>

@@ -1,4 +1,4 @@
-/** The page around the page: TensorBoard's messages, theme and address. Alone, without TensorBoard, all of it is optional. */
+/** The connection to TensorBoard: its messages, theme and address. The page also runs without TensorBoard. */
 import { type DeepLink, isOwnTab, readLink, writeLink } from "./link";
 
 export type Theme = "light" | "dark";
@@ -8,7 +8,7 @@ export interface HostEvents {
   readonly onReload: () => void;
   readonly onTheme: (theme: Theme) => void;
   readonly onLink: (link: DeepLink) => void;
-  /** The tab is shown or hidden; a hidden frame has no height. */
+  /** The tab is shown or hidden. */
   readonly onShown: (isShown: boolean) => void;
 }
 
@@ -29,7 +29,7 @@ interface Message {
 function listenToMessages(onReload: () => void): void {
   if (window.parent === window) return;
   const { port1, port2 } = new MessageChannel();
-  const isNews = newsFilter();
+  const isNews = createNewsFilter();
   port1.onmessage = ({ data }: MessageEvent<string>) => {
     const message = JSON.parse(data) as Message;
     if (message.isReply) return;
@@ -40,8 +40,12 @@ function listenToMessages(onReload: () => void): void {
   window.parent.postMessage("experimental.bootstrap", "*", [port2]);
 }
 
-/** TensorBoard repeats its list of runs whenever its address changes, which the page itself brings about. */
-function newsFilter(): (message: Message) => boolean {
+/**
+ * Create a filter for messages that report new data.
+ *
+ * TensorBoard repeats its list of runs whenever its address changes, and the page changes the address itself.
+ */
+function createNewsFilter(): (message: Message) => boolean {
   let runs = "";
   return ({ type, payload }) => {
     if (type === "experimental.DataReloaded") return true;
@@ -52,33 +56,33 @@ function newsFilter(): (message: Message) => boolean {
   };
 }
 
-/** TensorBoard marks its body; where there is no TensorBoard, the system's preference holds. */
+/** Follow the class on TensorBoard's body, or without TensorBoard, the system's preference. */
 function watchTheme(onTheme: (theme: Theme) => void): void {
-  const body = ofParent((parent) => parent.document.body);
+  const body = withParent((parent) => parent.document.body);
   if (body !== null) {
-    const tell = (): void => onTheme(body.classList.contains("dark-mode") ? "dark" : "light");
-    new MutationObserver(tell).observe(body, { attributes: true, attributeFilter: ["class"] });
-    tell();
+    const report = (): void => onTheme(body.classList.contains("dark-mode") ? "dark" : "light");
+    new MutationObserver(report).observe(body, { attributes: true, attributeFilter: ["class"] });
+    report();
     return;
   }
   const preference = matchMedia("(prefers-color-scheme: dark)");
-  const tell = (): void => onTheme(preference.matches ? "dark" : "light");
-  preference.addEventListener("change", tell);
-  tell();
+  const report = (): void => onTheme(preference.matches ? "dark" : "light");
+  preference.addEventListener("change", report);
+  report();
 }
 
 function watchAddress(onLink: (link: DeepLink) => void): void {
-  const tell = (): void => {
-    const hash = ofParent((parent) => parent.location.hash);
+  const report = (): void => {
+    const hash = withParent((parent) => parent.location.hash);
     if (hash !== null && isOwnTab(hash)) onLink(readLink(hash));
   };
-  ofParent((parent) => parent.addEventListener("hashchange", tell));
-  tell();
+  withParent((parent) => parent.addEventListener("hashchange", report));
+  report();
 }
 
-/** Writes what is chosen into TensorBoard's address, without adding to the browser's history. */
+/** Write a link into TensorBoard's address, without a new entry in the browser's history. */
 export function writeAddress(link: DeepLink): void {
-  ofParent((parent) => {
+  withParent((parent) => {
     const [page = "", hash = ""] = parent.location.href.split("#", 2);
     const wanted = writeLink(`#${hash}`, link);
     if (isOwnTab(hash) && wanted !== `#${hash}`) parent.location.replace(page + wanted);
@@ -86,14 +90,15 @@ export function writeAddress(link: DeepLink): void {
 }
 
 function watchVisibility(onShown: (isShown: boolean) => void): void {
-  const tell = (): void => onShown(window.innerHeight > 0 && !document.hidden);
-  new ResizeObserver(tell).observe(document.documentElement);
-  window.addEventListener("resize", tell);
-  document.addEventListener("visibilitychange", tell);
+  // A hidden frame has no height.
+  const report = (): void => onShown(window.innerHeight > 0 && !document.hidden);
+  new ResizeObserver(report).observe(document.documentElement);
+  window.addEventListener("resize", report);
+  document.addEventListener("visibilitychange", report);
 }
 
-/** Runs something on TensorBoard's window; `null` where there is none, or where it may not be touched. */
-function ofParent<T>(use: (parent: Window) => T): T | null {
+/** Call a function with TensorBoard's window; `null` if there is no such window or the browser denies access. */
+function withParent<T>(use: (parent: Window) => T): T | null {
   try {
     return window.parent === window ? null : use(window.parent);
   } catch {

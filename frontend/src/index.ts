@@ -1,4 +1,4 @@
-/** Puts the page together: the one place that knows all its parts. */
+/** The entry point, which connects all parts of the page. */
 import { computed, effect, signal, untracked } from "@preact/signals";
 import { h, render as mount } from "preact";
 import plotStyles from "uplot/dist/uPlot.min.css";
@@ -12,21 +12,21 @@ import { createState, type State } from "./state";
 import styles from "./styles.css";
 import { App } from "./views/app";
 
-/** How often the plugin is asked for news while the page is on show. */
+/** The interval between two requests for the verdicts while the page is shown. */
 const POLL_EVERY_MS = 5_000;
-/** A pointer on its way across the heatmap asks for nothing until it rests. */
-const HOVER_SETTLE_MS = 90;
-/** Held arrow keys write the address once, at the end. */
-const ADDRESS_SETTLE_MS = 300;
+/** A pointer that moves across the heatmap sends no request until it rests. */
+const HOVER_DELAY_MS = 90;
+/** A held arrow key changes the address only once, at the end. */
+const ADDRESS_DELAY_MS = 300;
 
-/** Called once by TensorBoard when it has loaded this module into the plugin's frame. */
+/** Build the page. TensorBoard calls this once, when it has loaded this module into the plugin's frame. */
 export function render(): void {
   addStyles();
   const state = createState();
-  const { verdicts, ofRun } = followAll(state);
+  const { verdicts, shownRun } = followAll(state);
   const isShown = signal(true);
   connectHost({
-    onReload: () => refreshAll([verdicts, ...ofRun]),
+    onReload: () => refreshAll([verdicts, ...shownRun]),
     onTheme: (theme) => {
       document.documentElement.dataset.theme = theme;
       state.palette.value = readPalette(document.documentElement);
@@ -38,9 +38,9 @@ export function render(): void {
   });
   pollWhileShown(isShown, () => {
     verdicts.refresh();
-    for (const follower of ofRun) follower.retry();
+    for (const follower of shownRun) follower.retry();
   });
-  refreshWithVerdict(state, ofRun);
+  refreshWithVerdict(state, shownRun);
   rememberRun(state);
   keepAddress(state);
   mount(h(App, { state }), document.body);
@@ -55,8 +55,8 @@ function addStyles(): void {
 
 interface Followers {
   readonly verdicts: Follower;
-  /** Of what is shown of one run. */
-  readonly ofRun: ReadonlyArray<Follower>;
+  /** The answers about the shown run. */
+  readonly shownRun: ReadonlyArray<Follower>;
 }
 
 function followAll({ answers, requests }: State): Followers {
@@ -67,7 +67,7 @@ function followAll({ answers, requests }: State): Followers {
       target: answers[name],
       decode: (all) => all.map(decodeHeatmap),
       read,
-      settleMs: HOVER_SETTLE_MS,
+      delayMs: HOVER_DELAY_MS,
     });
   const { series, heatmap, alert } = answers;
   return {
@@ -77,7 +77,7 @@ function followAll({ answers, requests }: State): Followers {
       decode: ([only]) => decodeVerdicts(only),
       read,
     }),
-    ofRun: [
+    shownRun: [
       follow({ request: requests.series, target: series, decode: ([only]) => decodeSeries(only), read }),
       follow({ request: requests.heatmap, target: heatmap, decode: ([only]) => decodeHeatmap(only), read }),
       follow({ request: requests.alert, target: alert, decode: ([only]) => decodeAlert(only), read }),
@@ -91,11 +91,11 @@ function refreshAll(followers: ReadonlyArray<Follower>): void {
   for (const follower of followers) follower.refresh();
 }
 
-/** A run that has new steps has a new verdict; as long as it has not, its charts need not be asked for again. */
-function refreshWithVerdict({ derived }: State, ofRun: ReadonlyArray<Follower>): void {
+/** Refresh the charts when the verdict changes: it changes with every new step of the run. */
+function refreshWithVerdict({ derived }: State, followers: ReadonlyArray<Follower>): void {
   const verdict = computed(() => JSON.stringify(derived.verdict.value));
   effect(() => {
-    if (verdict.value !== "null") untracked(() => refreshAll(ofRun));
+    if (verdict.value !== "null") untracked(() => refreshAll(followers));
   });
 }
 
@@ -117,7 +117,7 @@ function rememberRun({ derived, shownRun }: State): void {
 function keepAddress(state: State): void {
   effect(() => {
     const link = linkOf(state);
-    const timer = setTimeout(() => writeAddress(link), ADDRESS_SETTLE_MS);
+    const timer = setTimeout(() => writeAddress(link), ADDRESS_DELAY_MS);
     return () => clearTimeout(timer);
   });
 }

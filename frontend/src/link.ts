@@ -1,4 +1,4 @@
-/** What the page puts into TensorBoard's address, so that a verdict can be sent to a colleague. Pure. */
+/** Links to a verdict: the page's part of TensorBoard's address. Pure. */
 
 export interface DeepLink {
   readonly run: string | null;
@@ -8,7 +8,7 @@ export interface DeepLink {
 
 const PREFIX = "p.nanwatch.";
 
-/** Reads the page's keys from a fragment such as `#nanwatch&p.nanwatch.run=relu&p.nanwatch.step=411`. */
+/** Read the page's keys from a fragment such as `#nanwatch&p.nanwatch.run=relu&p.nanwatch.step=411`. */
 export function readLink(hash: string): DeepLink {
   const found = new Map(ownPairs(hash));
   const step = Number(found.get("step") ?? Number.NaN);
@@ -19,7 +19,7 @@ export function readLink(hash: string): DeepLink {
   };
 }
 
-/** Puts the page's keys into a fragment; the tab's name and the keys of others stay as they are. */
+/** Write the page's keys into a fragment. The tab's name and foreign keys stay unchanged. */
 export function writeLink(hash: string, link: DeepLink): string {
   const foreign = tokens(hash).filter((token) => !token.startsWith(PREFIX));
   const own = Object.entries(link)
@@ -28,7 +28,7 @@ export function writeLink(hash: string, link: DeepLink): string {
   return `#${[...foreign, ...own].join("&")}`;
 }
 
-/** Tells whether a fragment shows this plugin's tab: another tab's address is not the page's to change. */
+/** Return whether a fragment shows this plugin's tab. The page must not change the address of another tab. */
 export function isOwnTab(hash: string): boolean {
   return tokens(hash)[0] === "nanwatch";
 }

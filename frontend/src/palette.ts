@@ -1,4 +1,4 @@
-/** Colours for what is painted on a canvas, read from the style sheet so that they are written down once. */
+/** The colours of canvas drawings, read from the style sheet so that each colour is defined once. */
 import { viridis } from "./colour";
 
 export interface Palette {
@@ -25,7 +25,7 @@ export function readPalette(root: HTMLElement): Palette {
   };
 }
 
-/** The colour map as a CSS gradient, dark to bright. */
+/** Return the colour map as a CSS gradient, dark to bright. */
 export function viridisGradient(stops = 16): string {
   const colours = Array.from({ length: stops + 1 }, (_, index) => `rgb(${viridis(index / stops).join(" ")})`);
   return `linear-gradient(to right, ${colours.join(", ")})`;

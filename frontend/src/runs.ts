@@ -1,4 +1,4 @@
-/** The list of runs: which to show first, how to sort and filter. Pure. */
+/** The list of runs: its order and filter, the run to show first, and status texts. Pure. */
 import { formatStep, KIND_LABELS, plural } from "./format";
 import type { Verdict } from "./protocol.gen";
 
@@ -19,12 +19,12 @@ const COMPARE: Readonly<Record<RunOrder, (a: Verdict, b: Verdict) => number>> = 
   steps: (a, b) => b.steps_seen - a.steps_seen,
 };
 
-/** Sorts runs; equal ones by name, with numbers in names counting as numbers. */
+/** Sort runs. Equal runs are sorted by name, where 9 comes before 10. */
 export function sortRuns(runs: ReadonlyArray<Verdict>, order: RunOrder): ReadonlyArray<Verdict> {
   return [...runs].sort((a, b) => COMPARE[order](a, b) || byName.compare(a.run, b.run));
 }
 
-/** Keeps the runs whose name or status holds every word of the filter, in any letter case. */
+/** Keep the runs whose name and status hold every word of the filter, in any letter case. */
 export function filterRuns(runs: ReadonlyArray<Verdict>, filter: string): ReadonlyArray<Verdict> {
   const words = filter.toLowerCase().split(/\s+/);
   return runs.filter((run) => {
@@ -33,7 +33,7 @@ export function filterRuns(runs: ReadonlyArray<Verdict>, filter: string): Readon
   });
 }
 
-/** The run to show unasked: the most urgent one; of equals, the one that is on show already. */
+/** Return the most urgent run. Among equally urgent runs, prefer the shown run. */
 export function mostUrgent(runs: ReadonlyArray<Verdict>, shown: string | null): Verdict | null {
   const first = sortRuns(runs, "status")[0] ?? null;
   return runs.find((run) => run.run === shown && run.status === first?.status) ?? first;
@@ -47,7 +47,7 @@ export const STATUS_LABELS: Readonly<Record<Verdict["status"], string>> = {
   empty: "No data",
 };
 
-/** A shape for each status, told apart without its colour. */
+/** A shape for each status, so that it does not depend on colour alone. */
 export const STATUS_SHAPES: Readonly<Record<Verdict["status"], string>> = {
   nonfinite: "✕",
   incomplete: "◇",
@@ -56,7 +56,7 @@ export const STATUS_SHAPES: Readonly<Record<Verdict["status"], string>> = {
   empty: "○",
 };
 
-/** How many runs there are, and how many of them need a reader's eye. */
+/** Format how many runs there are, and how many are non-finite or incomplete. */
 export function summarizeRuns(runs: ReadonlyArray<Verdict>): string {
   const count = (status: Verdict["status"]) => runs.filter((run) => run.status === status).length;
   const [bad, incomplete] = [count("nonfinite"), count("incomplete")];
@@ -65,7 +65,7 @@ export function summarizeRuns(runs: ReadonlyArray<Verdict>): string {
   return incomplete === 0 ? total : `${total}, ${formatStep(incomplete)} incomplete`;
 }
 
-/** The status in the few words that fit a list. */
+/** Return a verdict's status in a few words. */
 export function shortStatus(verdict: Verdict): string {
   const { first, warnings } = verdict;
   if (first !== null)

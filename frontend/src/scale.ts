@@ -1,28 +1,28 @@
-/** From values and steps to places on the screen. Pure. */
+/** The positions of values and steps on the screen, and the ticks of axes. Pure. */
 
-/** The steps on show, both ends included. */
+/** A range of steps, both ends included. */
 export interface StepRange {
   readonly first: number;
   readonly last: number;
 }
 
-/** Counts the steps of a range. */
+/** Count the steps of a range. */
 export function stepCount(range: StepRange): number {
   return range.last - range.first + 1;
 }
 
-/** Where a step begins, in pixels; the next one's beginning is where it ends. */
+/** Return where a step begins, in pixels. It ends where the next step begins. */
 export function edgeOf(step: number, range: StepRange, width: number): number {
   return ((step - range.first) / stepCount(range)) * width;
 }
 
-/** The step under a pixel, kept within the range. */
+/** Return the step at a pixel, limited to the range. */
 export function stepAt(x: number, range: StepRange, width: number): number {
   const step = range.first + Math.floor((x / width) * stepCount(range));
   return Math.min(range.last, Math.max(range.first, step));
 }
 
-/** The index of the span nearest to a step; -1 where there is no span at all. `firsts` is in increasing order. */
+/** Return the index of the span that holds a step, or of the nearest span; -1 without spans. `firsts` increases. */
 export function spanAt(step: number, firsts: ReadonlyArray<number>): number {
   let low = 0;
   let high = firsts.length;
@@ -36,7 +36,7 @@ export function spanAt(step: number, firsts: ReadonlyArray<number>): number {
 
 export type Spacing = "log" | "linear";
 
-/** An axis of values: `place` turns a value into a position, and positions are drawn evenly from `low` to `high`. */
+/** An axis of values. `place` maps a value to a position; positions run evenly from `low` to `high`. */
 export interface ValueAxis {
   readonly place: (value: number) => number;
   readonly low: number;
@@ -44,13 +44,15 @@ export interface ValueAxis {
   readonly ticks: ReadonlyArray<number>;
 }
 
-/** Decades that a log axis shows below its largest value where zero or negative values make it go through zero. */
+/** How many decades below its largest value a log axis shows if it also shows zero or negative values. */
 const SYMLOG_DECADES = 6;
 const TICKS = 4;
 
 /**
- * Lays out an axis over values. On a log axis zeros and negative values are kept: it is then symmetric about zero, and
- * even within the smallest decade shown.
+ * Lay out an axis over values.
+ *
+ * A log axis also shows zeros and negative values. It is then symmetric about zero, and linear within the smallest
+ * decade that it shows.
  */
 export function valueAxis(values: ReadonlyArray<number>, spacing: Spacing): ValueAxis {
   if (values.length === 0) return padded(identity, 0, 1, [0, 1]);
@@ -84,7 +86,7 @@ function padded(
   return { place, low: low - margin, high: high + margin, ticks: apart(ticks, place, (high - low) / 5) };
 }
 
-/** Leaves out ticks that would be written over the one before; numbers evenly apart are not so on a log axis. */
+/** Leave out ticks that would overlap the tick before: numbers at equal distances crowd together on a log axis. */
 export function apart(
   ticks: ReadonlyArray<number>,
   place: ValueAxis["place"],
@@ -115,20 +117,20 @@ function symlogAxis(values: ReadonlyArray<number>, least: number, most: number):
   const place = (value: number): number => Math.sign(value) * Math.log10(1 + Math.abs(value) / unit);
   const axis = padded(place, least, most, []);
   const ticks = symlogTicks({ least, most, unit }).filter(
-    // Zero is what such an axis is for: it is the others that give way.
+    // Zero always stays, since it is the point of such an axis. The ticks too close to it are left out.
     (tick) => tick === 0 || Math.abs(place(tick)) >= (axis.high - axis.low) / 5,
   );
   return padded(place, least, most, ticks.length > 1 ? ticks : evenTicks(least, most, TICKS / 2));
 }
 
-function symlogTicks(of: { least: number; most: number; unit: number }): ReadonlyArray<number> {
+function symlogTicks(bounds: { least: number; most: number; unit: number }): ReadonlyArray<number> {
   const reach = (limit: number): ReadonlyArray<number> =>
-    limit > 0 ? decadeTicks(Math.log10(of.unit) + 1, Math.log10(limit), TICKS / 2) : [];
-  const negative = reach(-of.least).map((tick) => -tick);
-  return [...negative.reverse(), 0, ...reach(of.most)];
+    limit > 0 ? decadeTicks(Math.log10(bounds.unit) + 1, Math.log10(limit), TICKS / 2) : [];
+  const negative = reach(-bounds.least).map((tick) => -tick);
+  return [...negative.reverse(), 0, ...reach(bounds.most)];
 }
 
-/** Powers of ten between two exponents, as many of them as stay apart. */
+/** Return powers of ten between two exponents, at most `most` of them. */
 export function decadeTicks(lowExponent: number, highExponent: number, most = TICKS): ReadonlyArray<number> {
   const first = Math.ceil(lowExponent - 1e-9);
   const last = Math.floor(highExponent + 1e-9);
@@ -138,7 +140,7 @@ export function decadeTicks(lowExponent: number, highExponent: number, most = TI
   return ticks;
 }
 
-/** Round numbers 1, 2 or 5 times a power of ten apart, within the ends. */
+/** Return round numbers between two ends. Their distance is 1, 2 or 5 times a power of ten. */
 export function evenTicks(low: number, high: number, most = TICKS): ReadonlyArray<number> {
   if (!(high > low)) return [low];
   const stride = roundUp((high - low) / most);
@@ -154,12 +156,12 @@ function roundUp(value: number): number {
   return factor * power;
 }
 
-/** Drops the rounding error that a product of a whole number and a stride carries. */
+/** Remove the rounding error of the product of a whole number and a stride. */
 function clean(value: number): number {
   return Number(value.toPrecision(12));
 }
 
-/** Whole steps to label along a range; about one for every `spacing` pixels. */
+/** Return the steps to label along a range, about one per `spacing` pixels. */
 export function stepTicks(range: StepRange, width: number, spacing = 90): ReadonlyArray<number> {
   const most = Math.max(1, Math.floor(width / spacing));
   if (range.first === range.last) return [range.first];

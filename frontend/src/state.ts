@@ -1,4 +1,4 @@
-/** Everything the page knows: values that are set, and values that follow from them. Setting them is in `actions.ts`. */
+/** The state of the page: values that are set, and values derived from them. The actions in `actions.ts` set them. */
 import { computed, type ReadonlySignal, type Signal, signal } from "@preact/signals";
 import { alertUrl, heatmapUrl, type RunSession, seriesUrl } from "./api";
 import { type Cell, columnSteps, findRow } from "./cells";
@@ -12,7 +12,7 @@ import type { Spacing, StepRange } from "./scale";
 
 export type Grouping = "layer" | "variable";
 
-/** What the user, or a link, has chosen; `null` leaves the choice to the verdict. */
+/** The choices of the user or of a link. The verdict decides where a choice is `null`. */
 export interface Choices {
   readonly run: Signal<string | null>;
   readonly session: Signal<SessionChoice | null>;
@@ -25,14 +25,14 @@ export interface Choices {
   readonly order: Signal<RunOrder>;
 }
 
-/** A session other than the one that the verdict is about. */
+/** A session other than the verdict's. */
 export interface SessionChoice {
   readonly session: number;
-  /** The verdict's. */
+  /** The verdict's session. */
   readonly home: number;
 }
 
-/** What the plugin has answered. */
+/** The plugin's answers. */
 export interface Answers {
   readonly verdicts: Resource<Verdicts>;
   readonly series: Resource<SeriesAnswer>;
@@ -42,10 +42,10 @@ export interface Answers {
   readonly hovered: Resource<ReadonlyArray<HeatmapAnswer>>;
 }
 
-/** What follows from choices and answers. Answers about another run than the one on show count as not there yet. */
+/** Values derived from choices and answers. An answer about another run than the shown run counts as absent. */
 export interface Derived {
   readonly verdict: ReadonlySignal<Verdict | null>;
-  /** The verdict's step; `null` where another session is on show, whose steps are other steps. */
+  /** The verdict's step; `null` while another session is shown, since its steps are not the verdict's. */
   readonly badStep: ReadonlySignal<number | null>;
   readonly cell: ReadonlySignal<Cell | null>;
   readonly series: ReadonlySignal<SeriesAnswer | null>;
@@ -54,30 +54,24 @@ export interface Derived {
   readonly selected: ReadonlySignal<ReadonlyArray<HeatmapAnswer>>;
   readonly hovered: ReadonlySignal<ReadonlyArray<HeatmapAnswer>>;
   readonly range: ReadonlySignal<StepRange | null>;
-  /** Whether the session on show clips anything, as far as is known. */
+  /** Whether the shown session clips any gradient, according to the answers so far. */
   readonly clips: ReadonlySignal<boolean>;
-  /** The statistic that the heatmap shows: the chosen one, unless it would tell nothing of this session. */
+  /** The statistic that the heatmap shows: the chosen statistic, unless it says nothing about this session. */
   readonly stat: ReadonlySignal<HeatmapStat>;
   readonly failures: ReadonlySignal<ReadonlyArray<string>>;
 }
 
-/** What to ask the plugin; see `FollowOptions.request`. */
-export interface Requests {
-  readonly series: ReadonlySignal<string>;
-  readonly heatmap: ReadonlySignal<string>;
-  readonly alert: ReadonlySignal<string>;
-  readonly selected: ReadonlySignal<string>;
-  readonly hovered: ReadonlySignal<string>;
-}
+/** The requests about the shown run; see `FollowOptions.request`. */
+export type Requests = Readonly<Record<Exclude<keyof Answers, "verdicts">, ReadonlySignal<string>>>;
 
 export interface State {
   readonly choices: Choices;
   readonly answers: Answers;
   readonly derived: Derived;
   readonly requests: Requests;
-  /** The run on show, by choice or not. */
+  /** The shown run, whether the user or the verdict chose it. */
   readonly shownRun: Signal<string | null>;
-  /** The cell under the pointer; its layer is `null` over the timeline. */
+  /** The cell under the pointer. Over the timeline its layer is `null`. */
   readonly pointer: Signal<Cell | null>;
   readonly palette: Signal<Palette | null>;
 }
@@ -125,12 +119,14 @@ function derive(choices: Choices, answers: Answers, shownRun: ReadonlySignal<str
     const runs = answers.verdicts.answer.value?.runs ?? [];
     return runs.find((run) => run.run === choices.run.value) ?? mostUrgent(runs, shownRun.value);
   });
-  const ofRun = <T extends { readonly run: string }>(answer: Signal<T | null>): ReadonlySignal<T | null> =>
+  const onShownRun = <T extends { readonly run: string }>(
+    answer: Signal<T | null>,
+  ): ReadonlySignal<T | null> =>
     computed(() => (answer.value?.run === verdict.value?.run ? answer.value : null));
-  const figuresOfRun = (answer: Answers["selected"]["answer"]): Derived["selected"] =>
+  const figuresOnShownRun = (answer: Answers["selected"]["answer"]): Derived["selected"] =>
     computed(() => (answer.value ?? []).filter((figure) => figure.run === verdict.value?.run));
-  const series = ofRun(answers.series.answer);
-  const heatmap = ofRun(answers.heatmap.answer);
+  const series = onShownRun(answers.series.answer);
+  const heatmap = onShownRun(answers.heatmap.answer);
   const clips = clipping(series);
   const culprit = computed(() => (choices.session.value === null ? culpritOf(verdict.value) : null));
   return {
@@ -139,9 +135,9 @@ function derive(choices: Choices, answers: Answers, shownRun: ReadonlySignal<str
     cell: computed(() => inHeatmap(choices.cell.value ?? culprit.value, heatmap.value)),
     series,
     heatmap,
-    alert: ofRun(answers.alert.answer),
-    selected: figuresOfRun(answers.selected.answer),
-    hovered: figuresOfRun(answers.hovered.answer),
+    alert: onShownRun(answers.alert.answer),
+    selected: figuresOnShownRun(answers.selected.answer),
+    hovered: figuresOnShownRun(answers.hovered.answer),
     range: computed(() => choices.zoom.value ?? extent(series.value)),
     clips,
     stat: computed(() => (isInformative(choices.stat.value, clips.value) ? choices.stat.value : "grad_norm")),
@@ -149,7 +145,7 @@ function derive(choices: Choices, answers: Answers, shownRun: ReadonlySignal<str
   };
 }
 
-/** Whether the session clips, by all answers about it so far. */
+/** Return whether the session clips, according to all answers about it so far. */
 function clipping(series: ReadonlySignal<SeriesAnswer | null>): ReadonlySignal<boolean> {
   let known: Clipping | null = null;
   return computed(() => {
@@ -158,13 +154,13 @@ function clipping(series: ReadonlySignal<SeriesAnswer | null>): ReadonlySignal<b
   });
 }
 
-/** The cell that the verdict names. */
+/** Return the cell that the verdict names. */
 function culpritOf(verdict: Verdict | null): Cell | null {
   const first = verdict?.first ?? null;
   return first && { step: first.step, layer: first.layer, variable: first.variable };
 }
 
-/** The same cell as the heatmap on show has it: of a layer, or of one variable. */
+/** Return a cell as the heatmap groups it: the cell of a layer or of a variable. */
 function inHeatmap(cell: Cell | null, heatmap: HeatmapAnswer | null): Cell | null {
   const row = heatmap?.rows[findRow(heatmap.rows, cell)];
   return cell === null || row === undefined ? cell : { ...cell, variable: row.variable };
@@ -182,15 +178,15 @@ function distinctFailures(answers: Answers): ReadonlyArray<string> {
 }
 
 function createRequests(choices: Choices, derived: Derived, pointer: Signal<Cell | null>): Requests {
-  const of = computed<RunSession | null>(() => {
+  const session = computed<RunSession | null>(() => {
     const verdict = derived.verdict.value;
     const isEmpty = verdict === null || verdict.status === "empty";
     return isEmpty ? null : { run: verdict.run, session: choices.session.value?.session ?? null };
   });
-  /** Addresses that give all figures of the column that a cell lies in. */
+  /** Return the addresses of all figures of a cell's column. */
   const column = (cell: ReadonlySignal<Cell | null>): ReadonlySignal<string> =>
     computed(() => {
-      const shown = of.value;
+      const shown = session.value;
       if (shown === null || cell.value === null || cell.value.layer === null) return "";
       const steps = columnSteps(derived.heatmap.value, cell.value.step);
       const by = choices.grouping.value;
@@ -199,18 +195,20 @@ function createRequests(choices: Choices, derived: Derived, pointer: Signal<Cell
       return columnFigures(steps, derived.clips.value).map(url).join("\n");
     });
   return {
-    series: computed(() => (of.value === null ? "" : seriesUrl(of.value, choices.zoom.value))),
-    heatmap: computed(() => (of.value === null ? "" : mainHeatmap(of.value, choices, derived.stat.value))),
+    series: computed(() => (session.value === null ? "" : seriesUrl(session.value, choices.zoom.value))),
+    heatmap: computed(() =>
+      session.value === null ? "" : mainHeatmap(session.value, choices, derived.stat.value),
+    ),
     alert: computed(() => {
       const step = derived.verdict.value?.first?.step;
-      return of.value === null || step === undefined ? "" : alertUrl(of.value.run, step);
+      return session.value === null || step === undefined ? "" : alertUrl(session.value.run, step);
     }),
     selected: column(derived.cell),
     hovered: column(pointer),
   };
 }
 
-function mainHeatmap(of: RunSession, { grouping, zoom }: Choices, stat: HeatmapStat): string {
+function mainHeatmap(session: RunSession, { grouping, zoom }: Choices, stat: HeatmapStat): string {
   const choice = { by: grouping.value, stat, keeps: keepsOf(stat) };
-  return heatmapUrl(of, choice, zoom.value, HEATMAP_COLUMNS);
+  return heatmapUrl(session, choice, zoom.value, HEATMAP_COLUMNS);
 }

@@ -33,18 +33,18 @@ describe("findRow", () => {
 });
 
 describe("columnSteps", () => {
-  it("is the column that holds the step", () => {
+  it("returns the column that holds the step", () => {
     expect(columnSteps(HEATMAP, 150)).toEqual({ first: 100, last: 199 });
   });
 
-  it("is the step alone outside of the heatmap, and without one", () => {
+  it("returns the step alone outside of the heatmap, and without a heatmap", () => {
     expect(columnSteps(HEATMAP, 900)).toEqual({ first: 900, last: 900 });
     expect(columnSteps(null, 3)).toEqual({ first: 3, last: 3 });
   });
 });
 
 describe("knownFacts", () => {
-  it("says the extremes and the mean of merged steps", () => {
+  it("shows the extremes and the mean of merged steps", () => {
     const figures = [
       figure("grad_norm", "max", 9),
       figure("grad_norm", "min", 1),
@@ -55,7 +55,7 @@ describe("knownFacts", () => {
     ]);
   });
 
-  it("says a single number once, zero as zero and an absent value as absent", () => {
+  it("shows a single number once, zero as zero and an absent value as absent", () => {
     const figures = [
       figure("grad_norm", "max", 0),
       figure("clip_ratio", "min", 0.5),
@@ -64,7 +64,7 @@ describe("knownFacts", () => {
     expect(knownFacts(CELL, HEATMAP, figures).facts.map((fact) => fact.text)).toEqual(["0", "0.5", "–"]);
   });
 
-  it("never lets finite steps of a column hide a non-finite one", () => {
+  it("never lets finite steps of a column hide a non-finite step", () => {
     const figures = [figure("grad_norm", "max", 9, 3), figure("clipped_norm", "max", null, 1)];
     expect(knownFacts(CELL, HEATMAP, figures).facts).toEqual([
       { label: "Gradient norm", text: "+Inf, NaN (else 9)", nonfinite: true },
@@ -74,7 +74,7 @@ describe("knownFacts", () => {
 });
 
 describe("knownFacts of a single step", () => {
-  it("does not tell what is left of a layer in which a variable was non-finite", () => {
+  it("does not show the norm of a layer's other variables when a variable was non-finite", () => {
     const single = { ...figure("grad_norm", "max", 9, 1), first_step: [200], last_step: [200] };
     const heatmap = { ...HEATMAP, first_step: [0, 100, 200], last_step: [99, 199, 200] };
     expect(knownFacts({ ...CELL, step: 200 }, heatmap, [single]).facts).toEqual([
@@ -83,8 +83,8 @@ describe("knownFacts of a single step", () => {
   });
 });
 
-describe("knownFacts before the figures of the cell have come", () => {
-  it("has the number that the heatmap itself shows", () => {
+describe("knownFacts before the figures of the cell arrive", () => {
+  it("shows the number that the heatmap itself shows", () => {
     const stale = { ...figure("grad_norm", "max", 5), first_step: [0] };
     for (const figures of [[], [stale]]) {
       expect(knownFacts({ ...CELL, layer: "l3" }, HEATMAP, figures)).toEqual({
@@ -94,13 +94,13 @@ describe("knownFacts before the figures of the cell have come", () => {
     }
   });
 
-  it("has none for a cell that lies in no row", () => {
+  it("shows nothing for a cell that lies in no row", () => {
     expect(knownFacts({ ...CELL, layer: "loss" }, HEATMAP, []).facts).toEqual([]);
   });
 });
 
 describe("describeCell", () => {
-  it("says step, place and numbers in a sentence, with hidden characters made visible", () => {
+  it("puts step, place and numbers in a sentence, and escapes invisible characters", () => {
     const facts = [{ label: "Gradient norm", text: "+Inf", nonfinite: true }];
     const cell = { step: 1000, layer: "a\nb", variable: null };
     expect(describeCell(cell, { first: 1000, last: 1000 }, facts)).toBe(
@@ -108,7 +108,7 @@ describe("describeCell", () => {
     );
   });
 
-  it("says the steps of a merged column", () => {
+  it("names the steps of a merged column", () => {
     expect(describeCell(CELL, { first: 200, last: 411 }, [])).toBe("Steps 200–411, l3_1");
   });
 });

@@ -8,7 +8,7 @@ function seriesOf(least: number | null, session = 0) {
 }
 
 describe("isClipping", () => {
-  it("is so where the ratio leaves 1 or is not finite, and not where there was no gradient", () => {
+  it("is true if the ratio leaves 1 or is not finite, and false if there was no gradient", () => {
     const ratio = (min: ReadonlyArray<number | null>, kinds: ReadonlyArray<number>) => ({
       curves: [{ name: "clip_ratio", min, max: [], mean: [], kinds }],
     });
@@ -19,7 +19,7 @@ describe("isClipping", () => {
 });
 
 describe("clippingSeen", () => {
-  it("is not undone by steps that were not clipped, but by another session or run", () => {
+  it("stays true in steps without clipping, and starts again with another session or run", () => {
     const seen = clippingSeen(null, seriesOf(0.5));
     expect(seen.clips).toBe(true);
     expect(clippingSeen(seen, seriesOf(1)).clips).toBe(true);
@@ -27,7 +27,7 @@ describe("clippingSeen", () => {
     expect(clippingSeen(seen, { ...seriesOf(1), run: "tanh" }).clips).toBe(false);
   });
 
-  it("is false where no ratio was recorded", () => {
+  it("is false if no ratio was recorded", () => {
     expect(clippingSeen(null, { ...SERIES, curves: [] }).clips).toBe(false);
   });
 });

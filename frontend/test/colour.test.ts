@@ -11,7 +11,7 @@ function luminance(colour: readonly [number, number, number]): number {
 }
 
 describe("viridis", () => {
-  it("comes within 6 of 255 of matplotlib's map", () => {
+  it("is within 6 of 255 of matplotlib's map", () => {
     const known: ReadonlyArray<readonly [number, readonly number[]]> = [
       [0, [68, 1, 84]],
       [0.25, [59, 82, 139]],
@@ -25,7 +25,7 @@ describe("viridis", () => {
     }
   });
 
-  it("grows lighter at every step, so that it reads without colour too", () => {
+  it("grows lighter at every step, so that it is readable without colour", () => {
     const lights = Array.from({ length: 51 }, (_, index) => luminance(viridis(index / 50)));
     expect(lights.slice(1).every((light, index) => light > (lights[index] ?? 0))).toBe(true);
   });
@@ -36,12 +36,12 @@ describe("colourDomain", () => {
     expect(colourDomain([[0.01, null, 0], [100]])).toEqual({ low: -2, high: 2 });
   });
 
-  it("lets one spike saturate instead of flattening all the rest", () => {
+  it("lets a spike saturate instead of flattening all other values", () => {
     const values = [...Array.from({ length: 99 }, (_, index) => 10 ** (index % 3)), 1e38];
     expect(colourDomain([values])).toEqual({ low: 0, high: 2 });
   });
 
-  it("keeps some width for values that are all equal, and for none", () => {
+  it("has some width even for equal values and without values", () => {
     expect(colourDomain([[1, 1]])).toEqual({ low: -0.05, high: 0.05 });
     expect(colourDomain([[null, 0]])).toEqual({ low: 0, high: 1 });
   });
@@ -57,7 +57,7 @@ describe("colourPosition", () => {
 });
 
 describe("colourTicks", () => {
-  it("names decades where there are two or more, else round numbers", () => {
+  it("labels decades if there are two or more, else round numbers", () => {
     expect(colourTicks({ low: -1.2, high: 2.1 })).toEqual([0.1, 1, 10, 100]);
     expect(colourTicks({ low: Math.log10(2), high: Math.log10(8) })).toEqual([2, 4, 6, 8]);
     expect(colourTicks({ low: Math.log10(9), high: Math.log10(72) })).toEqual([20, 40, 60]);

@@ -3,18 +3,18 @@ import { answer, boolean, record } from "../src/decoder";
 import { decodeAlert, decodeHeatmap, decodeSeries, decodeVerdicts } from "../src/protocol.gen";
 import { ALERT, HEATMAP, LINK, NONFINITE, OPERAND, SERIES, SOURCE } from "./examples";
 
-/** What an answer is once it has been through JSON. */
+/** Send an answer through JSON. */
 function sent(answer: unknown): unknown {
   return JSON.parse(JSON.stringify(answer));
 }
 
 describe("decodeVerdicts", () => {
-  it("gives back what the plugin sent", () => {
+  it("returns the plugin's answer", () => {
     const verdicts = { runs: [NONFINITE], schema: 1 };
     expect(decodeVerdicts(sent(verdicts))).toEqual(verdicts);
   });
 
-  it("gives back a verdict by replay", () => {
+  it("returns a verdict that a replay found", () => {
     const replayed = { ...NONFINITE, chain: [LINK], other_chains: [[LINK, LINK]], notes: ["A note."] };
     const verdicts = { runs: [replayed], schema: 1 };
     expect(decodeVerdicts(sent(verdicts))).toEqual(verdicts);
@@ -27,18 +27,18 @@ describe("decodeVerdicts", () => {
     );
   });
 
-  it("passes over a field that a newer plugin has added", () => {
+  it("drops a field that a newer plugin has added", () => {
     expect(decodeVerdicts({ runs: [], schema: 1, weather: "fair" })).toEqual({ runs: [], schema: 1 });
   });
 
-  it("says where an answer is not what it should be, and what is there", () => {
+  it("reports where an answer breaks the protocol, and what it holds there", () => {
     const wrong = { runs: [NONFINITE, { ...NONFINITE, steps_seen: "412" }], schema: 1 };
     expect(() => decodeVerdicts(sent(wrong))).toThrow(
       "The plugin's answer must hold a number at verdicts.runs[1].steps_seen; it holds a value of type string.",
     );
   });
 
-  it("refuses a status that it could not show", () => {
+  it("refuses an unknown status", () => {
     const wrong = { runs: [{ ...NONFINITE, status: "exploded" }], schema: 1 };
     expect(() => decodeVerdicts(sent(wrong))).toThrow(
       "must hold one of finite, nonfinite, warning, incomplete, empty at verdicts.runs[0].status",
@@ -51,7 +51,7 @@ describe("decodeVerdicts", () => {
 });
 
 describe("decodeSeries", () => {
-  it("gives back what the plugin sent, with its gaps", () => {
+  it("returns the plugin's answer, with its gaps", () => {
     const gaps = { ...SERIES, curves: [{ name: "loss", min: [null, 1], max: [], mean: [], kinds: [1, 0] }] };
     expect(decodeSeries(sent(gaps))).toEqual(gaps);
   });
@@ -64,7 +64,7 @@ describe("decodeSeries", () => {
 });
 
 describe("decodeHeatmap", () => {
-  it("gives back what the plugin sent", () => {
+  it("returns the plugin's answer", () => {
     expect(decodeHeatmap(sent(HEATMAP))).toEqual(HEATMAP);
   });
 
@@ -83,16 +83,16 @@ describe("decodeAlert", () => {
     dump: null,
   };
 
-  it("gives back what the plugin sent of a step that was not run again", () => {
+  it("returns the plugin's answer about a step without a replay", () => {
     expect(decodeAlert(sent(ALERT))).toEqual(ALERT);
   });
 
-  it("gives back a replay, and where the batch is", () => {
+  it("returns a replay, and the path of the batch", () => {
     const alert = { ...ALERT, replay, batch: "relu/nanwatch/batches/step-411.npz" };
     expect(decodeAlert(sent(alert))).toEqual(alert);
   });
 
-  it("passes over what a newer plugin says of a hop", () => {
+  it("drops a field of a hop that a newer plugin has added", () => {
     const newer = { ...ALERT, replay: { ...replay, chains: [[{ ...LINK, device: "GPU:0" }]] } };
     expect(decodeAlert(sent(newer)).replay?.chains).toEqual([[LINK]]);
   });
@@ -109,7 +109,7 @@ describe("decodeAlert", () => {
       "a list at alert.replay.chains[0][0].source.before; it holds null",
     ],
     [undefined, "a record at alert.replay; it holds nothing"],
-  ])("refuses a replay that it could not show (%#)", (wrong, sentence) => {
+  ])("refuses a replay that breaks the protocol (%#)", (wrong, sentence) => {
     expect(() => decodeAlert(sent({ ...ALERT, replay: wrong }))).toThrow(sentence);
   });
 });

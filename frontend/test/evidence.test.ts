@@ -16,7 +16,7 @@ function finding(role: FindingRow["role"], name: string): FindingRow {
 }
 
 describe("sortFindings", () => {
-  it("follows the data through the step", () => {
+  it("follows the data flow through the step", () => {
     const found = [
       finding("clipped", "a"),
       finding("gradient", "a"),
@@ -31,14 +31,14 @@ describe("sortFindings", () => {
     ]);
   });
 
-  it("puts what the verdict names first among its equals, and keeps the order of the rest", () => {
+  it("puts the finding that the verdict names first within its role, and keeps the order of the rest", () => {
     const found = ["l4/V", "l3/V", "l3_1/V"].map((name) => finding("gradient", name));
     expect(sortFindings(found, ORIGIN).map(({ name }) => name)).toEqual(["l3_1/V", "l4/V", "l3/V"]);
   });
 });
 
 describe("sortVariables", () => {
-  it("puts those that were bad in the last step first", () => {
+  it("puts the variables that were bad in the last step first", () => {
     const row = (name: string, kinds: number[]) => ({
       name,
       layer: null,
@@ -53,13 +53,13 @@ describe("sortVariables", () => {
 });
 
 describe("countsText", () => {
-  it("says how many elements were what, of how many", () => {
+  it("shows the count of each kind and the size", () => {
     expect(countsText({ size: 4096, nan: 2438, pos_inf: 513, neg_inf: 591 })).toBe(
       "513 +Inf, 591 -Inf, 2,438 NaN of 4,096",
     );
   });
 
-  it("does not make up what was not counted", () => {
+  it("does not invent counts that were not taken", () => {
     expect(countsText(null)).toBe("not counted");
     expect(countedKinds(null)).toBe("non-finite");
   });
@@ -72,7 +72,7 @@ describe("countedKinds", () => {
 });
 
 describe("nonfiniteText", () => {
-  it("has a word for a tensor without any", () => {
+  it("has a word for a finite tensor", () => {
     expect(nonfiniteText({ size: 64, nan: 0, pos_inf: 0, neg_inf: 0 })).toBe("none");
     expect(nonfiniteText({ size: 64, nan: 1, pos_inf: 0, neg_inf: 2 })).toBe("2 -Inf, 1 NaN");
   });
@@ -92,7 +92,7 @@ describe("samplesText", () => {
     expect(samplesText(samples)).toBe(text);
   });
 
-  it("says that there may be more than are kept", () => {
+  it("says that there may be more samples than recorded", () => {
     expect(samplesText(upTo(63))).toBe("0–62");
     expect(samplesText(upTo(64))).toBe("0–63 (64 or more)");
     expect(samplesText(upTo(64).map((index) => 2 * index))).toBe("0, 2, 4, 6, 8, 10, 12, 14, … (64 or more)");
@@ -105,12 +105,12 @@ describe("isClipped", () => {
     variables: ALERT.variables.map((row) => ({ ...row, clipped_norm })),
   });
 
-  it("is so where a norm is another after clipping, or was lost in it", () => {
+  it("is true if clipping changed a norm or made it non-finite", () => {
     expect(isClipped(clippedTo([0.5, null]))).toBe(true);
     expect(isClipped(clippedTo([null, null]))).toBe(true);
   });
 
-  it("is not where the norms are the same, non-finite ones among them", () => {
+  it("is false if the norms are equal, also where both are non-finite", () => {
     expect(isClipped(clippedTo([1, null]))).toBe(false);
   });
 });

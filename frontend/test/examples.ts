@@ -1,4 +1,4 @@
-/** Small answers of the plugin, for tests to vary. */
+/** Small answers of the plugin, which tests vary. */
 import type {
   AlertAnswer,
   HeatmapAnswer,

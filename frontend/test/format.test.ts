@@ -25,22 +25,22 @@ describe("formatNumber", () => {
     [0.00012345, "1.234e-4"],
     [3.1e38, "3.1e38"],
     [-1e-30, "-1e-30"],
-  ])("spells %d as %s", (value, text) => {
+  ])("formats %d as %s", (value, text) => {
     expect(formatNumber(value)).toBe(text);
   });
 
-  it("keeps as many digits as asked for", () => {
+  it("keeps the given number of digits", () => {
     expect(formatNumber(1234.5678, 2)).toBe("1200");
     expect(formatNumber(0.7654321, 2)).toBe("0.77");
   });
 });
 
 describe("formatValue", () => {
-  it("tells what was non-finite rather than the number beside it", () => {
+  it("prefers the recorded kinds to the number", () => {
     expect(formatValue(7, 2)).toBe("+Inf");
   });
 
-  it("tells an absent value from zero", () => {
+  it("distinguishes an absent value from zero", () => {
     expect(formatValue(null)).toBe("–");
     expect(formatValue(0)).toBe("0");
   });
@@ -52,16 +52,16 @@ describe("steps", () => {
     [999, "999"],
     [1000, "1,000"],
     [12345678, "12,345,678"],
-  ])("spells %d as %s", (step, text) => {
+  ])("formats %d as %s", (step, text) => {
     expect(formatStep(step)).toBe(text);
   });
 
-  it("spells a span by its ends, and a single step once", () => {
+  it("formats a span by its ends, and a single step once", () => {
     expect(formatSteps(1000, 1999)).toBe("1,000–1,999");
     expect(formatSteps(5, 5)).toBe("5");
   });
 
-  it("has the plural for all but one", () => {
+  it("has the plural for all counts but 1", () => {
     expect([0, 1, 2].map((count) => plural(count, "step"))).toEqual(["0 steps", "1 step", "2 steps"]);
   });
 });
@@ -90,7 +90,7 @@ describe("visible", () => {
     ["x\u202efdp.exe", "x\\u{202e}fdp.exe"],
     ["zero\u200bwidth", "zero\\u{200b}width"],
     ["\ud800", "\\u{d800}"],
-  ])("spells out what would break, hide or reorder %j", (name, text) => {
+  ])("escapes the characters that break, hide or reorder %j", (name, text) => {
     expect(visible(name)).toBe(text);
   });
 });
@@ -110,7 +110,7 @@ describe("pythonString", () => {
     ["\u202efdp\u0085\u007f", '"\\u202efdp\\u0085\\u007f"'],
     ["\u{e0001}ä層", '"\\U000e0001ä層"'],
     ["\ud800", '"\\ud800"'],
-  ])("spells %j as Python reads it", (text, literal) => {
+  ])("formats %j as a Python literal", (text, literal) => {
     expect(pythonString(text)).toBe(literal);
   });
 });

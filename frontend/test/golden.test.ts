@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-// What the plugin answers on a small logdir; pytest checks that it still does.
+// The plugin's answers for a small logdir. pytest checks that the plugin still gives them.
 import alert from "../../tests/golden/alert.json";
 import heatmap from "../../tests/golden/heatmap.json";
 import replay from "../../tests/golden/replay.json";
@@ -14,11 +14,11 @@ describe("the answers of the plugin's own routes", () => {
     ["heatmap", heatmap, decodeHeatmap],
     ["alert", alert, decodeAlert],
     ["replay", replay, decodeAlert],
-  ] as const)("%s is understood whole", (_name, answer: unknown, decode) => {
+  ] as const)("%s is decoded in full", (_name, answer: unknown, decode) => {
     expect(decode(answer)).toEqual(answer);
   });
 
-  it("names the first bad step", () => {
+  it("name the first bad step", () => {
     const run = decodeVerdicts(verdicts).runs.find((verdict) => verdict.run === "relu");
     expect(run?.first?.step).toBe(29);
     expect(run?.first?.phase).toBe("loss");

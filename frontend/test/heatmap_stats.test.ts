@@ -2,7 +2,7 @@ import { describe, expect, it } from "vitest";
 import { columnFigures, HEATMAP_STATS, isInformative } from "../src/heatmap_stats";
 
 describe("columnFigures", () => {
-  it("asks for extremes only where several steps were merged", () => {
+  it("requests minimum and mean only for merged steps", () => {
     const kept = (first: number, last: number) =>
       columnFigures({ first, last }, true)
         .filter(({ stat }) => stat === "grad_norm")
@@ -11,7 +11,7 @@ describe("columnFigures", () => {
     expect(kept(0, 99)).toEqual(["max", "min", "mean"]);
   });
 
-  it("leaves clipping out where nothing is clipped", () => {
+  it("leaves out clipping if nothing is clipped", () => {
     const stats = (clips: boolean) => columnFigures({ first: 5, last: 5 }, clips).map(({ stat }) => stat);
     expect(stats(false)).toEqual(["grad_norm", "weight_norm"]);
     expect(stats(true)).toEqual(["grad_norm", "clipped_norm", "clip_ratio", "weight_norm"]);
@@ -19,7 +19,7 @@ describe("columnFigures", () => {
 });
 
 describe("isInformative", () => {
-  it("spares only the statistics of clipping, and only where nothing is clipped", () => {
+  it("is false only for the statistics of clipping, and only if nothing is clipped", () => {
     const stats = HEATMAP_STATS.map(({ stat }) => stat);
     expect(stats).toEqual(["grad_norm", "clipped_norm", "clip_ratio", "weight_norm"]);
     expect(stats.filter((stat) => isInformative(stat, false))).toEqual(["grad_norm", "weight_norm"]);

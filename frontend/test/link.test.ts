@@ -9,7 +9,7 @@ describe("readLink", () => {
     expect(readLink(hash)).toEqual({ run: "a/b&c", step: 411, layer: "l3=1" });
   });
 
-  it("takes a value with a bare equals sign whole", () => {
+  it("reads a value with a bare equals sign in full", () => {
     expect(readLink("#nanwatch&p.nanwatch.run=lr=0.1").run).toBe("lr=0.1");
   });
 
@@ -20,27 +20,27 @@ describe("readLink", () => {
     },
   );
 
-  it("takes a broken escape as it stands", () => {
+  it("reads a broken escape literally", () => {
     expect(readLink("#nanwatch&p.nanwatch.run=100%").run).toBe("100%");
   });
 });
 
 describe("writeLink", () => {
-  it("keeps the tab and the keys of others, and replaces its own", () => {
+  it("keeps the tab and foreign keys, and replaces its own keys", () => {
     const hash = "#nanwatch&p.other.x=1&p.nanwatch.run=old&p.nanwatch.step=3";
     expect(writeLink(hash, { ...NOTHING, run: "new run" })).toBe(
       "#nanwatch&p.other.x=1&p.nanwatch.run=new%20run",
     );
   });
 
-  it("is read back as it was", () => {
+  it("writes a link that reads back unchanged", () => {
     const link = { run: "lr=0.1/&?#%", step: 0, layer: "dense\n1" };
     expect(readLink(writeLink("#nanwatch", link))).toEqual(link);
   });
 });
 
 describe("isOwnTab", () => {
-  it("knows this plugin's tab from another's", () => {
+  it("distinguishes this plugin's tab from others", () => {
     expect(["#nanwatch", "#nanwatch&x=1", "#scalars&p.nanwatch.run=a", ""].map(isOwnTab)).toEqual([
       true,
       true,

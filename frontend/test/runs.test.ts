@@ -11,7 +11,7 @@ const RUNS = [
 ];
 
 describe("sortRuns", () => {
-  it("puts incomplete runs before warnings and finite ones, and counts them", () => {
+  it("puts incomplete runs before warnings and finite runs, and counts them", () => {
     const torn = { ...FINITE, run: "torn", status: "incomplete" as const };
     expect(
       sortRuns([...RUNS, torn], "status")
@@ -24,11 +24,11 @@ describe("sortRuns", () => {
     expect(summarizeRuns([FINITE])).toBe("1 run");
   });
 
-  it("puts non-finite runs first and empty ones last, and counts numbers in names as numbers", () => {
+  it("puts non-finite runs first and empty runs last, and counts numbers in names as numbers", () => {
     expect(sortRuns(RUNS, "status").map(({ run }) => run)).toEqual(["zz", "odd", "run 9", "run 10", "empty"]);
   });
 
-  it("sorts by name and by steps, and leaves the list itself alone", () => {
+  it("sorts by name and by steps, and does not change the list itself", () => {
     expect(sortRuns(RUNS, "run").map(({ run }) => run)).toEqual(["empty", "odd", "run 9", "run 10", "zz"]);
     expect(sortRuns(RUNS, "steps").map(({ run }) => run)).toEqual(["odd", "zz", "run 9", "run 10", "empty"]);
     expect(RUNS.map(({ run }) => run)).toEqual(["run 10", "run 9", "empty", "zz", "odd"]);
@@ -36,7 +36,7 @@ describe("sortRuns", () => {
 });
 
 describe("filterRuns", () => {
-  it("wants every word, in the name or the status, in any letter case", () => {
+  it("requires every word, in the name or the status, in any letter case", () => {
     expect(filterRuns(RUNS, "RUN 1").map(({ run }) => run)).toEqual(["run 10"]);
     expect(filterRuns(RUNS, "finite zz").map(({ run }) => run)).toEqual(["zz"]);
     expect(filterRuns(RUNS, " ")).toHaveLength(5);
@@ -44,12 +44,12 @@ describe("filterRuns", () => {
 });
 
 describe("mostUrgent", () => {
-  it("is the non-finite run, and none where there is no run", () => {
+  it("returns the non-finite run, and null without runs", () => {
     expect(mostUrgent(RUNS, null)?.run).toBe("zz");
     expect(mostUrgent([], "zz")).toBeNull();
   });
 
-  it("stays with the run on show as long as no other is more urgent", () => {
+  it("returns the shown run unless another run is more urgent", () => {
     const finite = RUNS.filter(({ status }) => status === "finite");
     expect(mostUrgent(finite, "run 10")?.run).toBe("run 10");
     expect(mostUrgent(RUNS, "run 10")?.run).toBe("zz");
@@ -57,12 +57,12 @@ describe("mostUrgent", () => {
 });
 
 describe("shortStatus", () => {
-  it("says kind and step of what was non-finite", () => {
+  it("names the first non-finite value's kind and step", () => {
     expect(shortStatus(NONFINITE)).toBe("+Inf at 411");
     expect(shortStatus({ ...NONFINITE, first: { ...ORIGIN, kind: null } })).toBe("Non-finite at 411");
   });
 
-  it("says from when a warning stands, and else the status", () => {
+  it("names the first step of a warning, else the status", () => {
     const warning = { kind: "exploding" as const, first_step: 2100, layer: null, text: "" };
     expect(shortStatus({ ...FINITE, status: "warning", warnings: [warning] })).toBe("From 2,100");
     expect(shortStatus(FINITE)).toBe("Finite");

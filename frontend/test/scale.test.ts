@@ -10,7 +10,7 @@ describe("steps on the screen", () => {
     expect(edgeOf(300, RANGE, 400)).toBe(400);
   });
 
-  it("finds the step whose share a pixel lies in", () => {
+  it("finds the step whose share holds a pixel", () => {
     expect([0, 1.9, 2, 399.9].map((x) => stepAt(x, RANGE, 400))).toEqual([100, 100, 101, 299]);
   });
 
@@ -33,11 +33,11 @@ describe("spanAt", () => {
     [10, 1],
     [19, 1],
     [500, 2],
-  ])("finds for step %d the span %d", (step, index) => {
+  ])("maps step %d to span %d", (step, index) => {
     expect(spanAt(step, [0, 10, 20])).toBe(index);
   });
 
-  it("finds none where there is none", () => {
+  it("returns -1 without spans", () => {
     expect(spanAt(3, [])).toBe(-1);
   });
 });
@@ -63,22 +63,22 @@ describe("valueAxis", () => {
     expect(valueAxis([-1, 0.5, 1], "log").ticks).toEqual([-1, 0, 1]);
   });
 
-  it("keeps zero where a far end would crowd it out", () => {
+  it("keeps the tick at zero even beside a far end", () => {
     expect(valueAxis([-15, 1, 1e6], "log").ticks).toEqual([0, 10_000]);
   });
 
-  it("reaches over everything a float32 can hold", () => {
+  it("covers the whole range of float32", () => {
     const { low, high, place, ticks } = valueAxis([1e-45, 3.4e38], "log");
     expect(place(1e-45)).toBeGreaterThan(low);
     expect(place(3.4e38)).toBeLessThan(high);
     expect(ticks.length).toBeGreaterThan(1);
   });
 
-  it("has round ticks where values span less than two decades", () => {
+  it("has round ticks if the values span less than two decades", () => {
     expect(valueAxis([0.31, 0.38], "log").ticks).toEqual([0.32, 0.34, 0.36, 0.38]);
   });
 
-  it("leaves out ticks that would be written over each other", () => {
+  it("leaves out ticks that would overlap", () => {
     const { ticks, place, low, high } = valueAxis([0.06, 0.69], "log");
     const gaps = ticks.slice(1).map((tick, index) => place(tick) - place(ticks[index] ?? 0));
     expect(Math.min(...gaps)).toBeGreaterThan((high - low) / 6);
@@ -92,13 +92,13 @@ describe("valueAxis", () => {
     }
   });
 
-  it("has an axis even for no values at all", () => {
+  it("lays out an axis even without values", () => {
     expect(valueAxis([], "log")).toMatchObject({ ticks: [0, 1] });
   });
 });
 
 describe("ticks", () => {
-  it("skips decades where they would stand too close", () => {
+  it("skips decades that would stand too close", () => {
     expect(decadeTicks(-3, 8)).toEqual([1e-3, 1, 1e3, 1e6]);
   });
 

@@ -14,7 +14,7 @@ import type { SeriesAnswer } from "../src/protocol.gen";
 import { createState, type State } from "../src/state";
 import { FINITE, HEATMAP, NONFINITE, SERIES } from "./examples";
 
-/** A page that has been answered about the run "relu", and lists "tanh" beside it. */
+/** Open a page that lists the runs "relu" and "tanh" and has the answers about "relu". */
 function openPage(): State {
   const state = createState();
   state.answers.verdicts.answer.value = { runs: [FINITE, NONFINITE], schema: 1 };
@@ -25,27 +25,27 @@ function openPage(): State {
 
 const CULPRIT = { step: 411, layer: "l3_1", variable: null };
 
-describe("what is shown unasked", () => {
-  it("is the most urgent run, and in it the step and the layer of the verdict", () => {
+describe("the page before any choice", () => {
+  it("shows the most urgent run, and the step and layer of its verdict", () => {
     const { derived } = openPage();
     expect(derived.verdict.value?.run).toBe("relu");
     expect(derived.cell.value).toEqual(CULPRIT);
     expect(derived.range.value).toEqual({ first: 0, last: 411 });
   });
 
-  it("asks for nothing before there is a run, nor of an empty one", () => {
+  it("sends no request without a run, nor for an empty run", () => {
     const state = createState();
     state.answers.verdicts.answer.value = { runs: [{ ...FINITE, status: "empty" }], schema: 1 };
     expect(Object.values(state.requests).map((request) => request.value)).toEqual(["", "", "", "", ""]);
   });
 
-  it("asks for nothing of a link whose run is not there yet", () => {
+  it("sends no request for a link whose run is not there yet", () => {
     const state = createState();
     openLink(state, { run: "relu", step: 3, layer: "l3" });
     expect(Object.values(state.requests).map((request) => request.value)).toEqual(["", "", "", "", ""]);
   });
 
-  it("asks by relative addresses, and for the bad step in detail", () => {
+  it("requests relative addresses, and the details of the bad step", () => {
     const { requests } = openPage();
     expect(requests.series.value).toBe("./series?run=relu&points=600");
     expect(requests.heatmap.value).toBe("./heatmap?run=relu&by=layer&stat=grad_norm&keeps=max&columns=300");
@@ -57,7 +57,7 @@ describe("what is shown unasked", () => {
 });
 
 describe("showing another run", () => {
-  it("drops what was chosen in the run before", () => {
+  it("drops the choices made in the run before", () => {
     const state = openPage();
     selectCell(state, { step: 5, layer: "l3", variable: null });
     zoomTo(state, { first: 0, last: 50 });
@@ -66,7 +66,7 @@ describe("showing another run", () => {
     expect(state.choices.zoom.value).toBeNull();
   });
 
-  it("shows none of the other run's answers as its own", () => {
+  it("does not show the other run's answers", () => {
     const state = openPage();
     showRun(state, "tanh");
     expect(state.derived.heatmap.value).toBeNull();
@@ -84,7 +84,7 @@ describe("showing another run", () => {
 describe("a more urgent run", () => {
   const worse = { ...NONFINITE, run: "elu" };
 
-  it("takes the place of one that was only opened with, but not of its equal", () => {
+  it("replaces a run that the user did not choose, but not an equally urgent run", () => {
     const state = createState();
     state.answers.verdicts.answer.value = { runs: [FINITE], schema: 1 };
     state.shownRun.value = "tanh";
@@ -95,7 +95,7 @@ describe("a more urgent run", () => {
     expect(state.derived.verdict.value?.run).toBe("relu");
   });
 
-  it("does not take the place of one in which something was selected", () => {
+  it("does not replace a run in which the user selected a cell", () => {
     const state = createState();
     state.answers.verdicts.answer.value = { runs: [FINITE], schema: 1 };
     selectCell(state, { step: 3, layer: "dense", variable: null });
@@ -111,7 +111,7 @@ describe("selecting", () => {
     expect(state.derived.cell.value).toEqual({ step: 7, layer: "l3_1", variable: null });
   });
 
-  it("in the heatmap means the first step of a column, and in the bad step's column the bad step", () => {
+  it("in the heatmap takes the first step of a column, and in the bad step's column the bad step", () => {
     const state = openPage();
     selectAt(state, 1, 0);
     expect(state.derived.cell.value).toEqual({ step: 100, layer: "l3", variable: null });
@@ -138,14 +138,14 @@ describe("selecting", () => {
 });
 
 describe("zooming", () => {
-  it("asks for the steps on show", () => {
+  it("requests the shown steps", () => {
     const state = openPage();
     zoomTo(state, { first: 300, last: 411 });
     expect(state.requests.series.value).toBe("./series?run=relu&first=300&last=411&points=600");
     expect(state.derived.range.value).toEqual({ first: 300, last: 411 });
   });
 
-  it("never asks for steps before 0 nor for a single one", () => {
+  it("never requests steps before 0 nor a single step", () => {
     const state = openPage();
     zoomTo(state, { first: -10, last: -10 });
     expect(state.choices.zoom.value).toEqual({ first: 0, last: 1 });
@@ -169,7 +169,7 @@ describe("sessions", () => {
     expect(state.derived.cell.value).toBeNull();
   });
 
-  it("shows it again back in the verdict's own", () => {
+  it("shows the bad step again in the verdict's session", () => {
     const state = openPage();
     showSession(state, 1);
     state.answers.series.answer.value = { ...SERIES, session: 1 };
@@ -202,7 +202,7 @@ describe("links", () => {
 });
 
 describe("failures", () => {
-  it("are told once each", () => {
+  it("are listed once each", () => {
     const state = openPage();
     state.answers.series.failure.value = "TensorBoard does not answer.";
     state.answers.heatmap.failure.value = "TensorBoard does not answer.";
@@ -215,28 +215,28 @@ describe("a session that clips nothing", () => {
     ...SERIES,
     curves: SERIES.curves.map((curve) => (curve.name === "clip_ratio" ? { ...curve, min: [1, 0.5] } : curve)),
   };
-  const asksForClipping = ({ requests }: State) => requests.selected.value.includes("stat=clip_ratio");
+  const requestsClipping = ({ requests }: State) => requests.selected.value.includes("stat=clip_ratio");
 
-  it("is not asked for what clipping did, and shows gradients in its place", () => {
+  it("sends no request about clipping, and shows gradients instead", () => {
     const state = openPage();
     state.choices.stat.value = "clip_ratio";
-    expect(asksForClipping(state)).toBe(false);
+    expect(requestsClipping(state)).toBe(false);
     expect(state.derived.stat.value).toBe("grad_norm");
     expect(state.requests.heatmap.value).toContain("stat=grad_norm");
   });
 
-  it("is told from one that does, also in steps that it leaves alone", () => {
+  it("is distinguished from a session that clips, also in steps without clipping", () => {
     const state = openPage();
     state.choices.stat.value = "clip_ratio";
     state.answers.series.answer.value = clipped;
     expect(state.derived.clips.value).toBe(true);
     state.answers.series.answer.value = SERIES;
     expect(state.derived.clips.value).toBe(true);
-    expect(asksForClipping(state)).toBe(true);
+    expect(requestsClipping(state)).toBe(true);
     expect(state.requests.heatmap.value).toContain("stat=clip_ratio");
   });
 
-  it("is another once another run is shown", () => {
+  it("is not assumed to clip because the run shown before did", () => {
     const state = openPage();
     state.answers.series.answer.value = clipped;
     expect(state.derived.clips.value).toBe(true);

@@ -54,10 +54,10 @@ def test_the_origin_is_shown_with_its_line_its_inputs_and_its_samples(opened, lo
     for text in ("+Inf", "Square", "train_step/Square", "3 +Inf of 64", "7, 31, 50"):
         expect(origin).to_contain_text(text)
     expect(origin.get_by_test_id("excerpt")).to_contain_text("with tf.GradientTape() as tape:")
-    meant = origin.locator(".line-meant")
-    expect(meant).to_have_count(1)
-    expect(meant).to_contain_text("41")
-    expect(meant.locator(".line-text")).to_have_text("    loss = tf.reduce_mean(tf.square(returns - value))")
+    marked = origin.locator(".line-marked")
+    expect(marked).to_have_count(1)
+    expect(marked).to_contain_text("41")
+    expect(marked.locator(".line-text")).to_have_text("    loss = tf.reduce_mean(tf.square(returns - value))")
     cells = origin.get_by_test_id("operands").locator("tbody tr").first.locator("th, td")
     expect(cells).to_have_text(["sub:0", "float32 [64, 1]", "-2.5e19", "3.1e18", "0", "none"])
 

@@ -1,4 +1,4 @@
-/** From a heatmap's numbers to coloured pixels and blocks. Pure. */
+/** The coloured pixels of a heatmap, and blocks of neighbouring non-finite cells. Pure. */
 import { type ColourDomain, colourPosition, type Rgb, viridis } from "../colour";
 import type { HeatmapAnswer } from "../protocol.gen";
 
@@ -7,9 +7,9 @@ const OPAQUE = 255;
 const SHADES = 256;
 
 /**
- * Colours a heatmap, one RGBA pixel a cell, row by row.
+ * Colour a heatmap with one RGBA pixel per cell, row by row.
  *
- * A zero has a colour of its own, since it has no logarithm; a cell without a value stays transparent.
+ * Zero has no logarithm, so it has its own colour. A cell without a value stays transparent.
  */
 export function raster(
   answer: HeatmapAnswer,
@@ -30,13 +30,13 @@ export function raster(
   return pixels;
 }
 
-/** Reads a colour such as `#8d939c`. */
+/** Parse a colour such as `#8d939c`. */
 export function parseHex(colour: string): Rgb {
   const part = (start: number): number => Number.parseInt(colour.slice(start, start + 2), 16) || 0;
   return [part(1), part(3), part(5)];
 }
 
-/** Neighbouring non-finite cells of one row, and what was seen in them together. */
+/** Neighbouring non-finite cells of one row: the first and the last column, and the union of the kinds. */
 export interface Block {
   readonly row: number;
   readonly from: number;
@@ -44,12 +44,12 @@ export interface Block {
   readonly kinds: number;
 }
 
-/** Joins the non-finite cells of each row into blocks. */
+/** Join the non-finite cells of each row into blocks. */
 export function nonfiniteBlocks(kinds: ReadonlyArray<ReadonlyArray<number>>): ReadonlyArray<Block> {
   return kinds.flatMap((row, index) => rowBlocks(row, index));
 }
 
-/** Joins the columns that hold a non-finite cell in any row, as one row of blocks. */
+/** Join the columns that hold a non-finite cell in any row into one row of blocks. */
 export function columnBlocks(kinds: ReadonlyArray<ReadonlyArray<number>>): ReadonlyArray<Block> {
   const columns = kinds[0]?.length ?? 0;
   const unionAt = (column: number): number => kinds.reduce((bits, row) => bits | (row[column] ?? 0), 0);

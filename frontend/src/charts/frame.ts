@@ -1,6 +1,6 @@
-/** The shape that the timeline and the heatmap share, so that a step stands at the same place in both. */
+/** The widths that the timeline and the heatmap share, so that a step has the same position in both. */
 
-/** Widths in CSS pixels: names and numbers to the left, the plot to the right of them. */
+/** Widths in CSS pixels. The gutter on the left holds names and numbers; the plot is on its right. */
 export interface Frame {
   readonly width: number;
   readonly gutter: number;
@@ -8,7 +8,7 @@ export interface Frame {
   readonly isNarrow: boolean;
 }
 
-/** Room for the heatmap's scroll bar. */
+/** Space for the heatmap's scroll bar. */
 const RIGHT_MARGIN = 16;
 const NARROW_BELOW = 680;
 

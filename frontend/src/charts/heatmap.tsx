@@ -27,7 +27,7 @@ interface HeatmapProps {
 const WANTED_HEIGHT = 400;
 const [LEAST_ROW, MOST_ROW] = [3, 22];
 
-/** Layers or variables by steps. */
+/** The heatmap: layers or variables by steps. */
 export function Heatmap({ state, answer, frame, range, palette }: HeatmapProps) {
   const domain = useMemo(() => colourDomain(answer.values), [answer]);
   const rowHeight = Math.min(MOST_ROW, Math.max(LEAST_ROW, Math.floor(WANTED_HEIGHT / answer.rows.length)));
@@ -69,7 +69,7 @@ export function Heatmap({ state, answer, frame, range, palette }: HeatmapProps) 
   );
 }
 
-/** Scrolls a row into view, within its own box: the page itself stays where it is. */
+/** Scroll a row into view within the heatmap's box. The page itself does not scroll. */
 function reveal(box: HTMLElement | null, top: number, height: number): void {
   if (box === null || top < 0) return;
   if (top < box.scrollTop) box.scrollTop = top - STRIP_HEIGHT;
@@ -94,7 +94,7 @@ function onKey(event: TargetedKeyboardEvent<HTMLDivElement>, state: State): void
   action(state, event.shiftKey);
 }
 
-/** The canvas, and on it the marks of selection and pointer. */
+/** The canvas, and on top of it the marks of the selection and the pointer. */
 function Plot({ state, drawing }: { readonly state: State; readonly drawing: HeatmapDrawing }) {
   const canvas = useRef<HTMLCanvasElement>(null);
   const { answer, domain, range, palette, width, rowHeight } = drawing;
@@ -123,10 +123,10 @@ function Plot({ state, drawing }: { readonly state: State; readonly drawing: Hea
   );
 }
 
-/** Smaller, and the frame would cover the cell that it is about. */
+/** A narrower frame would cover its own cell. */
 const LEAST_FRAME_PX = 10;
 
-/** A frame around the selected cell, and a faint one around its row. */
+/** A frame around the selected cell, and a faint frame around its row. */
 function SelectionBox({ state, drawing }: { readonly state: State; readonly drawing: HeatmapDrawing }) {
   const { answer, range, width, rowHeight } = drawing;
   const cell = state.derived.cell.value;
@@ -152,7 +152,7 @@ interface HoverTipProps extends LabelsProps {
   readonly scroll: number;
 }
 
-/** Places the tooltip beside the cell under the pointer. */
+/** The tooltip, beside the cell under the pointer. */
 function HoverTip({ state, answer, frame, rowHeight, range, scroll }: HoverTipProps) {
   const cell = state.pointer.value;
   if (cell === null || cell.layer === null) return null;

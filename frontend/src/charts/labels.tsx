@@ -15,7 +15,7 @@ export interface LabelsProps {
 
 const LABEL_HEIGHT = 15;
 
-/** Names of the rows: as many as fit, and always the selected one. */
+/** The names of the rows: as many as fit, and always the selected row's. */
 export function Labels({ state, answer, frame, rowHeight }: LabelsProps) {
   const selected = findRow(answer.rows, state.derived.cell.value);
   const stride = Math.ceil(LABEL_HEIGHT / rowHeight);

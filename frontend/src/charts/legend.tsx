@@ -4,11 +4,11 @@ import { viridisGradient } from "../palette";
 
 const GRADIENT = viridisGradient();
 
-/** What the heatmap's colours mean. */
+/** The meaning of the heatmap's colours. */
 export function Legend({ domain, title }: { readonly domain: ColourDomain; readonly title: string }) {
   return (
     <div class="legend">
-      <span class="legend-title">{title}</span>
+      <span>{title}</span>
       <div class="legend-scale">
         <div class="legend-bar" style={{ background: GRADIENT }} />
         {colourTicks(domain).map((tick) => (

@@ -1,4 +1,4 @@
-/** What a panel of the timeline draws: curves on a common axis. Pure. */
+/** The numbers that a panel of the timeline draws: curves on a common axis. Pure. */
 import { formatNumber, formatValue } from "../format";
 import type { Curve } from "../protocol.gen";
 import { type Spacing, spanAt, type ValueAxis, valueAxis } from "../scale";
@@ -13,7 +13,7 @@ export interface Line {
 export interface PanelModel {
   readonly key: string;
   readonly title: string;
-  /** What the title leaves open. */
+  /** A remark below the title. */
   readonly note?: string;
   readonly first_step: ReadonlyArray<number>;
   readonly last_step: ReadonlyArray<number>;
@@ -24,11 +24,11 @@ type Column = Array<number | null>;
 
 export interface PanelData {
   readonly axis: ValueAxis;
-  /** The middle of each span, then three columns a line: what is drawn as the line, its upper and its lower bound. */
+  /** The middle of each span, then for each line three columns: the line itself, its upper and its lower bound. */
   readonly columns: readonly [number[], ...Column[]];
 }
 
-/** Lays out a panel. */
+/** Lay out a panel. */
 export function panelData(model: PanelModel, spacing: Spacing): PanelData {
   const bounds = model.lines.flatMap(({ curve }) => [curve.min, curve.max, curve.mean].flat());
   const axis = valueAxis(
@@ -54,7 +54,7 @@ function firstKept(...lists: ReadonlyArray<ReadonlyArray<number | null>>): Reado
   return lists.find((list) => list.length > 0) ?? [];
 }
 
-/** What stands for a span: its mean, or what is kept of it. */
+/** Return the values of the line: the mean of each span, or if it is not kept, an extreme. */
 function mainOf(curve: Curve): ReadonlyArray<number | null> {
   return firstKept(curve.mean, curve.max, curve.min);
 }
@@ -67,27 +67,7 @@ function lowerOf(curve: Curve): ReadonlyArray<number | null> {
   return firstKept(curve.min, curve.mean);
 }
 
-/** A stretch of spans, from one index to another, both included. */
-export interface Stretch {
-  readonly from: number;
-  readonly to: number;
-}
-
-/** Stretches of neighbouring spans in which something was non-finite, over all lines of a panel. */
-export function nonfiniteStretches(kinds: ReadonlyArray<ReadonlyArray<number>>): ReadonlyArray<Stretch> {
-  const length = kinds[0]?.length ?? 0;
-  const stretches: Stretch[] = [];
-  let from = -1;
-  for (let index = 0; index <= length; index++) {
-    const isBad = index < length && kinds.some((list) => (list[index] ?? 0) !== 0);
-    if (isBad && from < 0) from = index;
-    if (!isBad && from >= 0) stretches.push({ from, to: index - 1 });
-    if (!isBad) from = -1;
-  }
-  return stretches;
-}
-
-/** Spells a line's value at a step: one number, or the extremes of the span that holds the step. */
+/** Format a line's value at a step: one number, or the extremes of the span that holds the step. */
 export function readout(model: PanelModel, line: Line, step: number): string {
   const index = spanAt(step, model.first_step);
   const { curve } = line;

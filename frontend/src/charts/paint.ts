@@ -1,4 +1,4 @@
-/** Paints the heatmap on a canvas. */
+/** The painting of the heatmap on a canvas. */
 import type { ColourDomain } from "../colour";
 import { formatKinds } from "../format";
 import type { Palette } from "../palette";
@@ -16,10 +16,10 @@ export interface HeatmapDrawing {
   readonly rowHeight: number;
 }
 
-/** Height of the strip above the rows that marks columns with something non-finite, in CSS pixels. */
+/** Height in CSS pixels of the strip above the rows, which marks the columns with a non-finite cell. */
 export const STRIP_HEIGHT = 10;
 
-/** Smaller, and a single step among thousands, or one variable among hundreds, would vanish. */
+/** In a smaller block, a single step among thousands or a variable among hundreds would vanish. */
 const LEAST_BLOCK_PX = 6;
 /** Browsers give up on canvases that are taller than this. */
 const TALLEST_CANVAS_PX = 16_000;
@@ -49,7 +49,7 @@ function prepared(canvas: HTMLCanvasElement, { answer, width, rowHeight }: Heatm
   return context;
 }
 
-/** Puts the edges of columns on whole device pixels: between fractions of them the background would shine through. */
+/** Place the edges of columns on whole device pixels. Between fractional edges the background would shine through. */
 function placer({ answer, range, width }: HeatmapDrawing): Place {
   const snapped = (step: number): number =>
     Math.round(edgeOf(step, range, width) * devicePixelRatio) / devicePixelRatio;
@@ -95,7 +95,7 @@ function blockBox(block: Block, place: Place, within: number): Span {
   return { x, width };
 }
 
-/** A bar over the columns, and an arrow at the first of them. */
+/** Paint a bar over the columns, and an arrow at the first column. */
 function paintStrip(
   context: CanvasRenderingContext2D,
   { palette }: HeatmapDrawing,
@@ -116,10 +116,10 @@ interface Box extends Span {
   readonly height: number;
 }
 
-/** Below this width a hatching would not be seen as one: the block is filled instead. */
+/** A narrower block is filled, since its hatching would not be recognised. */
 const LEAST_HATCHED_PX = 14;
 
-/** A non-finite block: hatched, framed, and with the name of its kind where there is room, else a cross. */
+/** Paint a non-finite block: hatched, framed, and labelled with its kinds if they fit, else with a cross. */
 function paintBlock(
   context: CanvasRenderingContext2D,
   drawing: HeatmapDrawing,
@@ -138,15 +138,19 @@ function paintBlock(
   context.clip();
   context.fillStyle = isHatched ? palette.background : palette.nonfinite;
   context.fillRect(box.x, box.y, box.width, box.height);
-  if (isHatched) hatch(context, box, palette);
-  sign(context, box, {
+  if (isHatched) paintHatching(context, box, palette);
+  paintLabel(context, box, {
     ink: isHatched ? palette.nonfinite : palette.background,
     text: formatKinds(block.kinds),
   });
   context.restore();
 }
 
-function hatch(context: CanvasRenderingContext2D, { x, y, width, height }: Box, palette: Palette): void {
+function paintHatching(
+  context: CanvasRenderingContext2D,
+  { x, y, width, height }: Box,
+  palette: Palette,
+): void {
   context.strokeStyle = palette.nonfinite;
   context.fillStyle = palette.background;
   context.lineWidth = 1;
@@ -159,19 +163,19 @@ function hatch(context: CanvasRenderingContext2D, { x, y, width, height }: Box, 
   context.stroke();
 }
 
-interface Sign {
+interface Label {
   readonly ink: string;
   readonly text: string;
 }
 
-/** Writes on what is already filled with the paper's colour, and makes that paper where the text will stand. */
-function sign(context: CanvasRenderingContext2D, box: Box, { ink, text }: Sign): void {
+/** Paint a label with `ink`. The caller has set the fill to the background colour, which clears the hatching below it. */
+function paintLabel(context: CanvasRenderingContext2D, box: Box, { ink, text }: Label): void {
   if (box.height < 10 || box.width < 9) return;
   context.font = "600 10px system-ui, sans-serif";
   context.textAlign = "center";
   context.textBaseline = "middle";
-  const long = context.measureText(text).width + 8;
-  const [label, width] = long <= box.width - 4 ? [text, long] : ["✕", 9];
+  const textWidth = context.measureText(text).width + 8;
+  const [label, width] = textWidth <= box.width - 4 ? [text, textWidth] : ["✕", 9];
   const [x, y] = [box.x + box.width / 2, box.y + box.height / 2];
   if (box.width >= LEAST_HATCHED_PX) context.fillRect(x - width / 2, box.y + 1, width, box.height - 2);
   context.fillStyle = ink;

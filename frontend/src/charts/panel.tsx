@@ -19,7 +19,7 @@ interface PanelProps {
 
 const HEIGHT = 84;
 
-/** One chart of the timeline. */
+/** A chart of the timeline. */
 export function Panel({ state, model, frame, range, palette }: PanelProps) {
   const spacing = state.choices.spacing.value;
   const data = useMemo(() => panelData(model, spacing), [model, spacing]);
@@ -50,7 +50,7 @@ export function Panel({ state, model, frame, range, palette }: PanelProps) {
   );
 }
 
-/** Keeps a chart in `host`: made anew when its number of lines changes, drawn again when anything else does. */
+/** Keep a chart in `host`: create it again when its number of lines changes, and redraw it when anything else does. */
 function usePlot(host: { readonly current: HTMLDivElement | null }, drawing: Drawing): void {
   const plot = useRef<Plot | null>(null);
   const lines = drawing.model.lines.length;
@@ -63,7 +63,7 @@ function usePlot(host: { readonly current: HTMLDivElement | null }, drawing: Dra
   useEffect(() => plot.current?.draw(drawing), [data, range, palette, width, gutter]);
 }
 
-/** The panel's title, and the values at the step under the pointer or the selected one. */
+/** The panel's title, and the values at the step under the pointer or else at the selected step. */
 function PanelHead({ state, model }: { readonly state: State; readonly model: PanelModel }) {
   const step = state.pointer.value?.step ?? state.derived.cell.value?.step ?? null;
   return (
@@ -73,7 +73,7 @@ function PanelHead({ state, model }: { readonly state: State; readonly model: Pa
       {model.lines.map((line) => (
         <p class="readout" key={line.label}>
           {line.label !== "" && <span class={`swatch swatch-${line.colour}`} aria-hidden="true" />}
-          {line.label !== "" && <span class="readout-label">{line.label}</span>}
+          {line.label !== "" && <span>{line.label}</span>}
           <span class="number">{step === null ? "" : readout(model, line, step)}</span>
         </p>
       ))}

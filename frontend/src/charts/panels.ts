@@ -40,7 +40,7 @@ const CHARTS: ReadonlyArray<Chart> = [
   { title: "Micro-batches", lines: [{ stat: "microbatches", colour: 2 }] },
 ];
 
-/** Builds the panels of a run: each chart that has data, then each watched tensor. */
+/** Build the panels of a run: each chart that has data, then each watched tensor. */
 export function runPanels(series: SeriesAnswer): ReadonlyArray<PanelModel> {
   const charts = CHARTS.map(({ title, lines }) => panel(series, title, chartLines(series, lines)));
   const tensors = series.tensors.map((tensor) => tensorPanel(series, tensor));
@@ -82,7 +82,7 @@ function tensorPanel(steps: Steps, tensor: Curve): PanelModel {
   return { ...panel(steps, tensor.name, [line]), key: `tensor ${tensor.name}`, note: "norm of the tensor" };
 }
 
-/** Builds the panel of the selected row of the heatmap; `null` if the heatmap has no such row. */
+/** Build the panel of the selected row of the heatmap; `null` if the heatmap has no such row. */
 export function rowPanel(heatmap: HeatmapAnswer, cell: Cell | null): PanelModel | null {
   const index = findRow(heatmap.rows, cell);
   const row = heatmap.rows[index];

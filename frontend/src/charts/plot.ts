@@ -1,10 +1,11 @@
-/** One uPlot chart: lines with bands, and what was non-finite behind them. */
+/** A uPlot chart: lines with bands, above marks of the non-finite steps. */
 import uPlot from "uplot";
 import type { Palette } from "../palette";
 import type { StepRange } from "../scale";
-import { nonfiniteStretches, type PanelData, type PanelModel } from "./lines";
+import { columnBlocks } from "./blocks";
+import type { PanelData, PanelModel } from "./lines";
 
-/** Everything a chart draws; it is replaced as a whole, and the chart reads from it each time it draws. */
+/** Everything that a chart draws. Each drawing replaces the one before as a whole. */
 export interface Drawing {
   readonly model: PanelModel;
   readonly data: PanelData;
@@ -16,7 +17,7 @@ export interface Drawing {
   readonly height: number;
 }
 
-export const SERIES_PER_LINE = 3;
+const SERIES_PER_LINE = 3;
 const TICK_FONT = "11px system-ui, sans-serif";
 
 export interface Plot {
@@ -24,7 +25,7 @@ export interface Plot {
   destroy(): void;
 }
 
-/** Makes a chart in `host`. The number of its lines is fixed; everything else may change from drawing to drawing. */
+/** Create a chart in `host`. Its number of lines is fixed; everything else may change with a drawing. */
 export function createPlot(host: HTMLElement, initial: Drawing): Plot {
   let current = initial;
   const read = (): Drawing => current;
@@ -93,7 +94,7 @@ function lineSeries(read: Read, line: number): uPlot.Series[] {
   return [main, edge, edge];
 }
 
-/** A line needs two neighbours; a value between gaps is drawn as a dot, or it would vanish. */
+/** Find the values between two gaps. They are drawn as dots, since a line of a single point is invisible. */
 const lonePoints: uPlot.Series.Points.Filter = (chart, series) => {
   const values = chart.data[series] ?? [];
   const isGap = (index: number): boolean => (values[index] ?? null) === null;
@@ -105,7 +106,7 @@ function band(read: Read, line: number): uPlot.Band {
   return { series: [upper, upper + 1], fill: () => `${colourOf(read, line)}33` };
 }
 
-/** Washes the steps in which a value of the panel was non-finite, with a bar above that no width of screen can lose. */
+/** Tint the steps in which a value of the panel was non-finite, below a bar that stays visible at any width. */
 function paintNonfinite(chart: uPlot, { model, palette, range }: Drawing): void {
   const { left, top, width, height } = chart.bbox;
   const place = (step: number): number =>
@@ -115,7 +116,7 @@ function paintNonfinite(chart: uPlot, { model, palette, range }: Drawing): void 
   ctx.beginPath();
   ctx.rect(left, top, width, height);
   ctx.clip();
-  for (const { from, to } of nonfiniteStretches(model.lines.map((line) => line.curve.kinds))) {
+  for (const { from, to } of columnBlocks(model.lines.map((line) => line.curve.kinds))) {
     const start = place(model.first_step[from] ?? 0);
     const size = Math.max(3 * devicePixelRatio, place((model.last_step[to] ?? 0) + 1) - start);
     ctx.fillStyle = palette.nonfiniteWash;

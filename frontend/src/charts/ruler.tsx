@@ -6,7 +6,7 @@ import type { Frame } from "./frame";
 interface RulerProps {
   readonly range: StepRange;
   readonly frame: Frame;
-  /** Given, the bad and the selected step are flagged. */
+  /** If given, the bad step and the selected step have flags. */
   readonly state?: State;
 }
 
@@ -44,20 +44,20 @@ interface FlagsProps {
 }
 
 function Flags({ state, range, place }: FlagsProps) {
-  const bad = state.derived.badStep.value;
+  const badStep = state.derived.badStep.value;
   const selected = state.derived.cell.value?.step ?? null;
   const isShown = (step: number | null): step is number =>
     step !== null && step >= range.first && step <= range.last;
   return (
     <>
-      {isShown(selected) && selected !== bad && (
+      {isShown(selected) && selected !== badStep && (
         <span class="flag flag-selected" style={{ left: place(selected) }}>
           {formatStep(selected)}
         </span>
       )}
-      {isShown(bad) && (
-        <span class="flag flag-bad" style={{ left: place(bad) }}>
-          ✕ {formatStep(bad)}
+      {isShown(badStep) && (
+        <span class="flag flag-bad" style={{ left: place(badStep) }}>
+          ✕ {formatStep(badStep)}
         </span>
       )}
     </>

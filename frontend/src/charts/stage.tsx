@@ -19,7 +19,7 @@ interface StageProps {
   readonly children?: ComponentChildren;
 }
 
-/** A press that moves further than this is a drag. */
+/** A press that moves farther than this is a drag. */
 const DRAG_FROM_PX = 5;
 
 interface Drag {
@@ -27,7 +27,7 @@ interface Drag {
   readonly to: number;
 }
 
-/** The plot area of a chart: points, picks, zooms by dragging, and carries the marks that all charts share. */
+/** The plot area of a chart. It handles the pointer, zooms on a drag, and draws the marks that all charts share. */
 export function Stage({ state, range, width, height, onPick, onPoint, children }: StageProps) {
   const [drag, setDrag] = useState<Drag | null>(null);
   const isDrag = drag !== null && Math.abs(drag.to - drag.from) > DRAG_FROM_PX;
@@ -85,7 +85,7 @@ interface MarksProps {
   readonly width: number;
 }
 
-/** Vertical lines at the step under the pointer, the selected step, and the first non-finite one. */
+/** Vertical lines at the step under the pointer, the selected step and the first non-finite step. */
 function Marks({ state, range, width }: MarksProps) {
   const { derived, pointer } = state;
   const selected = derived.cell.value?.step ?? null;

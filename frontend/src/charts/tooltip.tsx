@@ -1,5 +1,5 @@
-import { type Cell, knownFacts } from "../cells";
-import { formatSteps, shorten, visible } from "../format";
+import { type Cell, describeSteps, knownFacts } from "../cells";
+import { shorten, visible } from "../format";
 import type { State } from "../state";
 
 interface TooltipProps {
@@ -7,7 +7,7 @@ interface TooltipProps {
   readonly cell: Cell;
   readonly left: number;
   readonly top: number;
-  /** Width of the space that it must stay within. */
+  /** The tooltip must stay within this width. */
   readonly within: number;
 }
 
@@ -26,9 +26,7 @@ export function Tooltip({ state, cell, left, top, within }: TooltipProps) {
       style={{ left: `${x}px`, top: `${top + 14}px`, width: `${WIDTH}px` }}
     >
       <p class="tooltip-name">{shorten(visible(name), 120)}</p>
-      <p class="tooltip-steps">
-        {steps.first === steps.last ? "Step" : "Steps"} {formatSteps(steps.first, steps.last)}
-      </p>
+      <p class="tooltip-steps">{describeSteps(steps)}</p>
       <dl>
         {facts.map((fact) => (
           <div key={fact.label} class={fact.nonfinite ? "fact fact-bad" : "fact"}>

@@ -1,7 +1,7 @@
 import type { RefObject } from "preact";
 import { useLayoutEffect, useState } from "preact/hooks";
 
-/** Measures an element's width; 0 until it is on the page. A hidden tab has no width: the last one is kept. */
+/** Measure an element's width; 0 before the first layout. A hidden tab has no width, so the last width stays. */
 export function useWidth(element: RefObject<HTMLElement | null>): number {
   const [width, setWidth] = useState(0);
   useLayoutEffect(() => {

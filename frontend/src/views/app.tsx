@@ -17,7 +17,7 @@ export function App({ state }: { readonly state: State }) {
   );
 }
 
-/** What went wrong in asking; what was read before stays on the page below. */
+/** The requests that failed. The answers read before stay on the page below. */
 function Failures({ failures }: { readonly failures: ReadonlyArray<string> }) {
   return (
     <div role="status" class="failures">
@@ -57,7 +57,7 @@ function Body({ state }: { readonly state: State }) {
   );
 }
 
-/** What was opened in one alert's details is no concern of another's. */
+/** Identify an alert. With a new key, the details of another alert begin folded. */
 function alertKey({ run, step }: AlertAnswer): string {
   return `${step} ${run}`;
 }

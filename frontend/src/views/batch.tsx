@@ -3,13 +3,13 @@ import { useRef } from "preact/hooks";
 import { copyText } from "../clipboard";
 import { pythonString } from "../format";
 
-/** How to load the batch of a bad step. The page never reads the file itself. */
+/** The call that loads the batch of a bad step. The page never reads the file itself. */
 export function Batch({ path }: { readonly path: string }) {
   const code = useRef<HTMLElement>(null);
-  const said = useSignal("Copy");
+  const label = useSignal("Copy");
   const copy = async (): Promise<void> => {
     if (code.current === null) return;
-    said.value = (await copyText(code.current)) ? "Copied" : "Selected: copy it with the keyboard";
+    label.value = (await copyText(code.current)) ? "Copied" : "Selected: copy it with the keyboard";
   };
   return (
     <span class="batch">
@@ -17,7 +17,7 @@ export function Batch({ path }: { readonly path: string }) {
         tb_nanwatch.load_batch({pythonString(path)})
       </code>
       <button type="button" aria-live="polite" onClick={() => void copy()}>
-        {said.value}
+        {label.value}
       </button>
     </span>
   );

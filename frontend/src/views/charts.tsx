@@ -15,7 +15,7 @@ import type { Grouping, State } from "../state";
 import { Choice } from "./choice";
 import { Selection } from "./selection";
 
-/** Timeline and heatmap, one above the other on the same axis of steps. */
+/** The timeline and below it the heatmap, on the same axis of steps. */
 export function Charts({ state }: { readonly state: State }) {
   const box = useRef<HTMLDivElement>(null);
   const frame = frameOf(useWidth(box));
@@ -53,12 +53,12 @@ interface DrawnProps {
 function Timeline({ state, frame, range, palette }: DrawnProps) {
   const { derived } = state;
   const [series, heatmap, cell] = [derived.series.value, derived.heatmap.value, derived.cell.value];
-  const ofRun = useMemo(() => (series === null ? [] : runPanels(series)), [series]);
-  const ofRow = useMemo(() => (heatmap === null ? null : rowPanel(heatmap, cell)), [heatmap, cell]);
+  const panels = useMemo(() => (series === null ? [] : runPanels(series)), [series]);
+  const row = useMemo(() => (heatmap === null ? null : rowPanel(heatmap, cell)), [heatmap, cell]);
   return (
     <div class="timeline" data-testid="timeline">
       <Ruler range={range} frame={frame} state={state} />
-      {[...ofRun, ...(ofRow === null ? [] : [ofRow])].map((model) => (
+      {[...panels, ...(row === null ? [] : [row])].map((model) => (
         <Panel key={model.key} state={state} model={model} frame={frame} range={range} palette={palette} />
       ))}
     </div>
@@ -79,7 +79,7 @@ const SPACINGS: ReadonlyArray<{ readonly value: Spacing; readonly label: string 
   { value: "linear", label: "Linear" },
 ];
 
-/** What is on show, and how to change it. */
+/** The steps and the session on show, and the controls that change them. */
 function ChartBar({ state, series }: { readonly state: State; readonly series: SeriesAnswer | null }) {
   const { choices, derived } = state;
   const range = derived.range.value;
@@ -103,19 +103,12 @@ function ChartBar({ state, series }: { readonly state: State; readonly series: S
       <button type="button" disabled={choices.zoom.value === null} onClick={() => showAllSteps(state)}>
         All steps
       </button>
-      <Choice
-        name="Vertical axis"
-        options={SPACINGS}
-        value={choices.spacing.value}
-        onChoose={(spacing) => {
-          choices.spacing.value = spacing;
-        }}
-      />
+      <Choice name="Vertical axis" options={SPACINGS} chosen={choices.spacing} />
     </div>
   );
 }
 
-/** A run that was restarted has several sessions, and their steps may overlap: one is shown at a time. */
+/** The choice of a session. The sessions of a restarted run may overlap in their steps, so one is shown at a time. */
 function Sessions({ state, series }: { readonly state: State; readonly series: SeriesAnswer }) {
   return (
     <label class="sessions">
@@ -147,21 +140,12 @@ function HeatmapBar({ state }: { readonly state: State }) {
     <div class="bar">
       <h2>Heatmap</h2>
       <span class="spring" />
-      <Choice
-        name="Rows"
-        options={GROUPINGS}
-        value={choices.grouping.value}
-        onChoose={(grouping) => {
-          choices.grouping.value = grouping;
-        }}
-      />
+      <Choice name="Rows" options={GROUPINGS} chosen={choices.grouping} />
       <Choice
         name="Statistic"
         options={STATS.filter(({ value }) => isInformative(value, derived.clips.value))}
-        value={derived.stat.value}
-        onChoose={(stat) => {
-          choices.stat.value = stat;
-        }}
+        chosen={choices.stat}
+        shown={derived.stat.value}
       />
     </div>
   );

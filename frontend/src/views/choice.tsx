@@ -1,3 +1,5 @@
+import type { Signal } from "@preact/signals";
+
 interface Option<T extends string> {
   readonly value: T;
   readonly label: string;
@@ -6,22 +8,25 @@ interface Option<T extends string> {
 interface ChoiceProps<T extends string> {
   readonly name: string;
   readonly options: ReadonlyArray<Option<T>>;
-  readonly value: T;
-  readonly onChoose: (value: T) => void;
+  readonly chosen: Signal<T>;
+  /** The pressed option, where it can differ from the chosen option. */
+  readonly shown?: T;
 }
 
-/** A row of buttons of which one is pressed. */
-export function Choice<T extends string>({ name, options, value, onChoose }: ChoiceProps<T>) {
+/** A row of buttons that shows its options and the pressed option. */
+export function Choice<T extends string>({ name, options, chosen, shown = chosen.value }: ChoiceProps<T>) {
   return (
     <fieldset class="choice" aria-label={name}>
-      {options.map((option) => (
+      {options.map(({ value, label }) => (
         <button
-          key={option.value}
+          key={value}
           type="button"
-          aria-pressed={option.value === value}
-          onClick={() => onChoose(option.value)}
+          aria-pressed={value === shown}
+          onClick={() => {
+            chosen.value = value;
+          }}
         >
-          {option.label}
+          {label}
         </button>
       ))}
     </fieldset>

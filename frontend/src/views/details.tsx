@@ -1,8 +1,7 @@
-import { useSignal } from "@preact/signals";
 import { countsText, samplesText, sortFindings } from "../evidence";
 import { formatStep, NO_VALUE, ROLE_LABELS } from "../format";
 import type { AlertAnswer, FindingRow, Origin } from "../protocol.gen";
-import { ShowMore } from "./more";
+import { useBeginning } from "./more";
 import { Name } from "./name";
 import { Norms } from "./norms";
 
@@ -17,7 +16,7 @@ const ACTIONS: Readonly<Record<AlertAnswer["action"], string>> = {
   recorded: "recorded, training went on",
 };
 
-/** What was recorded around the first bad step. */
+/** The records of the first bad step and the steps before it. */
 export function Details({ alert, first }: DetailsProps) {
   return (
     <section class="details" aria-label="Details of the bad step">
@@ -34,8 +33,7 @@ export function Details({ alert, first }: DetailsProps) {
 const FIRST_FINDINGS = 8;
 
 function Findings({ findings }: { readonly findings: ReadonlyArray<FindingRow> }) {
-  const isWhole = useSignal(false);
-  const shown = isWhole.value ? findings : findings.slice(0, FIRST_FINDINGS);
+  const { shown, showAll } = useBeginning(findings, FIRST_FINDINGS);
   const hasSamples = findings.some(({ samples }) => samples.length > 0);
   return (
     <div data-testid="findings">
@@ -57,14 +55,7 @@ function Findings({ findings }: { readonly findings: ReadonlyArray<FindingRow> }
           </tbody>
         </table>
       </div>
-      {shown.length < findings.length && (
-        <ShowMore
-          label={`Show all ${formatStep(findings.length)}`}
-          onShow={() => {
-            isWhole.value = true;
-          }}
-        />
-      )}
+      {showAll}
     </div>
   );
 }

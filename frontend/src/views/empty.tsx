@@ -6,7 +6,7 @@ def train_step(x, y):
     watch.apply_gradients(optimizer, zip(gradients, model.trainable_variables), loss=loss)
     return loss`;
 
-/** What to do where nothing has been recorded yet. */
+/** How to begin, where no run has been recorded yet. */
 export function Empty() {
   return (
     <section class="empty" data-testid="empty" aria-label="No data">

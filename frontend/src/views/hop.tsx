@@ -13,7 +13,7 @@ interface HopProps {
   readonly isOpen?: boolean;
 }
 
-/** One hop of a chain: a line of its own, and on demand all that was seen of it. */
+/** A hop of a chain: a line, which opens to all that is known of the hop. */
 export function Hop({ link, number, isOpen = false }: HopProps) {
   return (
     <li data-testid="hop">
@@ -28,11 +28,11 @@ export function Hop({ link, number, isOpen = false }: HopProps) {
 interface HopHeadProps {
   readonly link: Link;
   readonly number?: string;
-  /** What stands beside the name; the operation's own name, unless something else is said. */
+  /** The text beside the name; by default the operation's own name. */
   readonly note?: string;
 }
 
-/** A hop in one line, which opens what is below it. */
+/** A hop in one line, which opens the part below it. */
 export function HopHead({ link, number = "", note }: HopHeadProps) {
   const { source } = link;
   const { label, name, detail } = placeOf(link);

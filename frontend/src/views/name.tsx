@@ -5,7 +5,7 @@ interface NameProps {
   readonly testid?: string;
 }
 
-/** A name out of the user's program: data, of any length and any characters. It is cut to fit, and whole in the tooltip. */
+/** A name from the user's program, of any length and any characters. It is cut to fit; the tooltip shows more of it. */
 export function Name({ text, testid }: NameProps) {
   const shown = visible(text);
   return (

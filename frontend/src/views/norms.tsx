@@ -4,7 +4,7 @@ import { formatStep, formatValue, plural } from "../format";
 import { type HeatmapStat, isInformative, statLabel } from "../heatmap_stats";
 import type { AlertAnswer, VariableRow } from "../protocol.gen";
 import { Choice } from "./choice";
-import { ShowMore } from "./more";
+import { useBeginning } from "./more";
 import { Name } from "./name";
 
 type NormKey = keyof VariableRow & HeatmapStat;
@@ -12,30 +12,22 @@ type NormKey = keyof VariableRow & HeatmapStat;
 const NORMS: ReadonlyArray<NormKey> = ["grad_norm", "clipped_norm", "weight_norm"];
 
 const LAST_STEPS = 6;
-/** As many of them as a narrow window has room for. */
+/** A narrow window has space for this many of them. */
 const NARROW_STEPS = 3;
 const FIRST_VARIABLES = 40;
 
-/** The last steps' norms, variable by variable. */
+/** The norms of the last steps, variable by variable. */
 export function Norms({ alert }: { readonly alert: AlertAnswer }) {
   const norm = useSignal<NormKey>("grad_norm");
-  const isWhole = useSignal(false);
   const from = Math.max(0, alert.steps.length - LAST_STEPS);
   const rows = sortVariables(alert.variables);
-  const shown = isWhole.value ? rows : rows.slice(0, FIRST_VARIABLES);
+  const { shown, showAll } = useBeginning(rows, FIRST_VARIABLES, "variables");
   return (
     <>
       <div class="bar bar-table">
         <h3>The last {plural(alert.steps.length - from, "step")}, by variable</h3>
         <span class="spring" />
-        <Choice
-          name="Norm"
-          options={normOptions(isClipped(alert))}
-          value={norm.value}
-          onChoose={(chosen) => {
-            norm.value = chosen;
-          }}
-        />
+        <Choice name="Norm" options={normOptions(isClipped(alert))} chosen={norm} />
       </div>
       <div class="table-scroll">
         <table class="grid grid-numbers">
@@ -48,14 +40,7 @@ export function Norms({ alert }: { readonly alert: AlertAnswer }) {
           </tbody>
         </table>
       </div>
-      {shown.length < rows.length && (
-        <ShowMore
-          label={`Show all ${formatStep(rows.length)} variables`}
-          onShow={() => {
-            isWhole.value = true;
-          }}
-        />
-      )}
+      {showAll}
     </>
   );
 }

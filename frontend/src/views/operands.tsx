@@ -1,17 +1,15 @@
-import { useSignal } from "@preact/signals";
 import { isAllFinite, operandType, zerosText } from "../chain";
 import { nonfiniteText } from "../evidence";
-import { formatStep, formatValue } from "../format";
+import { formatValue } from "../format";
 import type { Operand } from "../protocol.gen";
-import { ShowMore } from "./more";
+import { useBeginning } from "./more";
 import { Name } from "./name";
 
 const FIRST_OPERANDS = 6;
 
-/** What an operation was given. */
+/** The inputs of an operation. */
 export function Operands({ operands }: { readonly operands: ReadonlyArray<Operand> }) {
-  const isWhole = useSignal(false);
-  const shown = isWhole.value ? operands : operands.slice(0, FIRST_OPERANDS);
+  const { shown, showAll } = useBeginning(operands, FIRST_OPERANDS, "inputs");
   return (
     <div>
       <div class="table-scroll">
@@ -33,14 +31,7 @@ export function Operands({ operands }: { readonly operands: ReadonlyArray<Operan
           </tbody>
         </table>
       </div>
-      {shown.length < operands.length && (
-        <ShowMore
-          label={`Show all ${formatStep(operands.length)} inputs`}
-          onShow={() => {
-            isWhole.value = true;
-          }}
-        />
-      )}
+      {showAll}
     </div>
   );
 }

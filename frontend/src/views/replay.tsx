@@ -3,11 +3,11 @@ import { folded } from "../chain";
 import { formatNumber, formatStep, plural, shorten, visible } from "../format";
 import type { AlertAnswer, Link, Replay } from "../protocol.gen";
 import { Hop, HopHead } from "./hop";
-import { ShowMore } from "./more";
+import { ShowMore, useBeginning } from "./more";
 
 type Links = ReadonlyArray<Link>;
 
-/** What running the bad step again brought: the origin, and the way from there to what went bad. */
+/** The replay of the bad step: the origin, and the chain from there to the tensor that the watch found non-finite. */
 export function ReplayView({ alert }: { readonly alert: AlertAnswer }) {
   const { replay } = alert;
   if (replay === null) return null;
@@ -22,7 +22,7 @@ export function ReplayView({ alert }: { readonly alert: AlertAnswer }) {
       {others.length > 0 && <Others chains={others} />}
       {replay.dump !== null && (
         <p class="dump muted">
-          What TensorFlow's debugger wrote was kept, relative to the run's directory:{" "}
+          The files of TensorFlow's debugger were kept, relative to the run's directory:{" "}
           <code dir="ltr">{shorten(visible(replay.dump))}</code>
         </p>
       )}
@@ -42,7 +42,7 @@ function outcomeText({ outcome, seconds }: Replay, step: number): string {
   return `step ${formatStep(step)} could not be run again, or not to its end${took}`;
 }
 
-/** A chain, its origin first. The middle of a long one is folded. */
+/** A chain, its origin first. The middle of a long chain is folded. */
 function Chain({ links, isOriginOpen }: { readonly links: Links; readonly isOriginOpen: boolean }) {
   const isWhole = useSignal(false);
   const { head, hidden, tail } = folded(links);
@@ -76,24 +76,16 @@ function Chain({ links, isOriginOpen }: { readonly links: Links; readonly isOrig
 
 const FIRST_OTHERS = 4;
 
-/** Values that went bad in the same step by themselves. */
+/** Further origins in the same step, independent of the first. */
 function Others({ chains }: { readonly chains: ReadonlyArray<Links> }) {
-  const isWhole = useSignal(false);
-  const shown = isWhole.value ? chains : chains.slice(0, FIRST_OTHERS);
+  const { shown, showAll } = useBeginning(chains, FIRST_OTHERS);
   return (
     <div class="others">
       <h3>{plural(chains.length, "further origin")} in the same step</h3>
       {shown.map((links, index) => (
         <Other key={index} links={links} />
       ))}
-      {shown.length < chains.length && (
-        <ShowMore
-          label={`Show all ${formatStep(chains.length)}`}
-          onShow={() => {
-            isWhole.value = true;
-          }}
-        />
-      )}
+      {showAll}
     </div>
   );
 }

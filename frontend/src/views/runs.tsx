@@ -15,10 +15,10 @@ import type { State } from "../state";
 import { Choice } from "./choice";
 import { Name } from "./name";
 
-/** From this many runs on, looking for one by eye gets slow. */
+/** With this many runs, finding a run by eye gets slow. */
 const FILTER_FROM = 6;
 
-/** The runs and what became of each. */
+/** The runs and their statuses. */
 export function Runs({ state, runs }: { readonly state: State; readonly runs: ReadonlyArray<Verdict> }) {
   const { filter, order } = state.choices;
   const shown = useMemo(
@@ -47,7 +47,7 @@ const ORDERS: ReadonlyArray<{ readonly value: RunOrder; readonly label: string }
   { value: "steps", label: "Steps" },
 ];
 
-/** Filters and sorts the runs. */
+/** The filter and the order of the runs. */
 function Finder({ state, matches }: { readonly state: State; readonly matches: number }) {
   const { filter, order } = state.choices;
   return (
@@ -61,14 +61,7 @@ function Finder({ state, matches }: { readonly state: State; readonly matches: n
           filter.value = event.currentTarget.value;
         }}
       />
-      <Choice
-        name="Sort runs by"
-        options={ORDERS}
-        value={order.value}
-        onChoose={(chosen) => {
-          order.value = chosen;
-        }}
-      />
+      <Choice name="Sort runs by" options={ORDERS} chosen={order} />
       {matches === 0 && <p class="muted">No run matches.</p>}
     </div>
   );

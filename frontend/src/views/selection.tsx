@@ -3,7 +3,7 @@ import { formatStep, formatSteps } from "../format";
 import type { State } from "../state";
 import { Name } from "./name";
 
-/** The selected step and layer, in numbers; it is read out as it changes. */
+/** The selected step and layer with their numbers. Screen readers announce each change. */
 export function Selection({ state }: { readonly state: State }) {
   const cell = state.derived.cell.value;
   return (

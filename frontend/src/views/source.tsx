@@ -2,7 +2,7 @@ import { excerpt, sourceFunction, sourcePlace } from "../chain";
 import { formatStep, plural, shorten, visible } from "../format";
 import type { Source } from "../protocol.gen";
 
-/** A source line by its place: `critic.py:41 in train_step`. */
+/** The place of a source line: `critic.py:41 in train_step`. */
 export function SourcePlace({ source }: { readonly source: Source }) {
   const inside = sourceFunction(source);
   const place = `${visible(source.file)}:${source.line}`;
@@ -19,7 +19,7 @@ export function SourcePlace({ source }: { readonly source: Source }) {
   );
 }
 
-/** A source line among its neighbours. */
+/** A source line and the lines around it. */
 export function Excerpt({ source }: { readonly source: Source }) {
   return (
     <figure class="excerpt">
@@ -27,14 +27,14 @@ export function Excerpt({ source }: { readonly source: Source }) {
         <SourcePlace source={source} />
       </figcaption>
       {source.text === "" ? (
-        <p class="muted excerpt-none">The file could not be read when the step was run again.</p>
+        <p class="muted">The file could not be read when the step was run again.</p>
       ) : (
         <pre dir="ltr" data-testid="excerpt">
-          {excerpt(source).map(({ number, text, isMeant }) => (
-            <code key={number} class={isMeant ? "line line-meant" : "line"}>
+          {excerpt(source).map(({ number, text, isMarked }) => (
+            <code key={number} class={isMarked ? "line line-marked" : "line"}>
               <span class="line-number">{number > 0 ? number : ""}</span>
               <span class="line-text">{text}</span>
-              {isMeant ? <span class="unseen"> (this line)</span> : null}
+              {isMarked ? <span class="unseen"> (this line)</span> : null}
             </code>
           ))}
         </pre>
@@ -43,7 +43,7 @@ export function Excerpt({ source }: { readonly source: Source }) {
   );
 }
 
-/** The whole way to an operation, as Python prints it. */
+/** The call stack of an operation, in the order of a Python traceback. */
 export function Stack({ stack }: { readonly stack: ReadonlyArray<Source> }) {
   return (
     <details class="stack">

@@ -6,7 +6,7 @@ import { Batch } from "./batch";
 import { Name } from "./name";
 import { SourcePlace } from "./source";
 
-/** The answer for the run on show: what was first and where, why, and what to do. */
+/** The verdict of the shown run: the first non-finite value, its likely cause, and what to do. */
 export function VerdictView({ verdict }: { readonly verdict: Verdict }) {
   return (
     <section class={`verdict verdict-${verdict.status}`} aria-label="Verdict">
@@ -32,7 +32,7 @@ export function VerdictView({ verdict }: { readonly verdict: Verdict }) {
   );
 }
 
-/** What is known beyond the sentence. A fact that is not known is left out. */
+/** The facts beyond the sentence. An unknown fact is left out. */
 function OriginFacts({ first }: { readonly first: Origin }) {
   return (
     <dl class="origin">
@@ -97,7 +97,7 @@ function placeText({ replica, worker, microbatch }: Origin): string {
   return parts.flatMap(([label, index]) => (index === null ? [] : [`${label} ${index}`])).join(", ");
 }
 
-/** What the replay has to say besides the origin. */
+/** What the replay reports in addition to the origin. */
 function Notes({ notes }: { readonly notes: ReadonlyArray<string> }) {
   if (notes.length === 0) return null;
   return (
@@ -115,7 +115,7 @@ function Causes({ causes }: { readonly causes: ReadonlyArray<Cause> }) {
   if (causes.length === 0) {
     return (
       <p class="causes-none muted">
-        No likely cause was found: what was seen of this step fits none of the known ones.
+        No likely cause was found: the evidence of this step matches no known cause.
       </p>
     );
   }

@@ -20,14 +20,14 @@ describe("raster", () => {
     expect(pixel(1, 2)).toEqual([...viridis(1), 255]);
   });
 
-  it("tells zero from a norm and from no value", () => {
+  it("distinguishes zero from a norm and from an absent value", () => {
     expect(pixel(1, 0)).toEqual([1, 2, 3, 255]);
     expect(pixel(1, 1)).toEqual([0, 0, 0, 0]);
   });
 });
 
 describe("nonfiniteBlocks", () => {
-  it("joins neighbours within a row and keeps every kind that was seen", () => {
+  it("joins neighbours within a row and keeps all their kinds", () => {
     const kinds = [
       [0, 1, 2, 0, 4],
       [1, 0, 0, 0, 0],
@@ -41,12 +41,23 @@ describe("nonfiniteBlocks", () => {
 });
 
 describe("columnBlocks", () => {
-  it("marks a column for any of its rows", () => {
+  it("marks a column if any of its rows is non-finite", () => {
     const kinds = [
       [0, 0, 1, 0],
       [0, 2, 0, 0],
     ];
     expect(columnBlocks(kinds)).toEqual([{ row: 0, from: 1, to: 2, kinds: 3 }]);
+  });
+
+  it("joins neighbouring columns over all rows, up to the last column", () => {
+    const blocks = columnBlocks([
+      [0, 1, 0, 0, 2],
+      [0, 0, 4, 0, 0],
+    ]);
+    expect(blocks.map(({ from, to }) => ({ from, to }))).toEqual([
+      { from: 1, to: 2 },
+      { from: 4, to: 4 },
+    ]);
   });
 
   it("marks nothing in an empty heatmap", () => {

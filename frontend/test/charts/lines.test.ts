@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { nonfiniteStretches, type PanelModel, panelData, readout } from "../../src/charts/lines";
+import { type PanelModel, panelData, readout } from "../../src/charts/lines";
 import { rowPanel, runPanels } from "../../src/charts/panels";
 import { HEATMAP, SERIES } from "../examples";
 
@@ -25,7 +25,7 @@ describe("panelData", () => {
     expect(lower).toEqual([1, null, 3]);
   });
 
-  it("draws what is kept where no mean is", () => {
+  it("draws an extreme if the mean is not kept", () => {
     const line = { ...LINE, curve: { ...LINE.curve, min: [], mean: [] } };
     const [, main, upper, lower] = panelData({ ...MODEL, lines: [line] }, "linear").columns;
     expect([main, upper, lower]).toEqual([
@@ -36,35 +36,21 @@ describe("panelData", () => {
   });
 });
 
-describe("nonfiniteStretches", () => {
-  it("joins neighbouring spans over all lines, up to the last one", () => {
-    expect(
-      nonfiniteStretches([
-        [0, 1, 0, 0, 2],
-        [0, 0, 4, 0, 0],
-      ]),
-    ).toEqual([
-      { from: 1, to: 2 },
-      { from: 4, to: 4 },
-    ]);
-  });
-});
-
 describe("readout", () => {
-  it("says extremes, what was non-finite, or the one number there is", () => {
+  it("shows extremes, non-finite kinds, or a single number", () => {
     expect([3, 12, 20].map((step) => readout(MODEL, LINE, step))).toEqual(["1–10", "NaN", "3"]);
   });
 });
 
 describe("runPanels", () => {
-  it("has one norm, and no clip ratio, where nothing was clipped", () => {
+  it("has one norm and no clip ratio if nothing was clipped", () => {
     expect(runPanels(SERIES).map(({ title, lines }) => [title, lines.length])).toEqual([
       ["Loss", 1],
       ["Gradient norm", 1],
     ]);
   });
 
-  it("has both norms and the clip ratio where something was, and a panel for each watched tensor", () => {
+  it("has both norms and the clip ratio if something was clipped, and a panel for each watched tensor", () => {
     const curves = SERIES.curves.map((curve) =>
       curve.name === "clip_ratio" ? { ...curve, min: [1, 0.5] } : curve,
     );
@@ -98,7 +84,7 @@ describe("rowPanel", () => {
     expect(panel?.lines[0]?.curve.max).toEqual([0, null, 1000]);
   });
 
-  it("has a gap where the number is only what a non-finite variable left of its layer", () => {
+  it("has a gap where the number is only the norm of a layer's other variables", () => {
     const drawn = (values: number[], last_step: number[]) => {
       const answer = { ...HEATMAP, last_step, values: [[], values] };
       return rowPanel(answer, { step: 5, layer: "l3_1", variable: null })?.lines[0]?.curve;
@@ -111,7 +97,7 @@ describe("rowPanel", () => {
     expect(drawn([0, 1, 0], single)?.kinds).toEqual([0, 0, 3]);
   });
 
-  it("has nothing to draw for a selection outside of it", () => {
+  it("returns null for a selection outside of the heatmap", () => {
     expect(rowPanel(HEATMAP, { step: 5, layer: "loss", variable: null })).toBeNull();
   });
 });

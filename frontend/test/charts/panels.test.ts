@@ -20,14 +20,14 @@ function titles(...curves: ReadonlyArray<Curve>): ReadonlyArray<string> {
   return runPanels({ ...NOTHING, curves }).map(({ title }) => title);
 }
 
-test("a run has a panel for each thing that it recorded, in the order of the step", () => {
+test("a run has a panel for each recorded statistic, in the order of the charts", () => {
   const all = ["microbatches", "loss_scale", "skipped", "global_norm", "loss"].map((name) =>
     curve(name, [1, 2]),
   );
   expect(titles(...all)).toEqual(["Loss", "Gradient norm", "Skipped steps", "Loss scale", "Micro-batches"]);
 });
 
-test("where no step was ever skipped there is nothing to draw of it", () => {
+test("skipped steps have a panel only if a step was skipped", () => {
   expect(titles(curve("skipped", [0, 0]))).toEqual([]);
   expect(titles(curve("skipped", [0, 1]))).toEqual(["Skipped steps"]);
 });
