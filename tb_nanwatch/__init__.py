@@ -1,6 +1,14 @@
-"""Find the first step, layer and operation where training turned to NaN or Inf.
+"""Find the first step, layer and operation where TensorFlow training became NaN or Inf.
 
-Names are loaded on first use, so that ``import tb_nanwatch`` needs neither TensorFlow nor TensorBoard.
+- :class:`Watch` watches a custom training loop.
+- :class:`NanWatchCallback` watches ``model.fit``.
+- :class:`NanWatchHook` watches a ``MonitoredSession`` of TensorFlow 1.
+- :class:`NonFiniteError` carries the verdict of a bad step.
+- :func:`load_batch` loads the saved arguments of a bad step, a :class:`Batch`.
+
+The command ``nanwatch LOGDIR`` and the NaN Watch tab of TensorBoard show the verdicts.
+
+Names are loaded on first use, so ``import tb_nanwatch`` needs neither TensorFlow nor TensorBoard.
 """
 
 from __future__ import annotations
@@ -27,7 +35,7 @@ _HOME = {
 
 
 def __getattr__(name: str) -> object:
-    """Import the home of a public name when it is first asked for."""
+    """Import a public name on its first use."""
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}; it has {', '.join(__all__)}")
     return getattr(import_module(_HOME[name]), name)

@@ -3,7 +3,7 @@
 ::
 
     NanWatchError
-    ├── NonFiniteError      training met NaN or Inf and the policy stops it (also a RuntimeError)
+    ├── NonFiniteError      training met NaN or Inf, and the policy raises (also a RuntimeError)
     ├── SetupError          a watch is used in a way that cannot work (also a ValueError)
     ├── RecordError         a stored message does not decode, or a record contradicts itself (also a ValueError)
     │   └── SchemaError     a newer major version of the schema wrote the log
@@ -26,28 +26,36 @@ class NanWatchError(Exception):
 
 
 class NonFiniteError(NanWatchError, RuntimeError):
-    """Training met a non-finite value and cannot go on under the policy.
+    """Training met NaN or Inf, and the policy raises: ``"raise"``, or ``"skip"`` after too many bad steps.
 
-    The policy is ``"raise"``, or it is ``"skip"`` and no good step is left.
-
-    The update of the bad step did not run, so every variable keeps the value from before that step. There is one
-    exception: an update that itself makes variables non-finite. The message then names the step from which the weights
-    are lost.
+    The update of the bad step was withheld, so every variable still has its value from before that step. There is one
+    exception: an update that itself made the variables bad. The message then says since which step the weights are
+    lost.
 
     Attributes:
-        verdict: the first non-finite value: its step, layer and operation.
-        alert: the evidence for the verdict; ``None`` if tb_nanwatch itself failed before it had any.
+        verdict: the answer: the first bad step, its layer, operation and source line, and likely causes. The message
+            is its text.
+        alert: the evidence for the verdict; ``None`` if tb_nanwatch itself failed before there was any.
+
+    Example:
+        Read where the first bad value arose::
+
+            try:
+                train_step(x, y)
+            except tb_nanwatch.NonFiniteError as error:
+                first = error.verdict.first
+                print(first.step, first.layer, first.op, first.source)
     """
 
     def __init__(self, message: str, *, verdict: Verdict, alert: Alert | None) -> None:
-        """Store the verdict and its evidence for the code that catches the error."""
+        """Carry the verdict and its evidence to the code that catches the error."""
         super().__init__(message)
         self.verdict = verdict
         self.alert = alert
 
 
 class SetupError(NanWatchError, ValueError):
-    """A watch is used in a way that cannot work."""
+    """A watch is used in a way that cannot work; the message says what must hold and what came."""
 
 
 class RecordError(NanWatchError, ValueError):

@@ -1,4 +1,4 @@
-"""The watch: what a training loop holds on to."""
+"""The watch: the object that a training loop uses."""
 
 from __future__ import annotations
 
@@ -40,11 +40,25 @@ _T = TypeVar("_T")
 
 
 class Watch:
-    """Watches a training loop and says which step, layer and phase were first when something turns to NaN or Inf.
+    """Watch a training loop, and report the first step, layer and operation where NaN or Inf appeared.
 
-    Each step leaves a few numbers for each variable in device memory; the host reads them every ``window`` steps and
-    writes them to an event file in ``LOGDIR/nanwatch``. The update of a bad step is withheld, so that the state
-    before it is still there to be looked at.
+    Each step leaves a few numbers for each variable in device memory: the norms of its gradient, before and after
+    clipping, and of the variable itself. The host reads them every ``window`` steps and writes them to an event file
+    in ``LOGDIR/nanwatch``. The NaN Watch tab of TensorBoard and the command ``nanwatch LOGDIR`` show them.
+
+    A step is bad if a gradient, the loss, a variable or a watched tensor holds NaN or Inf. The policy decides what
+    happens then. By default the update of the bad step is withheld, the step is replayed to find the operation, and
+    :class:`~tb_nanwatch.NonFiniteError` is raised. The variables still have their values from before the step.
+
+    Use it in one of these ways:
+
+    - a custom loop: decorate the step with :meth:`step`, and call :meth:`apply_gradients` and not the optimizer;
+    - a custom loop whose step stays undecorated: also call :meth:`after_step` after each step;
+    - a step that accumulates gradients: call :meth:`accumulate` for each micro-batch as well;
+    - a graph of TensorFlow 1: :class:`~tb_nanwatch.NanWatchHook`, or :meth:`session_run` for ``session.run``;
+    - ``model.fit``: use :class:`~tb_nanwatch.NanWatchCallback`, which has a watch of its own.
+
+    A watch is a context manager; leaving it calls :meth:`close`. It cannot be copied or pickled.
 
     Example:
         >>> import tempfile, tensorflow as tf, keras, tb_nanwatch
@@ -84,28 +98,29 @@ class Watch:
         """Prepare a watch; nothing is written before the first step.
 
         Args:
-            logdir: TensorBoard's log directory for this run; ``~`` is the user's home. If it cannot be written to, or
-                is deleted while training, there is one warning, and training goes on.
-            variables: the trainable variables, in the order in which they are to be shown; by default those of the
-                first :meth:`apply_gradients`.
-            policy: ``"raise"`` ends a bad step with :class:`~tb_nanwatch.NonFiniteError`, its update withheld;
-                ``"skip"`` leaves its update out, puts back what its forward pass changed, and goes on; ``"record"``
-                only watches.
-            window: how many steps the flight recorder holds, and at most pass between two reads by the host.
-            replay: whether a bad step is run again, by policy ``"raise"``, with every operation looked at, to name the
-                one where the first bad value arose. It changes nothing, and takes 120 seconds at most.
+            logdir: TensorBoard's log directory for this run; ``~`` is the user's home. If it cannot be written, or is
+                deleted during training, there is one warning, and training goes on.
+            variables: the trainable variables, in the order in which the page shows them. The default is the variables
+                of the first :meth:`apply_gradients`.
+            policy: what happens at a bad step. ``"raise"`` withholds its update and raises
+                :class:`~tb_nanwatch.NonFiniteError`. ``"skip"`` withholds its update, restores what its forward pass
+                changed, and goes on. ``"record"`` only records it: the update runs, and no operation is named.
+            window: the number of steps that the flight recorder holds. The host reads it after at most so many steps.
+            replay: whether a bad step is replayed to name the operation where the first bad value arose: each bad step
+                under ``"raise"``, the first under ``"skip"``, none under ``"record"``. A replay changes nothing, and
+                takes at most 120 seconds.
             save_batch: whether the arguments of a bad step are saved in ``LOGDIR/batches``, for
-                :func:`tb_nanwatch.load_batch`; of more than 64 MB only the bad samples are.
-            keep_dump: whether TensorFlow's debugger writes down the replay too, for the Debugger V2 tab: a folder
+                :func:`tb_nanwatch.load_batch`. If they take more than 64 MB, only the bad samples are saved.
+            keep_dump: whether TensorFlow's debugger also dumps the replay, for the Debugger V2 tab: a folder
                 ``LOGDIR/debugger/step-N`` for ``tensorboard --logdir``.
-            max_skips: how many bad steps in a row the policy ``"skip"`` leaves out before it gives up and raises.
-            on_nonfinite: called with the verdict at each bad step that is told, before the policy acts.
-            step: an integer variable that counts steps; by default they are counted from 0.
+            max_skips: ``"skip"`` raises once so many steps in a row were bad.
+            on_nonfinite: called with the verdict of each reported bad step, before the policy acts.
+            step: an integer variable that counts steps. By default the watch counts them from 0.
             run_name: a sub-directory of ``logdir`` for this run.
             flush_interval_s: seconds between two reads by the host when steps are slow.
 
         Raises:
-            SetupError: if an argument has no meaning.
+            SetupError: if an argument is invalid.
         """
         directory = directory_of(logdir, run_name)
         self._step = step
@@ -131,7 +146,7 @@ class Watch:
         """Refuse to be copied or pickled.
 
         Raises:
-            SetupError: always: a watch belongs to the variables and the steps of one training.
+            SetupError: always, because a watch belongs to the variables and the steps of one training.
         """
         raise SetupError(
             "a Watch cannot be copied or pickled: it belongs to the variables and the steps of one training; make a new"
@@ -139,16 +154,28 @@ class Watch:
         )
 
     def step(self, function: Callable[..., Any] | None = None, **tf_function_options: Any) -> Any:
-        """Make a training step whose bad steps are caught: a decorator, with or without arguments.
+        """Return a training step that is watched; a decorator, with or without arguments.
+
+        It replaces ``tf.function``. The returned step catches the failure of a bad step, so that the watch can replay
+        it and report the verdict.
 
         Args:
-            function: a Python function or method, which becomes a ``tf.function``, or one that is a ``tf.function``
-                already.
-            **tf_function_options: passed on to ``tf.function``, such as ``jit_compile=True``.
+            function: a Python function or method, which becomes a ``tf.function``, or a ``tf.function``.
+            **tf_function_options: options for ``tf.function``, such as ``jit_compile=True``. A function that is a
+                ``tf.function`` already keeps its own.
 
         Returns:
-            A callable that takes and returns what ``function`` does, and by policy ``"raise"`` ends a bad step with
-            :class:`~tb_nanwatch.NonFiniteError`.
+            A callable with the arguments and the result of ``function``. It raises
+            :class:`~tb_nanwatch.NonFiniteError` at a bad step, if the policy says so.
+
+        Raises:
+            SetupError: if options are given for a function that is a ``tf.function`` already.
+
+        Example:
+            Compile the step with XLA::
+
+                @watch.step(jit_compile=True)
+                def train_step(x, y): ...
         """
         if function is None:
             return lambda decorated: self.step(decorated, **tf_function_options)
@@ -157,21 +184,21 @@ class Watch:
         return step
 
     def replay_step(self, *args: Any, **kwargs: Any) -> Verdict:
-        """Run a step with every operation looked at and nothing changed by it, as is done with a bad step.
+        """Replay a step by hand: run it once, observe every operation, and change nothing.
 
-        For a step that is under suspicion: with the arguments that were saved of it, say, and the variables of the
-        checkpoint before it. Nothing is written to the log.
+        Use it for a suspicious step, for example with its saved arguments and the variables of the checkpoint before
+        it. It writes nothing to the log.
 
         Args:
-            *args: of the step; for a method, the instance first.
-            **kwargs: of the step.
+            *args: positional arguments of the step; for a method, the instance first.
+            **kwargs: keyword arguments of the step.
 
         Returns:
-            Status ``"finite"`` if all was; else ``"nonfinite"``, with the operation that was first and the chain of
-            operations from there. Its step is the number that the next step will have.
+            A verdict. Its status is ``"finite"`` if every value was finite, else ``"nonfinite"``; then ``first`` is the
+            origin, and ``chain`` the operations from there. Its step is the number that the next step will have.
 
         Raises:
-            SetupError: if the watch has no step, or several, or this one cannot be run so.
+            SetupError: if the watch decorated no step or several steps, or cannot replay this step.
 
         Example:
             >>> import tempfile, tensorflow as tf, keras, tb_nanwatch
@@ -198,24 +225,35 @@ class Watch:
         loss: Any = None,
         global_step: Any = None,
     ) -> Any:
-        """Measure gradients, then let the optimizer apply them, unless the policy withholds the update of a bad step.
+        """Measure the gradients, then let the optimizer apply them; the policy may withhold the update of a bad step.
+
+        Call it once for each optimizer of a step. In a graph of TensorFlow 1, call it once, before the session is made.
 
         Args:
-            optimizer: its ``apply_gradients`` is called with the pairs, and with ``global_step`` if that is given. One
-                that is written by hand may take two lists, gradients and variables, in ``apply_gradients`` or
-                ``apply``.
-            grads_and_vars: pairs of gradient (after clipping; ``None`` for a variable without one) and variable.
-            raw: the gradients before clipping, in the same order; by default those in the pairs.
-            loss: the loss, a scalar or one for each sample.
-            global_step: a variable that counts steps, as optimizers of TensorFlow 1 take it.
+            optimizer: a Keras optimizer, or one of TensorFlow 1. Its ``apply_gradients`` is called with the pairs, and
+                with ``global_step`` if that is given. An optimizer written by hand may instead take two lists,
+                gradients and variables, in ``apply_gradients`` or ``apply``.
+            grads_and_vars: pairs of a gradient after clipping and its variable. A gradient is floating and has the
+                shape of its variable, or is ``None`` for a variable without a gradient.
+            raw: the gradients before clipping, in the same order. By default the gradients of the pairs, which then
+                count as not clipped.
+            loss: the loss, a number: a scalar, or one for each sample ``[batch]``. Without it, a bad loss cannot be
+                distinguished from a bad gradient.
+            global_step: a variable that counts steps, for optimizers of TensorFlow 1.
 
         Returns:
-            What ``optimizer.apply_gradients`` returns, as far as the guard can pass it on.
+            The result of ``optimizer.apply_gradients``, as far as the guard can pass it on.
 
         Raises:
-            SetupError: if ``raw`` does not match the pairs, there is no gradient at all, or the optimizer cannot be
-                called so.
-            NonFiniteError: in an eager step outside :meth:`step`, by policy ``"raise"``.
+            SetupError: if ``raw`` does not match the pairs, there is no gradient at all, ``loss`` is not a number, or
+                the optimizer cannot be called in any of these forms.
+            NonFiniteError: at a bad eager step outside :meth:`step`, if the policy says so.
+
+        Example:
+            Clip the gradients, and show the norms before and after it::
+
+                clipped, _ = tf.clip_by_global_norm(gradients, 15.0)
+                watch.apply_gradients(optimizer, zip(clipped, variables), raw=gradients, loss=loss)
         """
         # AutoGraph has nothing to convert in here, but there may be something in the user's optimizer.
         caller = None if tf.executing_eagerly() else autograph_status()
@@ -289,23 +327,33 @@ class Watch:
 
     @tf.autograph.experimental.do_not_convert
     def accumulate(self, grads_and_vars: Iterable[tuple[Any, Any]], *, loss: Any = None) -> list[tuple[Any, Any]]:
-        """Measure one micro-batch of a step that adds up the gradients of several before its one update.
+        """Measure one micro-batch of a step that accumulates the gradients of several before its update.
 
-        Call it for each micro-batch, from the first on, and :meth:`apply_gradients` with the total. Where the gradients
-        of some variables are taken apart from those of others, call it for each part: they are of one micro-batch.
+        Call it for each micro-batch, from the first on, and :meth:`apply_gradients` with the total. If you compute the
+        gradients of some variables apart from those of others, call it for each part: all parts count as one
+        micro-batch.
 
-        In a graph of TensorFlow 1 call it once, for all of them and before :meth:`apply_gradients`: from then on each
-        run of the session that fetches these gradients, and does not train, is a micro-batch of the next that does.
+        In a graph of TensorFlow 1, call it once, for all gradients and before :meth:`apply_gradients`. From then on,
+        each run of the session that fetches these gradients and does not train is a micro-batch of the next run that
+        trains.
 
         Args:
-            grads_and_vars: pairs of the micro-batch's gradient and variable.
-            loss: of the micro-batch, a scalar or one for each sample.
+            grads_and_vars: pairs of the micro-batch's gradient and its variable.
+            loss: the loss of the micro-batch, a number: a scalar, or one for each sample ``[batch]``.
 
         Returns:
             The pairs, unchanged.
 
         Raises:
-            SetupError: if there is no gradient at all; in a graph of TensorFlow 1, if it comes twice or too late.
+            SetupError: if there is no gradient at all; in a graph of TensorFlow 1, if it is called twice or after
+                :meth:`apply_gradients`.
+
+        Example:
+            Add up the gradients of a micro-batch in variables of the program::
+
+                watch.accumulate(zip(gradients, variables), loss=loss)
+                for total, gradient in zip(totals, gradients):
+                    total.assign_add(gradient)
         """
         in_session = is_session_graph()
         inputs = StepInputs.checked(
@@ -391,17 +439,25 @@ class Watch:
         return self._plan.take_batch()
 
     def tensor(self, name: str, value: tf.Tensor) -> tf.Tensor:
-        """Watch one more tensor, such as an activation, in each step; call it before :meth:`apply_gradients`.
+        """Watch one more tensor, such as an activation, in each step.
+
+        Call it before :meth:`apply_gradients`. Any NaN or Inf in the tensor makes the step bad, whatever the loss. The
+        page shows its norm.
 
         Args:
-            name: how it is shown.
-            value: floating, any shape.
+            name: shown in the page and the verdict. A second tensor of the same name in a step becomes ``name#2``.
+            value: a floating tensor of any shape.
 
         Returns:
             ``value``, unchanged.
 
         Raises:
             SetupError: if ``value`` is not floating.
+
+        Example:
+            Watch the output of a network::
+
+                values = watch.tensor("values", critic(states))
         """
         trial = current_trial()
         if trial is None:
@@ -430,37 +486,59 @@ class Watch:
         options: Any = None,
         run_metadata: Any = None,
     ) -> Any:
-        """Run a session of TensorFlow 1 once: in the place of ``session.run``, where there is no ``NanWatchHook``.
+        """Run a session of TensorFlow 1 once, and watch the run.
+
+        Call it where you called ``session.run``. With a :class:`~tb_nanwatch.NanWatchHook` it is not needed.
 
         Args:
-            session: of the graph that :meth:`apply_gradients` was called in.
-            fetches: as for ``session.run``; a run that does not train is left as it is.
-            feed_dict: likewise; of a bad step, it is the batch.
-            options: likewise.
-            run_metadata: likewise.
+            session: a session of the graph in which :meth:`apply_gradients` was called.
+            fetches: as for ``session.run``. A run that does not train is left as it is.
+            feed_dict: as for ``session.run``. For a bad step, this is the batch that is saved and replayed.
+            options: as for ``session.run``.
+            run_metadata: as for ``session.run``.
 
         Returns:
-            What ``session.run`` returns.
+            The result of ``session.run``.
 
         Raises:
-            NonFiniteError: by policy ``"raise"``.
+            NonFiniteError: at a bad step, if the policy says so.
+
+        Example:
+            Run a train operation that :meth:`apply_gradients` built::
+
+                train_op = watch.apply_gradients(optimizer, optimizer.compute_gradients(loss), loss=loss)
+                watch.session_run(session, train_op, {x: batch})
         """
         arguments = {"feed_dict": feed_dict, "options": options, "run_metadata": run_metadata}
         return self.session_runs.run(session, fetches, **arguments)
 
     def after_step(self) -> None:
-        """Check and record after a step that is not called through :meth:`step`.
+        """Check and record a step that is not decorated with :meth:`step`.
+
+        Call it after each step, and at least once every ``window`` steps: earlier steps are lost. A bad step is not
+        replayed, so no operation is named.
 
         Raises:
-            NonFiniteError: by policy ``"raise"``; the update of the bad step, and of every step since, was withheld.
+            NonFiniteError: after a bad step, if the policy says so. The update of the bad step, and of every step
+                since, was withheld.
+
+        Example:
+            Watch a step that is a ``tf.function`` of the program::
+
+                for x, y in batches:
+                    train_step(x, y)
+                    watch.after_step()
         """
         self._loop.after_step(None)
 
     def close(self) -> None:
-        """Write what is left and close the event file; a watch that is not closed does so when the program ends.
+        """Write the remaining steps, check the variables after the final update, and close the event file.
+
+        A watch that is not closed closes itself when the program ends.
 
         Raises:
-            NonFiniteError: by policy ``"raise"``, if the last update left a variable non-finite.
+            NonFiniteError: under ``"raise"`` and ``"skip"``, if the last update made a variable non-finite; under
+                ``"raise"`` also for a bad step that was not checked before.
         """
         self._loop.close()
 
@@ -471,5 +549,5 @@ class Watch:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Close the watch; an error that is on its way is not replaced by another."""
+        """Close the watch; if the block raised an error, no other error replaces it."""
         self._loop.close(quietly=error is not None)

@@ -1,4 +1,4 @@
-"""What the user chose for a watch, checked where it is given."""
+"""The options of a watch, checked where the user gives them."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from tb_nanwatch.schema.records import Policy, Verdict
 
 @dataclass(frozen=True)
 class LoopOptions:
-    """What the user chose.
+    """The options that the user chose.
 
     Attributes:
-        policy: what to do about a bad step.
+        policy: what happens at a bad step.
         window: steps between two reads of the device.
         flush_interval_s: seconds between two reads when steps are slow.
         logdir: the run's directory.
-        replay: whether a bad step is run again.
+        replay: whether a bad step is replayed.
         save_batch: whether its arguments are saved.
-        keep_dump: whether TensorFlow's debugger writes down the replay.
-        max_skips: how many bad steps in a row the policy ``"skip"`` puts up with.
-        on_nonfinite: told of each alert.
+        keep_dump: whether TensorFlow's debugger also dumps the replay.
+        max_skips: the policy ``"skip"`` raises once so many steps in a row were bad.
+        on_nonfinite: called with the verdict of each alert.
     """
 
     policy: Policy
@@ -43,10 +43,10 @@ class LoopOptions:
         return os.path.basename(os.path.abspath(self.logdir))
 
     def __post_init__(self) -> None:
-        """Check all of it.
+        """Check every option.
 
         Raises:
-            SetupError: if a value has no meaning.
+            SetupError: if an option is invalid.
         """
         if self.policy not in get_args(Policy):
             raise SetupError(f"policy must be one of {', '.join(map(repr, get_args(Policy)))}; got {self.policy!r}")
@@ -64,7 +64,7 @@ def directory_of(logdir: Any, run_name: str | None) -> str:
     """Return a run's directory; ``~`` is the user's home, as for TensorBoard and ``nanwatch``.
 
     Raises:
-        SetupError: if ``logdir`` is no path.
+        SetupError: if ``logdir`` is not a path.
     """
     try:
         path = os.path.join(os.path.expanduser(os.fspath(logdir)), run_name or "")
@@ -74,7 +74,7 @@ def directory_of(logdir: Any, run_name: str | None) -> str:
 
 
 def checked_variables(variables: Any) -> Iterable[Any]:
-    """Return the variables that the user named, none for ``None``.
+    """Return the variables that the user gave; none for ``None``.
 
     Raises:
         SetupError: if they are not a list of variables.

@@ -64,15 +64,15 @@ class SavedBatch:
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """The arguments of a step, as they were saved: ``train_step(*batch.args, **batch.kwargs)`` runs with them.
+    """The saved arguments of a step: ``train_step(*batch.args, **batch.kwargs)`` runs with them.
 
     Attributes:
-        step: whose arguments they are.
+        step: the number of the step.
         args: positional arguments; a tensor is a tensor again, an array an array.
         kwargs: keyword arguments.
-        samples: where only the bad samples were saved, their indices in the whole batch; else ``None``.
-        left_out: names of arguments that could not be saved; where one was, there is an object that says so.
-        notes: what was said when they were saved; a sentence each.
+        samples: the indices of the bad samples in the whole batch, if only these were saved; else ``None``.
+        left_out: names of arguments that could not be saved. An object that says so stands in the place of each.
+        notes: remarks from when the batch was saved, a sentence each.
     """
 
     step: int
@@ -115,19 +115,19 @@ def save_batch(
 
 
 def load_batch(path: str | os.PathLike[str]) -> Batch:
-    """Load the arguments of a bad step, which a watch saved.
+    """Load the saved arguments of a bad step.
 
-    The file may come from anybody: no code is run of whoever wrote it.
+    The file may come from an untrusted source: loading it runs no code from it.
 
     Args:
-        path: of the file, ``LOGDIR/batches/step-N.npz``.
+        path: the file, ``LOGDIR/batches/step-N.npz``.
 
     Returns:
-        What ``train_step(*batch.args, **batch.kwargs)`` takes.
+        The arguments, for ``train_step(*batch.args, **batch.kwargs)``.
 
     Raises:
-        RecordError: if there is no such file, or it is not a batch.
-        SchemaError: if a newer version saved it, in a form that this one does not know.
+        RecordError: if there is no such file, or the file is not a batch.
+        SchemaError: if a newer version saved it, in a form that this version does not know.
 
     Example:
         >>> import tempfile, tb_nanwatch, tensorflow as tf

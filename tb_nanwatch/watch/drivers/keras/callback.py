@@ -20,14 +20,14 @@ _OF_TRAINING: Final = frozenset({"_watch", "_watched", "_trains", "_run_of_copy"
 
 
 class NanWatchCallback(keras.callbacks.Callback):
-    """Watches ``model.fit`` and says which step, layer and operation were first when something turns to NaN or Inf.
+    """Watch ``model.fit``, and report the first step, layer and operation where NaN or Inf appeared.
 
-    The model's ``train_step`` and its optimizers are wrapped while it trains, and put back when it is over; nothing
-    else of the model changes. Several ``fit`` calls with one callback are one run.
+    While the model trains, the callback wraps its ``train_step`` and its optimizers; it unwraps them at the end.
+    Nothing else of the model changes. Several ``fit`` calls with one callback are one run.
 
     A copy (``copy.deepcopy``, ``pickle``, a search of keras-tuner, ``clone`` of scikit-learn) is a fresh callback with
     the same options. Each copy that trains is a run of its own: ``copy-1``, ``copy-2`` and so on below the directory of
-    the callback that was copied, in the order in which they begin to train.
+    the original, in the order in which the copies begin to train.
 
     Example:
         >>> import tempfile, keras, numpy as np, tb_nanwatch
@@ -57,26 +57,28 @@ class NanWatchCallback(keras.callbacks.Callback):
         flush_interval_s: float = 10.0,
         activations_every: int | None = None,
     ) -> None:
-        """Prepare; nothing is written before the first step.
+        """Prepare a callback; nothing is written before the first step.
+
+        :class:`~tb_nanwatch.Watch` describes the options in full.
 
         Args:
-            log_dir: as for ``keras.callbacks.TensorBoard``, and it may be the same.
-            policy: see :class:`~tb_nanwatch.Watch`, as for all that follow.
-            window: steps that the flight recorder holds.
-            replay: whether a bad step is run again.
-            save_batch: whether its batch is saved.
-            keep_dump: whether TensorFlow's debugger writes down the replay.
-            max_skips: how many bad steps in a row are skipped by policy ``"skip"``.
-            on_nonfinite: called with the verdict at each bad step that is told.
-            run_name: a sub-directory of ``log_dir``.
+            log_dir: TensorBoard's log directory, as for ``keras.callbacks.TensorBoard``; both may have the same.
+            policy: ``"raise"``, ``"skip"`` or ``"record"``.
+            window: the number of steps that the flight recorder holds.
+            replay: whether a bad step is replayed, to name the operation.
+            save_batch: whether the batch of a bad step is saved.
+            keep_dump: whether TensorFlow's debugger also dumps the replay.
+            max_skips: ``"skip"`` raises once so many steps in a row were bad.
+            on_nonfinite: called with the verdict of each reported bad step.
+            run_name: a sub-directory of ``log_dir`` for this run.
             flush_interval_s: seconds between two reads by the host when steps are slow.
-            activations_every: the norm of each layer's output is measured in every so many steps of the optimizer, as
-                a watched tensor under the layer's path: one that is not finite is then a bad step. In the other
-                steps it costs nothing but what TensorFlow could have fused: a layer whose output is looked at is
-                computed operation by operation.
+            activations_every: record the norm of each layer's output every so many steps of the optimizer, as a
+                watched tensor with the layer's path as its name. A NaN in an output makes the step bad; an Inf alone
+                gives a warning. In the other steps this costs only fusion: TensorFlow computes the outputs of these
+                layers operation by operation. By default no output is recorded.
 
         Raises:
-            SetupError: if an argument has no meaning, or Keras does not run on TensorFlow.
+            SetupError: if an argument is invalid, or Keras does not run on TensorFlow.
         """
         super().__init__()
         if keras.backend.backend() != "tensorflow":
@@ -113,7 +115,7 @@ class NanWatchCallback(keras.callbacks.Callback):
         return Watch(directory, **{**self._options, "run_name": self._run_of_copy})
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return what a copy begins with: the options, and nothing of a training."""
+        """Return the state of a copy: the options, and nothing of a training."""
         kept = {name: value for name, value in vars(self).items() if name not in _OF_TRAINING}
         return {**kept, **vars(keras.callbacks.Callback())}
 
@@ -124,7 +126,7 @@ class NanWatchCallback(keras.callbacks.Callback):
         self._begin(None)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> NanWatchCallback:
-        """Return a copy that calls the same ``on_nonfinite``, and no copy of the object that it belongs to."""
+        """Return a copy that calls the same ``on_nonfinite`` and does not copy the object that owns it."""
         copied = memo[id(self)] = type(self).__new__(type(self))
         state = self.__getstate__()
         options = state.pop("_options")
@@ -132,7 +134,7 @@ class NanWatchCallback(keras.callbacks.Callback):
         return copied
 
     def on_train_begin(self, logs: Any = None) -> None:
-        """Wrap what ``fit`` trains with from here on."""
+        """Wrap the model and its optimizers."""
         if self._watched is not None:
             self._watched.put_back()
         if self._watch is None:
@@ -147,10 +149,10 @@ class NanWatchCallback(keras.callbacks.Callback):
         self._watched = WatchedModel(self.model, self._watch, activations_every=self._activations_every)
 
     def on_train_end(self, logs: Any = None) -> None:
-        """Put the model back and write what is left.
+        """Unwrap the model, and write the remaining steps.
 
         Raises:
-            NonFiniteError: by policy ``"raise"``, if the last update left a variable non-finite.
+            NonFiniteError: under ``"raise"`` and ``"skip"``, if the last update made a variable non-finite.
         """
         if self._watched is not None:
             self._watched.end()

@@ -11,10 +11,10 @@ if TYPE_CHECKING:
 
 
 class NanWatchHook(tf.compat.v1.train.SessionRunHook):
-    """Lets a watch see the runs of a ``MonitoredSession``.
+    """Watch the runs of a ``MonitoredSession`` of TensorFlow 1.
 
-    With each run that trains it fetches the row that the step left; a bad one ends the run with
-    :class:`~tb_nanwatch.NonFiniteError`, if the watch's policy says so.
+    In each run that trains, the hook also fetches the row of the step. A bad row ends the run with
+    :class:`~tb_nanwatch.NonFiniteError`, if the policy of the watch says so.
 
     Example:
         >>> import tempfile, tensorflow as tf, tb_nanwatch
@@ -35,17 +35,17 @@ class NanWatchHook(tf.compat.v1.train.SessionRunHook):
     """
 
     def __init__(self, watch: Watch) -> None:
-        """Make a hook of a watch.
+        """Create the hook of a watch.
 
         Args:
-            watch: whose ``apply_gradients`` is called before the session is made.
+            watch: a watch whose ``apply_gradients`` is called before the session is made.
         """
         self._watch = watch
         self._feed: Any = None
         self._is_in_step = False
 
     def begin(self) -> None:
-        """See that there is a step to watch.
+        """Check that there is a step to watch.
 
         Raises:
             SetupError: if ``watch.apply_gradients`` was not called.
@@ -53,7 +53,7 @@ class NanWatchHook(tf.compat.v1.train.SessionRunHook):
         self._watch.session_runs.built  # noqa: B018 - raises
 
     def after_create_session(self, session: Any, coord: Any) -> None:
-        """Listen to the errors that end runs of a session: no hook is called then."""
+        """Catch the errors that end runs of the session: TensorFlow calls no hook then."""
         run = session.run
 
         def listened(*args: Any, **kwargs: Any) -> Any:
@@ -68,7 +68,7 @@ class NanWatchHook(tf.compat.v1.train.SessionRunHook):
         session.run = listened
 
     def before_run(self, run_context: Any) -> tf.compat.v1.train.SessionRunArgs | None:
-        """Fetch the row of a step besides, in a run that trains, and in one of a micro-batch its measure."""
+        """Fetch the row of a step that trains, or the measure of a micro-batch."""
         besides = self._watch.session_runs.before_run(run_context.session, run_context.original_args.fetches)
         self._is_in_step, self._feed = besides is not None, run_context.original_args.feed_dict
         return None if besides is None else tf.compat.v1.train.SessionRunArgs(*besides)
@@ -77,7 +77,7 @@ class NanWatchHook(tf.compat.v1.train.SessionRunHook):
         """Record the row.
 
         Raises:
-            NonFiniteError: by policy ``"raise"``.
+            NonFiniteError: at a bad step, if the policy says so.
         """
         self._is_in_step = False
         if run_values.results is not None:
@@ -85,9 +85,9 @@ class NanWatchHook(tf.compat.v1.train.SessionRunHook):
             self._watch.session_runs.after_run(run_context.session, run_values.results, feed_dict)
 
     def end(self, session: Any) -> None:
-        """Write what is left, and look at the variables once more.
+        """Write the remaining steps, and check the variables after the final update.
 
         Raises:
-            NonFiniteError: by policy ``"raise"``, if the last update left a variable non-finite.
+            NonFiniteError: under ``"raise"`` and ``"skip"``, if the last update made a variable non-finite.
         """
         self._watch.session_runs.end(session)
