@@ -127,3 +127,10 @@ def test_the_commands_of_the_makefile_are_those_of_readme():
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     assert targets == {"demo", "test"}
     assert all(re.search(rf"^{target}:", makefile, flags=re.MULTILINE) for target in targets)
+
+
+def test_every_path_that_a_document_names_exists():
+    documents = [*PAGES, ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs" / "decisions").glob("*.md"))]
+    named = re.compile(r"`((?:benchmarks|demo|docs|frontend|tb_nanwatch|tests)/[\w./-]*)")
+    missing = {name for page in documents for name in named.findall(text_of(page)) if not (ROOT / name).exists()}
+    assert missing - {"tb_nanwatch/plugin/static/"} == set()
