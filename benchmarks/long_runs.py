@@ -1,4 +1,4 @@
-"""Writes long runs as training does: rows in a recorder's ring, read by a session, thinned, into event files.
+"""Writes long runs as training does: a session reads rows from a ring, thins them, and writes event files.
 
 Only the numbers in the rows are made up. They drift and scatter as in a real training, so that they do not compress or
 merge better than real ones.
@@ -15,7 +15,6 @@ import numpy as np
 import numpy.typing as npt
 
 from tb_nanwatch.schema.records import Variable
-from tb_nanwatch.watch.record.ring import Recorder
 from tb_nanwatch.watch.record.session import Session
 from tb_nanwatch.watch.record.writer import Writer
 from tb_nanwatch.watch.row.cells import ABSENT, Layout
@@ -64,23 +63,54 @@ class Written:
     steps: int
 
 
-class Tape(Recorder):
-    """A recorder whose ring the host fills, a whole window of rows at a time."""
+class WholeRing:
+    """A ring that the host fills, a whole window of rows at a time."""
+
+    window, on_host = WINDOW, True
+
+    def __init__(self) -> None:
+        """Begin with no rows."""
+        self._rows: Rows = np.zeros((0, 0), np.float32)
+        self._written = 0
+        self._incident: int | None = None
+        self._counts = np.zeros((0, 4), np.int64)
 
     def fill(self, rows: Rows, counts: Callable[[int], npt.NDArray[np.int64]]) -> None:
         """Write rows as steps do.
 
         Args:
             rows: float32 ``[window, cells]``.
-            counts: returns the counts of a row, given its index, for an incident.
+            counts: returns the counts of a bad row, given its place.
         """
-        number = self.rows_written()
-        self._ring.assign(rows)
-        self._count.assign(number + len(rows))
         bad = np.flatnonzero(~np.isfinite(rows).all(axis=1))
-        if len(bad) and self.incident() is None:
-            self._counts.assign(counts(int(bad[0])))
-            self._incident.assign(number + int(bad[0]))
+        if len(bad) and self._incident is None:
+            self._incident, self._counts = self._written + int(bad[0]), counts(int(bad[0]))
+        self._rows = rows
+        self._written += len(rows)
+
+    def rows_written(self) -> int:
+        """Return how many rows were written."""
+        return self._written
+
+    def rows(self, first: int, last: int) -> tuple[Rows, npt.NDArray[np.int64]]:
+        """Copy rows, and their steps, which nothing reads where rows are counted."""
+        return self._rows[np.arange(first, last) % WINDOW], np.zeros(last - first, np.int64)
+
+    def incident(self) -> int | None:
+        """Return the number of the first bad row."""
+        return self._incident
+
+    def incident_step(self) -> int:
+        """Return no step: rows are counted."""
+        return 0
+
+    def incident_counts(self) -> npt.NDArray[np.int64]:
+        """Return the counts of the first bad row."""
+        return self._counts
+
+    def forget_incident(self) -> None:
+        """Clear the incident."""
+        self._incident = None
 
 
 def write_run(directory: Path, run: LongRun, *, seed: int = 0) -> Written:
@@ -92,8 +122,8 @@ def write_run(directory: Path, run: LongRun, *, seed: int = 0) -> Written:
         seed: of the numbers.
     """
     layout, draw = run.layout, np.random.default_rng(seed)
-    tape = Tape(window=WINDOW, cells=len(layout.cells))
-    session = Session(layout, policy="record", writer=Writer(str(directory)), recorder=tape, counted=True)
+    ring = WholeRing()
+    session = Session(layout, policy="record", writer=Writer(str(directory)), recorder=ring, counted=True)
     blocks = [_rows(run, draw) for _ in range(BLOCKS)]
     host_s, drains = 0.0, max(1, run.steps // WINDOW)
     for drain in range(drains):
@@ -101,7 +131,7 @@ def write_run(directory: Path, run: LongRun, *, seed: int = 0) -> Written:
         rows = np.where(block == ABSENT, block, block * np.float32(1 + 0.5 * np.sin(drain / 500)))
         if run.bad_step is not None and run.bad_step // WINDOW == drain:
             rows[run.bad_step % WINDOW, 2:4] = np.nan
-        tape.fill(rows, lambda place, rows=rows: _counts(rows[place]))  # type: ignore[misc]
+        ring.fill(rows, lambda place, rows=rows: _counts(rows[place]))  # type: ignore[misc]
         began = time.thread_time()
         session.collect(action="recorded")
         # The first drain also loads TensorFlow's kernels.

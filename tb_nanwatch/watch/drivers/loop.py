@@ -33,7 +33,7 @@ from tb_nanwatch.watch.record.incident import (
     verdict_by_hand,
     verdict_of_alert,
 )
-from tb_nanwatch.watch.record.ring import Recorder
+from tb_nanwatch.watch.record.ring import Ring
 from tb_nanwatch.watch.record.session import Accumulated, Session
 from tb_nanwatch.watch.record.writer import Writer
 from tb_nanwatch.watch.replay import Evidence, ReplayLimits, replay
@@ -169,7 +169,7 @@ class Loop:
             self._microbatches.note_update()
 
     def _rows_written(self) -> int:
-        return 0 if self._plan.recorder is None else self._plan.recorder.rows_written()
+        return 0 if self._plan.ring is None else self._plan.ring.rows_written()
 
     def _call_of_bad_microbatch(self, call: Call) -> Call | None:
         if self.bad_microbatch is not None:
@@ -207,7 +207,7 @@ class Loop:
             NonFiniteError: by policy ``"raise"``.
         """
         self._calls += 1
-        if self._plan.recorder is None:
+        if self._plan.ring is None:
             return
         if self._is_closed:
             self._is_closed = False
@@ -229,7 +229,7 @@ class Loop:
         self._act(self._outcome_of_failure(is_bad))
 
     def _after_step(self, call: Call | None) -> Outcome | None:
-        recorder = self._plan.recorder
+        recorder = self._plan.ring
         # Of several processes none may learn of a bad step before the others do.
         if recorder is not None and self._polls(recorder) and self._has_news(recorder.incident()):
             return self._collect(call)
@@ -240,7 +240,7 @@ class Loop:
             self.boundary.attempt("look at the batch", lambda: self._note_harmless(call), otherwise=None)
         return outcome
 
-    def _polls(self, recorder: Recorder) -> bool:
+    def _polls(self, recorder: Ring) -> bool:
         return self._plan.polls and (recorder.on_host or self._plan.has_peers)
 
     def _outcome(self, look: Callable[[], Outcome | None], *, is_bad: Callable[[], bool]) -> Outcome | None:
@@ -264,11 +264,11 @@ class Loop:
         )
 
     def _is_incident_waiting(self) -> bool:
-        return self._plan.recorder is not None and self._has_news(self._plan.recorder.incident())
+        return self._plan.ring is not None and self._has_news(self._plan.ring.incident())
 
     def _take_incident(self) -> int | None:
         """Clear the incident that waits, so that updates are no longer withheld, and return its step if it is known."""
-        recorder = self._plan.recorder
+        recorder = self._plan.ring
         number = None if recorder is None else recorder.incident()
         if recorder is not None:
             recorder.forget_incident()
@@ -458,7 +458,7 @@ class Loop:
         """Return whether the state that a bad step began with is still there; one that is skipped is told once."""
         if self._options.policy == "skip" and not self._has_replayed:
             self._has_replayed = True
-            return self._plan.recorder is not None and self._plan.recorder.on_host
+            return self._plan.ring is not None and self._plan.ring.on_host
         return self._options.policy == "raise" or alert.action == "raised"
 
     def _outcome_of(self, session: Session, alert: Alert | None) -> Outcome | None:
@@ -520,7 +520,7 @@ class Loop:
             self._tolerated |= {found.name for one in self._plan.calls_of(call) for found in one.findings()}
 
     def _session_now(self) -> Session | None:
-        layout, recorder = self._plan.layout, self._plan.recorder
+        layout, recorder = self._plan.layout, self._plan.ring
         if self._session is None and layout is not None and recorder is not None:
             worker = self._plan.replicas.worker if self._plan.replicas and self._plan.has_peers else None
             if worker:

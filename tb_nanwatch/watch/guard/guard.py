@@ -14,7 +14,7 @@ from typing import Any, Literal
 import tensorflow as tf
 
 from tb_nanwatch.watch.guard.state import Kept, hold_update_back, put_back_if
-from tb_nanwatch.watch.record.ring import Entry, Recorder
+from tb_nanwatch.watch.record.ring import DeviceRing, Entry
 from tb_nanwatch.watch.row.observation import Observation
 from tb_nanwatch.watch.row.replicas import SharedObservation
 from tb_nanwatch.watch.tf_internals import keep_as_one_operation
@@ -45,7 +45,7 @@ class Guard:
     """
 
     kind: GuardKind
-    recorder: Recorder
+    recorder: DeviceRing
     kept: Sequence[Kept]
     after: tf.Tensor | None = None
     is_more: bool = False

@@ -16,7 +16,7 @@ from tb_nanwatch.numerics.finiteness import count_nonfinite
 from tb_nanwatch.schema.records import STEPS_BELOW, Action, Alert, Finding, Header, IntArray, Policy, Series
 from tb_nanwatch.watch.boundary import Boundary
 from tb_nanwatch.watch.record.numbering import Numbering
-from tb_nanwatch.watch.record.ring import Recorder
+from tb_nanwatch.watch.record.ring import Ring
 from tb_nanwatch.watch.record.thinner import Thinner
 from tb_nanwatch.watch.record.versions import loaded_versions
 from tb_nanwatch.watch.record.writer import Writer
@@ -61,7 +61,7 @@ class Session:
         *,
         policy: Policy,
         writer: Writer,
-        recorder: Recorder,
+        recorder: Ring,
         counted: bool,
         accumulation: Accumulated | None = None,
         microbatches: int = 1,
@@ -263,7 +263,10 @@ class Session:
             self._recorder.forget_incident()
         if action == "raised":
             return True
-        return not self._recorder.is_bad(number - 1) if self._is_in_ring(number - 1) else began_well
+        return not self._is_bad(number - 1) if self._is_in_ring(number - 1) else began_well
+
+    def _is_bad(self, number: int) -> bool:
+        return number >= 0 and not bool(np.isfinite(self._recorder.rows(number, number + 1)[0]).all())
 
     def _tell(self, number: int, table: IntArray, *, action: Action, inputs: Sequence[Finding]) -> Alert | None:
         findings, whose = (*inputs, *self._layout.findings(table)), self._layout.whose(table)

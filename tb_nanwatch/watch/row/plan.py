@@ -21,7 +21,7 @@ from tb_nanwatch.watch.guard.trace import BeginAgain, Traces
 from tb_nanwatch.watch.naming import describe
 from tb_nanwatch.watch.owners import Owners, owners_of
 from tb_nanwatch.watch.record.batch import Call
-from tb_nanwatch.watch.record.ring import Recorder
+from tb_nanwatch.watch.record.ring import DeviceRing, HostRing, Ring
 from tb_nanwatch.watch.record.stash import Stash
 from tb_nanwatch.watch.replay.drawn import Drawn
 from tb_nanwatch.watch.row.cells import ABSENT, Layout
@@ -51,7 +51,8 @@ class Plan:
     Attributes:
         variables: in column order.
         layout: of the rows; ``None`` before the first step.
-        recorder: of the device; ``None`` before the first step.
+        recorder: the ring on the device; ``None`` before the first step.
+        host_ring: the ring of a step that a session runs; ``None`` for any other step.
         tensors: watched tensors, for the step that is being traced or run.
         polls: whether an incident makes no noise of its own, so that the host has to ask after it.
         counted: whether steps are counted, for want of a step of the user's.
@@ -88,7 +89,8 @@ class Plan:
         self.microbatches_a_step = 1
         self._told: set[str] = set()
         self.layout: Layout | None = None
-        self.recorder: Recorder | None = None
+        self.recorder: DeviceRing | None = None
+        self.host_ring: HostRing | None = None
         self.polls = False
         self.counted = True
         self.has_several = False
@@ -96,7 +98,7 @@ class Plan:
         self.bad_replica: int | None = None
         self.is_step_inside = False
         self._listed = bool(self.variables)
-        self._dropped: tuple[Layout, Recorder] | None = None
+        self._dropped: tuple[Layout, DeviceRing] | None = None
         self.model: Any = None
         self.owners = Owners()
         self._tensors_of_others: defaultdict[int, PendingTensors] = defaultdict(PendingTensors)
@@ -105,6 +107,11 @@ class Plan:
     def described(self) -> tuple[Variable, ...]:
         """The variables as the header lists them; before the first step without their places in the backward pass."""
         return self.layout.variables if self.layout else self._describe(self.variables)
+
+    @property
+    def ring(self) -> Ring | None:
+        """The ring that the host reads; ``None`` before the first step."""
+        return self.recorder if self.host_ring is None else self.host_ring
 
     @property
     def has_peers(self) -> bool:
@@ -327,8 +334,8 @@ class Plan:
         places = {cell: place for place, cell in enumerate(narrow.cells)}
         self.recorder.take_over(recorder, [*map(places.get, self.layout.cells)])
 
-    def _recorder_of(self, layout: Layout) -> Recorder:
-        return Recorder(window=self._window, cells=len(layout.cells), added=layout.places_of("loss"))
+    def _recorder_of(self, layout: Layout) -> DeviceRing:
+        return DeviceRing(window=self._window, cells=len(layout.cells), added=layout.places_of("loss"))
 
     def _drop_layout(self) -> None:
         """Have the layout made anew: TensorFlow runs another trace than the one that fixed it."""
@@ -336,7 +343,7 @@ class Plan:
             self._dropped = self.layout, self.recorder
         self.layout = self.recorder = None
 
-    def _complete(self, inputs: StepInputs, tensors: tuple[str, ...], graph: Graph | None) -> tuple[Layout, Recorder]:
+    def _complete(self, inputs: StepInputs, tensors: tuple[str, ...], graph: Graph | None) -> tuple[Layout, DeviceRing]:
         known = {id(variable) for variable in self.variables}
         besides = [variable for _, variable in inputs.pairs if id(variable) not in known]
         if self._listed and besides:
@@ -488,7 +495,7 @@ class Plan:
         return [of.get(id(variable)) for variable in self.variables]
 
     def _guard(
-        self, graph: Graph | None, *, in_step: bool, recorder: Recorder, is_second: bool, before: tf.Tensor | None
+        self, graph: Graph | None, *, in_step: bool, recorder: DeviceRing, is_second: bool, before: tf.Tensor | None
     ) -> Guard:
         kind = self._guard_kind(graph, in_step=in_step)
         self.polls = self.polls or kind != "stop"
@@ -507,7 +514,7 @@ class Plan:
         )
 
     @staticmethod
-    def _row_opened(graph: Graph | None, inputs: StepInputs, recorder: Recorder) -> tf.Tensor | None:
+    def _row_opened(graph: Graph | None, inputs: StepInputs, recorder: DeviceRing) -> tf.Tensor | None:
         """Have a row where the update before may not have run, as in a branch; return whether what is in it is finite.
 
         Returns:
@@ -529,7 +536,7 @@ class Plan:
         in_xla = graph is not None and is_in_xla(graph)
         return "latch" if in_xla or (graph is not None and not in_step) else "stop"
 
-    def _kept(self, graph: Graph, recorder: Recorder, *, is_put_back: bool) -> list[Kept]:
+    def _kept(self, graph: Graph, recorder: DeviceRing, *, is_put_back: bool) -> list[Kept]:
         if not is_put_back:
             return keep_state(graph, only={id(handle_of(variable)) for variable in self.variables})
         *_, top = with_enclosing(graph)

@@ -19,7 +19,7 @@ from tb_nanwatch.watch.drivers.session_v1.microbatches import Microbatches
 from tb_nanwatch.watch.guard.session_guard import Guard
 from tb_nanwatch.watch.guard.session_state import KeptState, read_first, written_values
 from tb_nanwatch.watch.naming import describe
-from tb_nanwatch.watch.record.host_ring import HostRecorder
+from tb_nanwatch.watch.record.ring import HostRing
 from tb_nanwatch.watch.row.cells import Layout
 from tb_nanwatch.watch.row.inputs import StepInputs
 from tb_nanwatch.watch.row.layer_state import is_statistic, may_be_infinite
@@ -55,7 +55,7 @@ class Built:
     statistics: dict[str, tf.Tensor]
     guard: Guard
     layout: Layout
-    recorder: HostRecorder
+    recorder: HostRing
     train_op: Op
     update_ops: Sequence[Op]
     microbatches: Microbatches | None
@@ -129,8 +129,8 @@ def build(
     guard = Guard.of(observation, step=number, state=state, intake=intake, trained=trained)
     before = len(graph.get_operations())
     train_op = guard.apply(update, withholds=options.policy != "record")
-    recorder = HostRecorder(window=options.window, cells=len(layout.cells))
-    plan.variables, plan.layout, plan.recorder = variables, layout, recorder
+    recorder = HostRing(window=options.window, cells=len(layout.cells))
+    plan.variables, plan.layout, plan.host_ring = variables, layout, recorder
     plan.polls, plan.counted = True, step is None
     update_ops = graph.get_operations()[before:]
     return Built(
