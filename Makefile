@@ -1,9 +1,9 @@
-# Every target makes the environment it needs; a second call finds it by its stamp and is quick.
+# Every target creates the environment that it needs. A stamp marks it, so that a second call is quick.
 
 PYTHON ?= python3
 DEMO ?= exploding_critic
 LOGDIR ?= runs/$(DEMO)
-# Two processes: a test waits on TensorFlow, on a browser or on TensorBoard more than it computes.
+# Two processes: tests wait for TensorFlow, a browser or TensorBoard more than they compute.
 PYTEST_FLAGS ?= -n 2 --dist loadfile
 
 VENV := .venv
@@ -13,12 +13,12 @@ NODE_MODULES := frontend/node_modules/.package-lock.json
 PROTO := tb_nanwatch/schema/nanwatch.proto
 PROTOC = protoc -I . --python_out=$(1) --pyi_out=$(1) $(PROTO)
 PROTO_CHECK := $(VENV)/protocol
-# An install bundles the page, so it is made again when the page has changed.
+# An install bundles the page, so it runs again when the page has changed.
 INSTALL := pyproject.toml setup.py frontend/build.mjs frontend/package-lock.json $(shell find frontend/src)
 
 SHELL := /bin/bash
-# The shell looks commands up in the environment first; so does make's own short cut around the shell only in new versions,
-# and naming another shell than /bin/sh turns that short cut off.
+# The shell searches the environment for commands first. Old versions of make run simple commands without the shell, and
+# would not search there. Naming another shell than /bin/sh prevents this.
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
@@ -30,8 +30,8 @@ help:
 	@echo "               DEMO=name: another demo, one of $(DEMOS))"
 	@echo "make test      every check that CI runs"
 	@echo "make bench     overhead, log growth and latency (QUICK=1: a short run)"
-	@echo "make protocol  write the generated files anew"
-	@echo "make screenshot  make README's picture anew"
+	@echo "make protocol  write the generated files"
+	@echo "make screenshot  take README's picture again"
 	@echo "make clean     remove whatever git does not keep"
 
 # Environments
@@ -63,14 +63,14 @@ chromium:
 
 # Uses
 
-# Each demo is a script in demo/ and the runs that tell its story: one for each string of flags.
+# Each demo is a script in demo/, and its runs: one for each string of flags.
 RUNS.exploding_critic := "--activation relu" "--activation tanh"
 RUNS.alphazero := "--loss probabilities" "--loss logits"
 RUNS.accumulated_policy_gradient := "--accumulate sum" "--accumulate mean"
 RUNS.clip_global_norm := "--activation sigmoid" "--activation relu"
 DEMOS := $(sort $(patsubst RUNS.%,%,$(filter RUNS.%,$(.VARIABLES))))
 
-# nanwatch ends with 1 where a run is non-finite: here that is the right answer.
+# nanwatch ends with 1 if a run is non-finite. Here that is the right answer.
 demo: $(if $(RUNS.$(DEMO)),,unknown-demo) $(DEMO_STAMP)
 	rm -rf $(LOGDIR)
 	@for flags in $(RUNS.$(DEMO)); do (set -x; python demo/$(DEMO).py --logdir $(LOGDIR) $$flags) || exit; done
@@ -125,7 +125,7 @@ generated: $(DEV_STAMP)
 unit: $(DEV_STAMP) chromium
 	pytest $(PYTEST_FLAGS)
 
-# The picture in README, of the demo's run as the browser test sees it.
+# The picture in README: the demo's run as the browser test shows it.
 screenshot: $(DEV_STAMP) chromium
 	NANWATCH_SCREENSHOT=docs/nan-watch.png pytest tests/browser/test_demo.py -k pictured
 

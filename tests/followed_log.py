@@ -1,4 +1,4 @@
-"""A log directory as TensorBoard follows it, through a provider that notes what it is asked."""
+"""A log directory as TensorBoard follows it, through a provider that notes the questions."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ EXPERIMENT = Experiment(RequestContext(), "")
 
 
 class CountingProvider(MultiplexerDataProvider):
-    """TensorBoard's provider, which notes what it is asked, and fails on tags it is told to.
+    """TensorBoard's provider, which notes the questions, and fails on chosen tags.
 
     Attributes:
         asked: the run and the tag of each that was read.

@@ -1,4 +1,4 @@
-"""A replay made by hand, as the training side would write it: of a critic whose squared error overflows."""
+"""A replay made by hand, as the training side would write it: a critic whose squared error overflows."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ONE_INF = Counts(size=1, nan=0, pos_inf=1, neg_inf=0)
 
 
 def operand(low, high, *, name="sub:0", dtype="float32", shape=(64, 1), zeros=0, **nonfinite):
-    """An input of an operation: finite elements from ``low`` to ``high``, and as many others as ``nonfinite`` says."""
+    """An input of an operation: finite elements from ``low`` to ``high``, and ``nonfinite`` others."""
     size = 1
     for width in shape:
         size *= width
@@ -27,7 +27,7 @@ def operand(low, high, *, name="sub:0", dtype="float32", shape=(64, 1), zeros=0,
 
 
 def link(kind, *inputs, op="Square", phase="loss", **facts):
-    """A hop of a chain, without what ``facts`` does not give."""
+    """A hop of a chain; parts that ``facts`` does not give are unknown."""
     given = {"layer": None, "source": None} | facts
     operation = Operation(op, f"train_step/{op}") if op else None
     return Link(operation, phase, kind=kind, inputs=inputs, **given)
@@ -81,7 +81,7 @@ REPLAY = Replay(
 
 
 def replayed(alert: Alert, replay: Replay | None = REPLAY, *, batch: str | None = None) -> Alert:
-    """What is written of an alert when its step was run again."""
+    """The addition to an alert after the replay of its step."""
     no_steps = alert.window.rows(slice(0))
     return dataclasses.replace(
         alert, window=Series(no_steps.first_step, no_steps.last_step, {}), replay=replay, batch=batch
@@ -89,5 +89,5 @@ def replayed(alert: Alert, replay: Replay | None = REPLAY, *, batch: str | None 
 
 
 def alert_of(replay, *, role="loss", name="loss", counts=THREE_INF, step=29, window, first_step=0):
-    """An alert with one finding and a replay, as it is after its two messages were joined."""
+    """An alert with one finding and a replay, after its two messages were joined."""
     return Alert(step, 0, first_step, "raised", (Finding(role, name, counts),), window, replay)

@@ -59,7 +59,7 @@ def headers(draw: st.DrawFn) -> Header:
 
 @st.composite
 def single_step_series(draw: st.DrawFn, *, min_size: int = 1, max_size: int = 24) -> Series:
-    """Steps one by one, some of them non-finite and some not measured, of one variable statistic and the loss."""
+    """Single steps of one variable statistic and the loss; some are non-finite and some not measured."""
     n = draw(st.integers(min_size, max_size))
     gaps = draw(nps.arrays(np.int64, n, elements=st.integers(1, 3)))
     values, kinds = {}, {}
@@ -74,7 +74,7 @@ def single_step_series(draw: st.DrawFn, *, min_size: int = 1, max_size: int = 24
 
 @st.composite
 def partitions(draw: st.DrawFn, n: int) -> list[int]:
-    """Where the groups begin when n things in a row are grouped."""
+    """The first index of each group of n consecutive items."""
     return [0, *sorted(draw(st.sets(st.integers(1, n - 1)) if n > 1 else st.just(set())))]
 
 
@@ -139,7 +139,7 @@ links = st.builds(
 
 @st.composite
 def replays(draw: st.DrawFn) -> Replay:
-    """What a replay found, or that it found nothing."""
+    """The result of a replay, found or not."""
     outcome = draw(st.sampled_from(["found", "finite", "failed"]))
     chains = st.lists(st.lists(links, min_size=1, max_size=3).map(tuple), min_size=1, max_size=2).map(tuple)
     return Replay(

@@ -1,4 +1,4 @@
-"""``nanwatch LOGDIR``: what it prints, and how it ends."""
+"""``nanwatch LOGDIR``: its output and its exit status."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_a_finite_run_takes_one_sentence(tmp_path):
     )
 
 
-def test_a_bad_run_is_told_with_its_cause(tmp_path):
+def test_a_bad_run_is_reported_with_its_cause(tmp_path):
     write_bad(tmp_path)
     write_finite(tmp_path)
     done = nanwatch(tmp_path)
@@ -78,7 +78,7 @@ def test_a_bad_run_is_told_with_its_cause(tmp_path):
     )
 
 
-def test_a_run_that_was_run_again_is_told_with_its_evidence(tmp_path):
+def test_a_replayed_run_is_reported_with_its_evidence(tmp_path):
     write_runs(tmp_path)
     lines = nanwatch(tmp_path, "--run", "again").stdout.splitlines()
     assert "    > 41 |     loss = tf.reduce_mean(tf.square(returns - value))" in lines
@@ -101,7 +101,7 @@ def test_a_warning_is_no_failure(tmp_path):
     assert done.stdout.startswith(".  warning  30 steps\n  Finite in all 30 steps. The gradients explode")
 
 
-def test_json_is_what_the_page_gets(tmp_path):
+def test_json_is_the_answer_that_the_page_gets(tmp_path):
     write_bad(tmp_path)
     write_finite(tmp_path)
     done = nanwatch(tmp_path, "--json")
@@ -112,7 +112,7 @@ def test_json_is_what_the_page_gets(tmp_path):
     assert (first["first"]["phase"], second["first"]) == ("loss", None)
 
 
-def test_one_run_decides_alone_if_it_is_asked_for(tmp_path):
+def test_the_status_is_that_of_one_run_if_it_is_requested(tmp_path):
     write_bad(tmp_path)
     write_finite(tmp_path)
     assert nanwatch(tmp_path, "--run", "tanh").returncode == 0
@@ -121,7 +121,7 @@ def test_one_run_decides_alone_if_it_is_asked_for(tmp_path):
 
 
 @pytest.mark.parametrize("options", [[], ["--json"]])
-def test_a_run_that_is_not_there_is_named_with_those_that_are(tmp_path, options):
+def test_a_missing_run_is_named_with_the_runs_that_exist(tmp_path, options):
     write_bad(tmp_path)
     write_finite(tmp_path)
     done = nanwatch(tmp_path, "--run", "elu", *options)
@@ -139,7 +139,7 @@ def test_a_logdir_without_a_watched_run_is_an_error(tmp_path):
     assert done.stderr == f"nanwatch: a logdir must hold a watched run; at {tmp_path} there is none.\n"
 
 
-def test_a_logdir_that_is_not_there_is_an_error(tmp_path):
+def test_a_missing_logdir_is_an_error(tmp_path):
     done = nanwatch(tmp_path / "missing", "--json")
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == f"nanwatch: a logdir must be a directory; at {tmp_path / 'missing'} there is nothing.\n"
@@ -152,14 +152,14 @@ def test_wrong_usage_ends_with_two(arguments):
     assert done.stderr.startswith("usage: nanwatch ")
 
 
-def test_the_version_is_the_packages(capsys):
+def test_the_version_is_that_of_the_package(capsys):
     with pytest.raises(SystemExit) as ended:
         main(["--version"])
     assert ended.value.code == 0
     assert capsys.readouterr().out == f"nanwatch {tb_nanwatch.__version__}\n"
 
 
-def test_names_are_shown_and_not_obeyed(tmp_path):
+def test_names_with_control_characters_are_shown_and_not_obeyed(tmp_path):
     write_finite(tmp_path, "[red]loud[/red] :smile:\n\x1b[2J")
     done = nanwatch(tmp_path)
     assert done.returncode == 0
@@ -172,7 +172,7 @@ def test_a_long_line_is_not_wrapped(tmp_path):
     assert nanwatch(tmp_path, COLUMNS="40").stdout.splitlines()[0] == f"{name}  finite  2,000 steps"
 
 
-def test_a_stream_that_cannot_spell_a_name_is_no_crash(tmp_path):
+def test_a_stream_that_cannot_encode_a_name_is_no_crash(tmp_path):
     write_finite(tmp_path, "日本")
     done = nanwatch(tmp_path, PYTHONIOENCODING="ascii")
     assert done.stdout.splitlines()[0] == r"\u65e5\u672c  finite  2,000 steps"
@@ -180,7 +180,7 @@ def test_a_stream_that_cannot_spell_a_name_is_no_crash(tmp_path):
     assert json.loads(done.stdout)["runs"][0]["run"] == "日本"
 
 
-def test_a_directory_whose_name_is_no_text_is_shown(tmp_path):
+def test_a_directory_whose_name_does_not_decode_is_shown(tmp_path):
     write_finite(tmp_path, b"\xff".decode("utf-8", "surrogateescape"))
     write_finite(tmp_path)
     assert nanwatch(tmp_path).stdout.splitlines() == [
@@ -205,7 +205,7 @@ def test_a_terminal_gets_colour_and_a_pipe_does_not(tmp_path):
     assert "\x1b[32mfinite\x1b[0m" in shown
 
 
-def test_a_broken_file_is_told(tmp_path):
+def test_a_broken_file_is_reported(tmp_path):
     writer = RunWriter(tmp_path / "nanwatch").header().spans(steps_of(0, 9)).spans(steps_of(10, 19))
     writer.path.write_bytes(writer.path.read_bytes()[:-7])
     done = nanwatch(tmp_path)
@@ -217,7 +217,7 @@ def test_a_broken_file_is_told(tmp_path):
     ]
 
 
-def test_a_run_that_is_known_to_be_bad_counts_for_more_than_one_that_cannot_be_read(tmp_path):
+def test_a_bad_run_outweighs_an_unreadable_run_in_the_exit_status(tmp_path):
     write_bad(tmp_path)
     path = RunWriter(tmp_path / "torn" / "nanwatch").header().spans(steps_of(0, 9)).path
     path.write_bytes(path.read_bytes()[:-7])
@@ -226,7 +226,7 @@ def test_a_run_that_is_known_to_be_bad_counts_for_more_than_one_that_cannot_be_r
     assert nanwatch(tmp_path, "--run=relu").returncode == 1
 
 
-def test_a_log_of_a_newer_minor_version_is_read_and_said_to_be_so(tmp_path):
+def test_a_log_of_a_newer_minor_version_is_read_and_reported(tmp_path):
     message = nanwatch_pb2.Header.FromString(wire.encode_header(HEADER))
     message.schema.minor = 99
     writer = RunWriter(tmp_path / "nanwatch").message("nanwatch/0/header", message.SerializeToString(), step=0)

@@ -1,4 +1,4 @@
-"""What is printed of a verdict, line by line."""
+"""The printed lines of a verdict."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_without_a_replay_there_is_no_evidence_to_print():
     assert printed(Replay("failed", ("It took longer than 60 s.",)))[-1] == "  Note: It took longer than 60 s."
 
 
-def test_what_an_operand_held_is_counted():
+def test_the_non_finite_elements_of_an_operand_are_counted():
     log = link("nan", operand(0.0, 2.0, name="p", zeros=3, nan=1, neg_inf=4), operand(None, None, nan=64), op="Xlogy")
     lines = printed(found(log))
     assert "      p      float32 [64, 1]  0 to 2, 1 x NaN, 4 x -Inf, 3 x 0" in lines
@@ -73,7 +73,7 @@ def test_what_an_operand_held_is_counted():
     assert "      sub:0  float32 [64, 1]  0.5" in printed(found(link("nan", operand(0.5, 0.5), op="Sin")))
 
 
-def test_of_a_long_way_the_middle_is_left_out():
+def test_the_middle_of_a_long_chain_is_left_out():
     hops = [dataclasses.replace(SQUARE, op=Operation(f"Op{number}", "")) for number in range(20)]
     lines = printed(found(*hops))
     at = lines.index("    From there to what went bad")
@@ -85,7 +85,7 @@ def test_of_a_long_way_the_middle_is_left_out():
     assert lines[at + 7] == "      (12 more)"
 
 
-def test_of_a_way_a_little_too_long_nothing_is_left_out():
+def test_a_chain_that_is_a_little_too_long_is_printed_whole():
     assert not [line for line in printed(found(*[SQUARE] * 9)) if "more)" in line]
     assert [line for line in printed(found(*[SQUARE] * 10)) if "(2 more)" in line]
 
@@ -104,7 +104,7 @@ def test_the_line_stands_among_its_neighbours(text, before, after, shown):
     assert excerpt(Source("a.py", 2, "f", text, before, after)) == shown
 
 
-def test_a_line_that_could_not_be_read_is_not_shown():
+def test_an_unreadable_line_is_not_shown():
     assert excerpt(Source("a.py", 2, "f", "")) == []
 
 
@@ -131,7 +131,7 @@ def test_a_batch_can_be_pasted():
     assert eval(line.removeprefix("  Its batch: tb_nanwatch.load_batch")) == 'runs/a"b\\c\u202e.npz'
 
 
-def test_a_value_from_outside_is_named_on_the_way():
+def test_a_value_from_outside_is_named_in_the_chain():
     weight = link("nan", op=None, phase="weights", variable="l2/V", layer="l2")
     assert "      NaN   l2/V    weights   l2" in printed(found(weight, *CHAIN[1:]))
 
@@ -140,5 +140,5 @@ def test_a_value_from_outside_is_named_on_the_way():
     ("text", "shown"),
     [("l1/V", "l1/V"), ("é日", "é日"), ("a b", "a b"), ("\u202eevil", r"\u202eevil"), ("\x9b1m", r"\x9b1m")],
 )
-def test_what_has_no_glyph_is_spelled_out(text, shown):
+def test_a_character_without_a_glyph_is_escaped(text, shown):
     assert visible(text) == shown

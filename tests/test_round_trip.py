@@ -1,4 +1,4 @@
-"""What a watch writes is what the viewing side reads, step for step."""
+"""The viewing side reads every step as the watch wrote it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tb_nanwatch.reading.logdir import THE_LOGDIR, open_logdir
 
 
 def train(watch, batches):
-    """Take a step a batch on two weights, and return the loss of each."""
+    """Take a step on two weights for each batch, and return the losses."""
     weights = [tf.Variable([1.0, 2.0], name="first/kernel"), tf.Variable([0.5], name="second/kernel")]
     optimizer = keras.optimizers.SGD(0.0)
 
@@ -75,7 +75,7 @@ def test_the_verdict_of_the_error_is_the_verdict_of_the_log(tmp_path, capsys):
     assert (run["run"], run["first"]["step"], run["first"]["phase"]) == ("some_run", 300, "loss")
 
 
-def test_a_run_that_goes_on_tells_of_the_first_bad_step(tmp_path):
+def test_a_recorded_run_reports_the_first_bad_step(tmp_path):
     with tb_nanwatch.Watch(tmp_path, policy="record") as watch:
         train(watch, [*BATCHES[:20], [0.0, 2.0], *BATCHES[:20], [0.0, 2.0]])
     log, verdict = log_of(tmp_path)

@@ -1,4 +1,4 @@
-"""The wheel as a user gets it: built from the sdist without Node, then run where there is no TensorFlow."""
+"""The wheel as a user gets it: built from the sdist without Node, then used without TensorFlow."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def run(*command: str | Path, **options: object) -> subprocess.CompletedProcess[
 
 @pytest.fixture(scope="session")
 def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """A process environment whose path leads to a shell and to nothing else: no Node, no npm, no compiler."""
+    """A process environment whose path holds a shell and nothing else: no Node, no npm, no compiler."""
     path = tmp_path_factory.mktemp("path")
     (path / "sh").symlink_to(shutil.which("sh"))
     kept = {name: value for name, value in os.environ.items() if name not in {"PYTHONPATH", "VIRTUAL_ENV"}}
@@ -41,7 +41,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 @pytest.fixture(scope="session")
 def wheel(tmp_path_factory: pytest.TempPathFactory, environment: dict[str, str]) -> Path:
-    """The wheel of the sdist of what git has or would take: nothing that an earlier build left behind."""
+    """The wheel of an sdist that holds the files git has or would add, and nothing of an earlier build."""
     clean, dist = tmp_path_factory.mktemp("clean"), tmp_path_factory.mktemp("dist")
     listed = run("git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", cwd=ROOT).stdout
     for name in filter(None, listed.split("\0")):
@@ -54,7 +54,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory, environment: dict[str, str])
 
 @pytest.fixture(scope="session")
 def viewing_machine(tmp_path_factory: pytest.TempPathFactory, environment: dict[str, str], wheel: Path) -> Path:
-    """The commands of a fresh virtual environment that holds the wheel and what it depends on."""
+    """The commands of a fresh virtual environment that holds the wheel and its dependencies."""
     root = tmp_path_factory.mktemp("venv")
     run(sys.executable, "-m", "venv", root, env=environment)
     run(root / "bin" / "python", "-m", "pip", "install", "--quiet", wheel, env=environment)
@@ -74,7 +74,7 @@ def test_it_holds_the_page_the_types_and_the_licences(wheel: Path) -> None:
         assert b"render" in archive.read("tb_nanwatch/plugin/static/index.js")
 
 
-def test_it_holds_the_package_and_nothing_beside_it(wheel: Path) -> None:
+def test_it_holds_only_the_package(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         tops = {name.split("/")[0] for name in archive.namelist()}
         sources = [name for name in archive.namelist() if name.endswith((".ts", ".tsx", ".mjs", ".map"))]
@@ -112,12 +112,12 @@ def test_its_command_reads_a_run(viewing_machine: Path, environment: dict[str, s
 
 
 def announced_address(server: subprocess.Popen[str]) -> str:
-    said = []
+    printed = []
     for line in server.stdout:
-        said.append(line)
+        printed.append(line)
         if found := re.search(r"TensorBoard \S+ at (http://\S+?)/? ", line):
             return found[1]
-    pytest.fail(f"TensorBoard must print its address before it ends; it printed:\n{''.join(said)}")
+    pytest.fail(f"TensorBoard must print its address before it ends; it printed:\n{''.join(printed)}")
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""The benchmark's networks are what the benchmark says, and can be watched."""
+"""The benchmark's networks have the stated size, and can be watched."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The demo is run as a user runs it; what happened is read from the log it left."""
+"""The test runs the demo as a user does, and reads the result from its log."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ def run_demo(logdir, *flags):
 
 
 def time_steps(printed):
-    """Return for how long the pole stood at first and at best."""
+    """Return how many time steps the pole stood at first and at best."""
     return [int(number) for number in re.findall(r"(\d+) at (?:first|best)", printed)]
 
 
 @pytest.fixture(scope="module")
 def sums(tmp_path_factory):
-    """By seed, the logdir of a run that adds up, what it prints, and its verdict; a run may last for a while."""
+    """For each seed, the logdir of a run with sums, its output, and its verdict; a run takes a while."""
     runs = {}
     for seed in SEEDS:
         logdir = tmp_path_factory.mktemp(f"sum-{seed}")
@@ -56,7 +56,7 @@ def mean(tmp_path_factory):
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_the_logarithm_of_a_probability_that_has_become_0_is_named_with_its_mini_batch(sums, seed):
+def test_the_verdict_names_the_logarithm_of_0_and_its_mini_batch(sums, seed):
     logdir, printed, run = sums[seed]
     first = run["first"]
     assert first["step"] > 5
@@ -73,8 +73,8 @@ def test_the_logarithm_of_a_probability_that_has_become_0_is_named_with_its_mini
     }
 
 
-def test_that_the_gradients_are_a_sum_is_a_likely_cause(sums):
-    # How sure the records are of it depends on how the episodes happened to go.
+def test_a_likely_cause_is_that_the_gradients_are_a_sum(sums):
+    # The confidence depends on the episodes.
     causes = [{cause["id"] for cause in run["causes"]} for _, _, run in sums.values()]
     assert all("logarithm-of-zero" in some for some in causes)
     assert any("accumulated-sum" in some for some in causes)
@@ -88,12 +88,12 @@ def test_the_mean_stays_finite_without_a_warning_and_learns(mean):
     assert at_best > 2 * at_first
 
 
-def test_returns_are_what_is_to_come_discounted():
+def test_returns_are_discounted_sums_of_later_rewards():
     returns = accumulated_policy_gradient.discounted_returns(3)
     np.testing.assert_allclose(returns, [1 + 0.99 + 0.99**2, 1 + 0.99, 1])
 
 
-def test_mini_batches_are_all_time_steps_in_order():
+def test_mini_batches_hold_all_time_steps_in_order():
     moments = accumulated_policy_gradient.Moments(np.zeros((19, 4)), np.arange(19), np.zeros(19))
     batches = list(moments.mini_batches())
     assert [len(batch.states) for batch in batches] == [8, 8, 3]

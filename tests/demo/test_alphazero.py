@@ -1,4 +1,4 @@
-"""The demo is run as a user runs it; what happened is read from the log it left."""
+"""The test runs the demo as a user does, and reads the result from its log."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def run_python(*arguments):
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory):
-    """The program's output and verdict by loss; the healthy one is trained beyond where the other diverges."""
+    """The program's output and verdict for each loss; the healthy run is longer than the other needs to diverge."""
     logdir, printed = tmp_path_factory.mktemp("alphazero"), {}
     for loss in ("probabilities", "logits"):
         program = run_python(SOURCE, "--logdir", logdir, "--loss", loss, *QUICKLY)
@@ -39,7 +39,7 @@ def demo(tmp_path_factory):
     return logdir, printed, verdicts
 
 
-def test_the_logarithm_of_a_probability_that_has_become_0_is_named_after_a_run_up(demo):
+def test_the_verdict_names_the_logarithm_of_0_after_many_finite_steps(demo):
     logdir, printed, verdicts = demo
     first = verdicts["probabilities"]["first"]
     assert 50 < first["step"] < 120
@@ -51,7 +51,7 @@ def test_the_logarithm_of_a_probability_that_has_become_0_is_named_after_a_run_u
     assert batch.args[0].shape == (16, 4, 8, 3)
 
 
-def test_the_loss_of_the_logits_stays_finite(demo):
+def test_the_loss_from_logits_stays_finite(demo):
     _, printed, verdicts = demo
     assert (verdicts["logits"]["status"], verdicts["logits"]["steps_seen"]) == ("finite", 120)
     assert "All 120 steps stayed finite" in printed["logits"]
@@ -75,7 +75,7 @@ def test_the_opening_gives_both_sides_eight_pieces_in_no_group():
     assert alphazero.is_connected(frozenset({0, 9, 18}))
 
 
-def test_a_game_is_won_by_who_moved_last_and_all_visits_are_to_moves_from_own_pieces():
+def test_the_side_that_moved_last_wins_and_all_visits_move_own_pieces():
     game = alphazero.play_game(np.random.default_rng(0))
     np.testing.assert_allclose(game.visits.sum(axis=1), 1, rtol=1e-6)
     assert game.outcomes[-1] == 1

@@ -1,4 +1,4 @@
-"""The demo is run as a user runs it: what it prints by hand, and what its log holds, are one."""
+"""The test runs the demo as a user does; the norms that the demo prints equal those of its log."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def logdir(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def printed(logdir):
-    """What the program prints for each activation."""
+    """The output of the program for each activation."""
     texts = {}
     for activation in ("sigmoid", "relu"):
         flags = ["--logdir", logdir, "--activation", activation, "--steps", "60"]
@@ -47,13 +47,13 @@ def norms_in(text):
     return np.array(rows, float)
 
 
-def test_the_steps_shown_are_those_that_were_taken(printed):
+def test_the_table_shows_only_steps_that_ran(printed):
     shown = [line.split()[1] for line in printed["sigmoid"].splitlines() if CELL.search(line)]
     assert shown == ["0", "1", "3", "10", "30"]
 
 
 @pytest.mark.parametrize("activation", ["sigmoid", "relu"])
-def test_all_layers_together_are_clipped_to_fifteen(printed, activation):
+def test_the_global_norm_is_clipped_to_fifteen(printed, activation):
     before, after, _ = np.moveaxis(norms_in(printed[activation]), -1, 0)
     np.testing.assert_allclose(np.linalg.norm(after, axis=1), np.minimum(np.linalg.norm(before, axis=1), 15), rtol=0.01)
     assert np.linalg.norm(before[0]) > 15
@@ -66,7 +66,7 @@ def test_the_first_layer_vanishes_with_sigmoid_and_not_with_relu(printed):
     assert "hidden_1: gradient under 10% of the last layer's at 0 of 60 steps" in printed["relu"]
 
 
-def test_the_log_holds_what_was_taken_by_hand(printed, logdir):
+def test_the_log_holds_the_norms_that_the_demo_computes_by_hand(printed, logdir):
     reader = open_logdir(str(logdir))
     (session,) = reader.log(reader.index(THE_LOGDIR), "sigmoid").sessions
     steps = {int(step): row for row, step in enumerate(session.series.first_step)}

@@ -1,4 +1,4 @@
-"""The demo is run as a user runs it; what happened is read from the log it left."""
+"""The test runs the demo as a user does, and reads the result from its log."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def read_verdict(logdir):
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory):
-    """Return a function that gives a run's output and verdict, and trains only when it is first asked for."""
+    """Return a function that returns a run's output and verdict, and trains on the first call."""
     done = {}
 
     def outcome(name):
@@ -47,7 +47,7 @@ def demo(tmp_path_factory):
     return outcome
 
 
-def test_relu_diverges_after_a_run_up(demo):
+def test_relu_diverges_after_many_finite_steps(demo):
     _, run = demo("first")
     assert run["run"] == "relu"
     assert run["status"] == "nonfinite"
@@ -72,7 +72,7 @@ def test_clipping_or_a_bounded_activation_keeps_it_finite(demo, name):
     assert "1,000 steps stayed finite" in printed
 
 
-def test_nothing_about_tanh_is_alarming(demo):
+def test_the_run_with_tanh_has_no_warning(demo):
     _, run = demo("bounded")
     assert run["status"] == "finite"
     assert run["warnings"] == []

@@ -1,4 +1,4 @@
-"""What reads runs back, and TensorFlow kept from regrouping what it computes."""
+"""Fixtures that read runs back, and keep TensorFlow from regrouping its computations."""
 
 from __future__ import annotations
 
@@ -11,4 +11,4 @@ __all__ = ["as_written", "read"]
 
 @pytest.fixture(autouse=True)
 def each_as_written(as_written):
-    """Take every program as it is written."""
+    """Turn off TensorFlow's graph optimiser, so that it computes every program as written."""

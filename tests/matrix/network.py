@@ -20,7 +20,7 @@ Batch = tuple[np.ndarray, np.ndarray]
 
 
 def batches(*, steps: int = STEPS, bad: bool = False) -> list[Batch]:
-    """Return batches of 16 samples; of the bad one, sample 3 has a 0."""
+    """Return batches of 16 samples; sample 3 of the bad batch has a 0."""
     random = np.random.default_rng(0)
     x = random.uniform(0.5, 2.0, size=(steps, SIZE, 3)).astype("float32")
     y = random.normal(size=(steps, SIZE, 1)).astype("float32")
@@ -30,7 +30,7 @@ def batches(*, steps: int = STEPS, bad: bool = False) -> list[Batch]:
 
 
 class Root(keras.layers.Layer):
-    """The root of its input times a gain: at 0 its slope is not finite."""
+    """The root of its input times a gain; at 0 its slope is not finite."""
 
     def build(self, shape: Any) -> None:
         self.gain = self.add_weight(name="gain", shape=(shape[-1],), initializer="ones")
@@ -40,7 +40,7 @@ class Root(keras.layers.Layer):
 
 
 class Network:
-    """Three layers, each built by itself, so that a variable is called after its layer alone."""
+    """Three layers, each built by itself, so that the name of a variable holds only its layer."""
 
     def __init__(self, *, mixed: bool = False, is_built: bool = True) -> None:
         keras.utils.set_random_seed(5)
@@ -71,7 +71,7 @@ class Network:
         with tf.GradientTape() as tape:
             loss = self.loss(x, y)
             target = loss if scale is None else scale(loss)
-        # Where the layers are not built before, they are by now.
+        # The step has built the layers, if they were not built before.
         return loss, tape.gradient(target, self.variables)
 
     def state(self, *optimizers: keras.optimizers.Optimizer) -> list[np.ndarray]:

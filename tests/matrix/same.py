@@ -1,4 +1,4 @@
-"""When two trainings have come to the same."""
+"""Compares the results of two trainings."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from tests.matrix.ways import State, Way
 
 
 def assert_same(way: Way, ours: State, theirs: State) -> None:
-    """Compare all that two trainings left: bit for bit, or where XLA compiles, to rounding."""
+    """Compare the state that two trainings left: bit for bit, or up to rounding where XLA compiles."""
     assert len(ours) == len(theirs)
     for a, b in zip(ours, theirs, strict=True):
         if way.exact:

@@ -1,4 +1,4 @@
-"""A bad batch that is skipped has never been there."""
+"""A skipped bad batch leaves no trace in any way to train."""
 
 from __future__ import annotations
 

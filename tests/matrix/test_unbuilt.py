@@ -1,4 +1,4 @@
-"""Layers and optimizers that the first step builds: every way leaves, watched, what it leaves bare."""
+"""Watching changes no training whose first step builds the layers or the optimizers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ BUILDING = [pytest.param(way, id=way.name) for way in WAYS if way.builds]
 
 @pytest.mark.parametrize(("built", "policy"), [("layers", "raise"), ("nothing", "skip")])
 @pytest.mark.parametrize("way", BUILDING)
-def test_what_the_first_step_builds_trains_as_it_does_bare(way, built, policy, tmp_path, read):
+def test_a_training_whose_first_step_builds_it_ends_as_it_does_unwatched(way, built, policy, tmp_path, read):
     few = batches(steps=FEW_STEPS)
     possible = policy if policy in way.policies else "raise"
     watched = way.train(tmp_path, possible, few, built=built)

@@ -1,4 +1,4 @@
-"""Every way to train leaves, watched, what it leaves bare."""
+"""Watching changes no training, in any way to train."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.matrix.ways import WAYS
 
 
 @pytest.mark.parametrize("way", [pytest.param(way, id=way.name) for way in WAYS])
-def test_watching_leaves_two_hundred_steps_as_they_are(way, tmp_path, read):
+def test_two_hundred_watched_steps_end_as_unwatched_steps_do(way, tmp_path, read):
     assert_same(way, way.train(tmp_path, "raise", batches()), way.train(None, "raise", batches()))
     verdict = read(tmp_path).verdict
     assert (verdict.status, verdict.steps_seen) == ("finite", 200)

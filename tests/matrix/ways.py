@@ -1,4 +1,4 @@
-"""Every way to train that is supported: what one writes, and a run of it, watched or bare."""
+"""Every supported way to train: the code that a user writes, and a function that trains, watched or not."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ State = list[np.ndarray]
 Built = Literal["all", "layers", "nothing"]
 ALL: Final = ("raise", "skip", "record")
 GROWING: Final = {"dynamic_growth_steps": BAD_STEP + 3}
-"""The loss scale is still 1 in the bad step, and is no longer soon after."""
+"""The loss scale is still 1 in the bad step, and grows soon after."""
 
 
 @dataclass(frozen=True)
 class Setup:
-    """How a way is run.
+    """How to run a way.
 
     Attributes:
-        logdir: of the watch; ``None`` to train bare.
+        logdir: of the watch; ``None`` to train unwatched.
         policy: of the watch.
-        built: what is built before the first step, and not by it: ``"all"``, the ``"layers"`` or ``"nothing"``.
+        built: parts that are built before the first step: ``"all"``, the ``"layers"`` or ``"nothing"``.
     """
 
     logdir: Path | None
@@ -46,14 +46,14 @@ class Way:
     """A way to train.
 
     Attributes:
-        name: what people call it.
-        code: what one writes.
-        trained: runs it on batches, and returns all that it leaves.
-        policies: that work.
-        replays: whether a bad step is run again, so that the operation is named.
-        is_whole: whether a step is one call, so that a skip leaves no trace of any of it.
-        exact: whether a watched run equals a bare one bit for bit, TensorFlow's optimiser kept from regrouping.
-        builds: whether its first step may be what builds the layers and the optimizers.
+        name: its common name.
+        code: the code that a user writes.
+        trained: trains on batches, and returns the state that it leaves.
+        policies: the policies that work.
+        replays: whether a bad step is replayed, so that the operation is named.
+        is_whole: whether a step is one call, so that a skip leaves no trace of the step.
+        exact: whether a watched run equals an unwatched run bit for bit, without TensorFlow's graph optimiser.
+        builds: whether its first step may build the layers and the optimizers.
     """
 
     name: str
@@ -66,7 +66,7 @@ class Way:
     builds: bool = True
 
     def train(self, logdir: Path | None, policy: Policy, batches: Sequence[Batch], *, built: Built = "all") -> State:
-        """Run it on batches, and return all that it leaves; watched if it is given a directory."""
+        """Train on batches, and return the state that it leaves; watched if there is a directory."""
         return self.trained(Setup(logdir, policy, built), batches)
 
 
@@ -279,7 +279,7 @@ class SessionGraph:
 
 
 class AccumulatingGraph(SessionGraph):
-    """The same, with the mean over two halves of a batch taken by NumPy and fed back."""
+    """The same graph, fed with the mean over two halves of a batch, which NumPy computes."""
 
     def training(self, optimizer: Any, pairs: Sequence[tuple[Any, Any]], loss: Any) -> Any:
         self.gradients, variables = zip(*pairs, strict=True)

@@ -1,4 +1,4 @@
-"""Every way to train, with every policy, on a bad batch: one answer."""
+"""Every way to train gives the same verdict on a bad batch, under every policy."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from tests.matrix.ways import WAYS
 ROWS = [pytest.param(way, policy, id=f"{way.name}-{policy}") for way in WAYS for policy in way.policies]
 
 
-def told(verdict):
+def step_phase_layer(verdict):
     return verdict.first.step, verdict.first.phase, verdict.first.layer
 
 
 @pytest.mark.parametrize(("way", "policy"), ROWS)
-def test_the_first_step_and_layer_are_the_same_whichever_way(way, policy, tmp_path, read):
+def test_every_way_reports_the_same_first_step_and_layer(way, policy, tmp_path, read):
     bad = batches(steps=FEW_STEPS, bad=True)
     if policy == "raise":
         with pytest.raises(NonFiniteError) as caught:
@@ -29,5 +29,5 @@ def test_the_first_step_and_layer_are_the_same_whichever_way(way, policy, tmp_pa
         verdict = read(tmp_path).verdict
         assert verdict.steps_seen == FEW_STEPS
         assert verdict.skipped_steps == (policy == "skip")
-    assert told(verdict) == (BAD_STEP, "backward", "root")
-    assert told(read(tmp_path).verdict) == told(verdict)
+    assert step_phase_layer(verdict) == (BAD_STEP, "backward", "root")
+    assert step_phase_layer(read(tmp_path).verdict) == step_phase_layer(verdict)
