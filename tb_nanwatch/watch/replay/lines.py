@@ -8,11 +8,10 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any, Final, NamedTuple
 
-from tensorflow.python.autograph.impl import api as autograph
-
 from tb_nanwatch.schema.records import Source
 from tb_nanwatch.watch.installed import is_frameworks, is_package, is_program, own_directory
 from tb_nanwatch.watch.replay.expressions import Call, exact_line
+from tb_nanwatch.watch.tf_internals import converted_factories
 
 _AROUND: Final = 3
 _MOST_FRAMES: Final = 64
@@ -73,7 +72,7 @@ def _drafted(op: Any) -> Any:
 
 def _generated_from() -> dict[tuple[str, int], Frame]:
     found = {}
-    for factories in list(autograph._TRANSPILER._cache._cache.values()):
+    for factories in converted_factories():
         for factory in list(factories.values()):
             for at, origin in (factory.source_map or {}).items():
                 frame = Frame(origin.loc.filename, int(origin.loc.lineno), origin.function_name or "")
@@ -126,7 +125,7 @@ def _with_surroundings(frame: Frame) -> Source:
     plain = _plain(frame)
     lines = [line.rstrip("\n")[:_LONGEST_LINE] for line in linecache.getlines(frame.filename)]
     at = plain.line - 1
-    before, after = lines[at - _AROUND : at], lines[at + 1 : at + 1 + _AROUND]
+    before, after = lines[max(0, at - _AROUND) : max(0, at)], lines[at + 1 : at + 1 + _AROUND]
     return Source(plain.file, plain.line, plain.function, plain.text, tuple(before), tuple(after))
 
 
