@@ -1,4 +1,4 @@
-"""``nanwatch LOGDIR``: the verdict on every run, where there is no browser."""
+"""The command ``nanwatch LOGDIR``, which prints the verdict on every run."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Print the verdicts.
 
     Args:
-        arguments: of the command line; by default the program's own.
+        arguments: arguments of the command line; by default those of the program.
 
     Returns:
-        The exit status: 0 if every run is finite, 1 if some run is known not to be, else 2 if something could not be
-        read or there is nothing to read.
+        The exit status: 0 if every run is finite, 1 if a run is known to be non-finite, else 2 if something could not
+        be read or there is nothing to read.
     """
     options = _parser().parse_args(arguments)
-    _spell_what_has_no_letter()
+    _escape_unencodable_characters()
     try:
         verdicts = _verdicts(options.logdir, options.run)
     except LogdirError as error:
@@ -61,7 +61,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog=f"Exit status: {_STATUSES}",
     )
     parser.add_argument("logdir", metavar="LOGDIR", help="the directory that TensorBoard would be given")
-    parser.add_argument("--run", metavar="NAME", help="look at one run only")
+    parser.add_argument("--run", metavar="NAME", help="read only one run")
     parser.add_argument("--json", action="store_true", help="print the verdicts as JSON")
     parser.add_argument("--version", action="version", version=f"nanwatch {__version__}")
     return parser
@@ -77,7 +77,7 @@ def _verdicts(logdir: str, run: str | None) -> Verdicts:
     return reader.verdicts(index, run)
 
 
-def _spell_what_has_no_letter() -> None:
+def _escape_unencodable_characters() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")

@@ -1,4 +1,4 @@
-"""A verdict in lines for a terminal: the sentence, the causes, and the evidence that a replay brought."""
+"""A verdict as lines for a terminal: the sentence, the causes, and the evidence of the replay."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ _MOST_OPERANDS: Final = 6
 _MOST_OTHERS: Final = 4
 _LINES_AROUND: Final = 3
 _INDENT: Final = 4
-"""Columns of one level of Python."""
+"""Columns of one indentation level in Python."""
 
 
 def visible(text: str) -> str:
-    r"""Return a text that a terminal shows and does not obey: what has no glyph of its own is spelled out.
+    r"""Return a text that is safe to print on a terminal: characters that are not printable are escaped.
 
     Example:
         >>> print(visible("relu\x1b[2J\n"))
@@ -39,11 +39,11 @@ def visible(text: str) -> str:
 
 
 def lines_of(verdict: Verdict, *, logdir: str) -> Iterator[Text]:
-    """Yield what is printed of a verdict.
+    """Yield the lines for a verdict.
 
     Args:
-        verdict: on one run.
-        logdir: that was read; the path of a batch begins with it.
+        verdict: the verdict on one run.
+        logdir: the logdir of the run; the printed path of a batch starts with it.
     """
     yield Text.assemble(
         (visible(verdict.run), "bold"),
@@ -61,7 +61,7 @@ def lines_of(verdict: Verdict, *, logdir: str) -> Iterator[Text]:
     yield from (Text(f"  Note: {visible(note)}") for note in verdict.notes)
     if verdict.chain:
         yield from (Text(f"    {line}".rstrip()) for line in _evidence(verdict))
-    # What a step captured, or made a constant of, is not in the batch.
+    # The batch holds only arguments of the step, no captured tensors and no constants.
     if verdict.first is not None and verdict.first.batch is not None and verdict.first.is_in_batch:
         path = json.dumps(posixpath.join(logdir, verdict.first.batch), ensure_ascii=False)
         yield Text(f"  Its batch: tb_nanwatch.load_batch({visible(path)})")
@@ -76,7 +76,7 @@ def _evidence(verdict: Verdict) -> Iterator[str]:
         yield visible(format_source(origin.source))
         yield from _excerpt(origin.source)
     if origin.op is not None and origin.inputs:
-        yield f"{_name(origin.op.type)} was given"
+        yield f"{_cell(origin.op.type)} was given"
         yield from _columns([_operand(operand) for operand in origin.inputs[:_MOST_OPERANDS]])
     if len(verdict.chain) > 1:
         yield "From there to what went bad"
@@ -93,11 +93,11 @@ def _excerpt(source: Source) -> Iterator[str]:
     width = len(str(source.line + len(after)))
     for number, line in enumerate(lines, source.line - len(before)):
         mark = ">" if number == source.line else " "
-        yield f"{mark} {number:>{width}} | {_name(line.expandtabs(_INDENT)[shared:])}"
+        yield f"{mark} {number:>{width}} | {_cell(line.expandtabs(_INDENT)[shared:])}"
 
 
 def _indent_of_text(source: Source) -> int:
-    """Return the indent that the line has lost, as far as its neighbours tell."""
+    """Return the indent of the line, estimated from its neighbours: the record does not keep it."""
     above = next((line for line in reversed(source.before) if line.strip()), None)
     below = next((line for line in source.after if line.strip()), None)
     if below is not None and (above is None or source.text.endswith(":")):
@@ -112,10 +112,10 @@ def _indent(line: str) -> int:
 
 def _operand(operand: Operand) -> Sequence[str]:
     counts = operand.counts
-    held = [(counts.nan, "NaN"), (counts.pos_inf, "+Inf"), (counts.neg_inf, "-Inf"), (operand.zeros, "0")]
-    told = [f"{count:,} x {kind}" for count, kind in held if count]
+    kinds = [(counts.nan, "NaN"), (counts.pos_inf, "+Inf"), (counts.neg_inf, "-Inf"), (operand.zeros, "0")]
+    count_texts = [f"{count:,} x {kind}" for count, kind in kinds if count]
     shape = ", ".join(map(str, operand.shape))
-    return operand.name, f"{operand.dtype} [{shape}]", ", ".join([*_finite_range(operand), *told])
+    return operand.name, f"{operand.dtype} [{shape}]", ", ".join([*_finite_range(operand), *count_texts])
 
 
 def _finite_range(operand: Operand) -> Iterator[str]:
@@ -133,17 +133,17 @@ def _hops(chain: Sequence[Link]) -> Iterator[str]:
 
 
 def _hop(link: Link) -> Sequence[str]:
-    what = link.op.type if link.op else link.variable or link.tensor or ""
+    name = link.op.type if link.op else link.variable or link.tensor or ""
     line = f"{link.source.file}:{link.source.line}" if link.source else ""
-    return KINDS[link.kind], what, link.phase, link.layer or "", line
+    return KINDS[link.kind], name, link.phase, link.layer or "", line
 
 
 def _columns(rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    cells = [[_name(cell) for cell in row] for row in rows]
+    cells = [[_cell(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     shown = [place for place, width in enumerate(widths) if width]
     yield from (f"  {'  '.join(row[place].ljust(widths[place]) for place in shown)}" for row in cells)
 
 
-def _name(text: str) -> str:
+def _cell(text: str) -> str:
     return visible(shortened(text))

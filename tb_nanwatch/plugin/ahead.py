@@ -1,4 +1,4 @@
-"""Reading ahead: what was written before TensorBoard started is read before anybody asks for it."""
+"""Reading ahead: existing runs are read when TensorBoard starts, before the first request."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from tensorboard.errors import PublicError
 from tb_nanwatch.reading.provider import RunReader
 from tb_nanwatch.reading.source import Experiment, ProviderError, RunIndex
 
-_LOOKS_EVERY_S: Final = 1.0
-_LOOKS: Final = 120
-_LOOKS_WITHOUT_NEWS: Final = 10
-_PATIENCE: Final = 5
-"""Looks until it is read what is still growing: it may be TensorBoard that has not found all yet, or a training."""
+_CHECK_INTERVAL_S: Final = 1.0
+_CHECKS: Final = 120
+_CHECKS_WITHOUT_NEWS: Final = 10
+_CHECKS_BEFORE_READING: Final = 5
+"""Checks before a growing list is read. It may grow because TensorBoard still finds files, or because of a training."""
 
 
 def read_ahead(reader: RunReader) -> Thread:
-    """Read every run in a thread of its own, until TensorBoard has found all there is.
+    """Read every run in a thread, until TensorBoard has found all files.
 
     Args:
-        reader: keeps what is read; who asks it meanwhile waits for no more than what is being read.
+        reader: reads the runs and caches them. A request waits at most for the runs that are being read.
 
     Returns:
         The thread, which ends by itself.
@@ -34,18 +34,18 @@ def read_ahead(reader: RunReader) -> Thread:
 
 
 def _read(reader: RunReader) -> None:
-    seen: RunIndex | None = None
-    quiet = 0
-    for look in range(1, _LOOKS):
+    last: RunIndex | None = None
+    unchanged = 0
+    for check in range(1, _CHECKS):
         try:
             index = reader.index(Experiment(RequestContext(), ""))
-            quiet = quiet + 1 if seen is not None and seen.stamps == index.stamps else 0
-            if quiet == 1 or look % _PATIENCE == 0:
+            unchanged = unchanged + 1 if last is not None and last.stamps == index.stamps else 0
+            if unchanged == 1 or check % _CHECKS_BEFORE_READING == 0:
                 reader.verdicts(index)
-        # Where only those may read who say who they are, there is nothing to be read ahead.
+        # A provider that requires authentication cannot be read ahead.
         except (ProviderError, PublicError):
             return
-        if quiet >= _LOOKS_WITHOUT_NEWS:
+        if unchanged >= _CHECKS_WITHOUT_NEWS:
             return
-        seen = index
-        time.sleep(_LOOKS_EVERY_S)
+        last = index
+        time.sleep(_CHECK_INTERVAL_S)

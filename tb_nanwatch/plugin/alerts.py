@@ -1,4 +1,4 @@
-"""One bad step, and the steps before it one by one, as the page shows them."""
+"""The answers about one bad step: its findings, the steps before it, and the path of its batch."""
 
 from __future__ import annotations
 
@@ -25,19 +25,17 @@ def alert_answer(log: RunLog, request: AlertRequest) -> AlertAnswer:
     """Return one bad step.
 
     Args:
-        log: of the run.
-        request: its step is that of an alert, or the step that the alert's values came from, where the update
-            of the step before made them.
+        log: log of the run.
+        request: its step is the step of an alert, or of an alert's origin if that is the update before.
 
     Returns:
-        What was non-finite, and at most 16 steps; of two alerts at one step, the findings of both, and
-        the replay of the first that has one.
+        The findings and at most 16 steps. If several alerts have this step, the findings of all and the first replay.
 
     Raises:
-        tensorboard.errors.NotFoundError: if there is no such session, or no alert at that step.
+        tensorboard.errors.NotFoundError: if the session or an alert at that step does not exist.
     """
     session, alerts = _alerts(log, request)
-    # An alert that was only written a second time has no window.
+    # If the first message of an alert is lost, the second has no window.
     window = max((alert.window for alert in alerts), key=len).rows(slice(-_STEPS, None))
     return AlertAnswer(
         run=log.run,
@@ -53,14 +51,14 @@ def alert_answer(log: RunLog, request: AlertRequest) -> AlertAnswer:
 
 
 def batch_answer(log: RunLog, request: AlertRequest) -> BatchAnswer:
-    """Return where the batch of a bad step was saved. The file is neither looked for nor read.
+    """Return the path of a bad step's saved batch. The file itself is not opened.
 
     Args:
-        log: of the run.
+        log: log of the run.
         request: as for :func:`alert_answer`.
 
     Raises:
-        tensorboard.errors.NotFoundError: if there is no such session, or no alert at that step.
+        tensorboard.errors.NotFoundError: if the session or an alert at that step does not exist.
     """
     _, alerts = _alerts(log, request)
     batch = _batch(log, alerts)
@@ -74,10 +72,10 @@ def _batch(log: RunLog, alerts: Sequence[Alert]) -> str | None:
 def _alerts(log: RunLog, request: AlertRequest) -> tuple[SessionLog, list[Alert]]:
     deciding = session_of(log, request.session)
     others = [session for session in log.sessions if session is not deciding and request.session is None]
-    for is_meant in (_is_at, _began_at):
+    for matches in (_is_at, _has_origin_at):
         for session in (deciding, *others):
-            if found := [alert for alert in session.alerts if is_meant(session.header, alert, request.step)]:
-                return session, found
+            if alerts := [alert for alert in session.alerts if matches(session.header, alert, request.step)]:
+                return session, alerts
     raise not_found(f"the run must have an alert at step {request.step}, and has not")
 
 
@@ -85,17 +83,17 @@ def _is_at(_: Header, alert: Alert, step: int) -> bool:
     return alert.step == step
 
 
-def _began_at(header: Header, alert: Alert, step: int) -> bool:
+def _has_origin_at(header: Header, alert: Alert, step: int) -> bool:
     return origin_of_alert(header, alert).step == step
 
 
 def _finding_rows(header: Header, alert: Alert) -> list[FindingRow]:
-    layer_of = {variable.name: variable.layer for variable in header.variables}
+    layers = header.layers
     return [
         FindingRow(
             role=finding.role,
             name=finding.name,
-            layer=layer_of.get(finding.name) if finding.role in _ROLES_OF_VARIABLES else None,
+            layer=layers.get(finding.name) if finding.role in _ROLES_OF_VARIABLES else None,
             counts=finding.counts,
             samples=finding.samples,
         )
@@ -123,5 +121,5 @@ def _numbers(window: Series, stat: str, column: int) -> Numbers:
 
 
 def _kinds(window: Series, column: int) -> tuple[int, ...]:
-    seen = [window.column(stat, "kinds")[:, column] for stat in _NORMS if (stat, "kinds") in window.columns]
-    return integers(reduce(np.bitwise_or, seen, np.zeros(len(window), np.uint8)))
+    kinds = [window.column(stat, "kinds")[:, column] for stat in _NORMS if (stat, "kinds") in window.columns]
+    return integers(reduce(np.bitwise_or, kinds, np.zeros(len(window), np.uint8)))

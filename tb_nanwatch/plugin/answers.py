@@ -1,4 +1,4 @@
-"""From a run's log to what the page draws over the steps: the timeline and the heatmap."""
+"""The answers that the page draws over the steps: the timeline and the heatmap."""
 
 from __future__ import annotations
 
@@ -8,35 +8,35 @@ from typing import Final
 from tb_nanwatch.diagnosis import RunLog, SessionLog
 from tb_nanwatch.diagnosis.run_log import layer_columns
 from tb_nanwatch.diagnosis.verdict import deciding_session
-from tb_nanwatch.plugin.layers import Layers
 from tb_nanwatch.plugin.requests import HeatmapRequest, SeriesRequest, not_found
+from tb_nanwatch.reading.grouping import LayerCache
 from tb_nanwatch.reading.thinning import curve, integers, kinds, numbers, only, thinned, within
 from tb_nanwatch.schema.protocol import Curve, HeatmapAnswer, HeatmapRow, SeriesAnswer
 from tb_nanwatch.schema.records import ColumnKey, Header, Series
 from tb_nanwatch.schema.stats import of_scope
 
 _MOST_CELLS: Final = 30_000
-"""Of a heatmap: many rows get fewer columns, so that the answer stays below 300 kB."""
+"""Largest heatmap: with many rows it has fewer columns, so that the answer stays below 300 kB."""
 _FEWEST_COLUMNS: Final = 24
 _MOST_CELLS_WITH_ALL_DIGITS: Final = 10_000
-"""Of more, four digits are still more than a colour can tell; a column alone, which is read, has all six."""
+"""Above this size numbers have four digits, more than colours can show. A single column, for reading, has six."""
 
 
 def session_of(log: RunLog, number: int | None) -> SessionLog:
-    """Return a session by its number, or where none is asked for, the one that the verdict is about.
+    """Return a session by its number; without a number, the session that the verdict is about.
 
     Raises:
-        tensorboard.errors.NotFoundError: if there is no such session.
+        tensorboard.errors.NotFoundError: if the session does not exist.
     """
-    chosen = (session for session in log.sessions if session.header.session == number)
-    session = deciding_session(log) if number is None else next(chosen, None)
+    matching = (session for session in log.sessions if session.header.session == number)
+    session = deciding_session(log) if number is None else next(matching, None)
     if session is None:
-        what = "any session that can be read" if number is None else f"a session {number}"
-        raise not_found(f"the run must have {what}, and has not")
+        expected = "any session that can be read" if number is None else f"a session {number}"
+        raise not_found(f"the run must have {expected}, and has not")
     return session
 
 
-def series_answer(log: RunLog, request: SeriesRequest, layers: Layers) -> SeriesAnswer:
+def series_answer(log: RunLog, request: SeriesRequest, layers: LayerCache) -> SeriesAnswer:
     """Return the timeline of one session."""
     session = session_of(log, request.session)
     step_stats = [stat.key for stat in of_scope("step") if (stat.key, "kinds") in session.series.columns]
@@ -55,23 +55,21 @@ def series_answer(log: RunLog, request: SeriesRequest, layers: Layers) -> Series
     )
 
 
-def heatmap_answer(log: RunLog, request: HeatmapRequest, layers: Layers) -> HeatmapAnswer:
-    """Return one statistic of one session; where it was not recorded there are no rows."""
+def heatmap_answer(log: RunLog, request: HeatmapRequest, layers: LayerCache) -> HeatmapAnswer:
+    """Return one statistic of one session, without rows if the session does not record it."""
     session = session_of(log, request.session)
     is_recorded = (request.stat, request.keeps) in session.series.columns
     rows = _rows(session.header, by=request.by) if is_recorded else []
     columns = min(request.columns, max(_FEWEST_COLUMNS, _MOST_CELLS // max(1, len(rows))))
-    # A mean is merged by how many steps it stands for.
+    # Merging means needs the number of their steps.
     keeps = (request.keeps, "kinds", "count") if request.keeps == "mean" else (request.keeps, "kinds")
     if request.by == "variable":
-        told = only(session.series, [request.stat], keeps=keeps)
+        series = only(session.series, [request.stat], keeps=keeps)
     else:
-        told = layers.of(session.series, request.stat, keeps=keeps, groups=[group for _, group in rows])
-    shown = _shown(told, request, columns)
-    key, digits = (
-        ColumnKey(request.stat, request.keeps),
-        4 if len(rows) * len(shown) > _MOST_CELLS_WITH_ALL_DIGITS else 6,
-    )
+        series = layers.grouped(session.series, request.stat, keeps=keeps, groups=[group for _, group in rows])
+    shown = _shown(series, request, columns)
+    key = ColumnKey(request.stat, request.keeps)
+    digits = 4 if len(rows) * len(shown) > _MOST_CELLS_WITH_ALL_DIGITS else 6
     return HeatmapAnswer(
         run=log.run,
         session=session.header.session,
@@ -94,12 +92,13 @@ def _shown(series: Series, request: SeriesRequest | HeatmapRequest, spans: int) 
     return thinned(within(series, first=request.first, last=request.last), spans)
 
 
-def _ratio(session: SessionLog, request: SeriesRequest, layers: Layers) -> tuple[Curve, ...]:
+def _ratio(session: SessionLog, request: SeriesRequest, layers: LayerCache) -> tuple[Curve, ...]:
     variables = len(session.header.variables)
     if ("clip_ratio", "min") not in session.series.columns or not variables:
         return ()
-    every = layers.of(session.series, "clip_ratio", keeps=("min", "mean", "kinds", "count"), groups=[range(variables)])
-    return (curve(_shown(every, request, request.points), "clip_ratio", name="clip_ratio"),)
+    keeps = ("min", "mean", "kinds", "count")
+    model = layers.grouped(session.series, "clip_ratio", keeps=keeps, groups=[range(variables)])
+    return (curve(_shown(model, request, request.points), "clip_ratio", name="clip_ratio"),)
 
 
 def _tensors(session: SessionLog, request: SeriesRequest) -> tuple[Curve, ...]:
@@ -115,11 +114,11 @@ def _rows(header: Header, *, by: str) -> list[tuple[HeatmapRow, Sequence[int]]]:
         return _variable_rows(header, range(len(header.variables)))
     rows: list[tuple[HeatmapRow, Sequence[int]]] = []
     for layer, columns in layer_columns(header).items():
-        # Variables without an owner are no layer together.
+        # Variables without an owner do not form a layer; each has its own row.
         rows += _variable_rows(header, columns) if layer is None else [(HeatmapRow(layer, layer, None), columns)]
     return rows
 
 
 def _variable_rows(header: Header, columns: Sequence[int]) -> list[tuple[HeatmapRow, Sequence[int]]]:
     variables = [(column, header.variables[column]) for column in columns]
-    return [(HeatmapRow(of.name, of.layer, of.name), [column]) for column, of in variables]
+    return [(HeatmapRow(variable.name, variable.layer, variable.name), [column]) for column, variable in variables]

@@ -1,4 +1,4 @@
-"""The list of what there is to read, asked for no more often than it is worth."""
+"""A cache of the list of runs, which limits the requests to the data provider."""
 
 from __future__ import annotations
 
@@ -23,47 +23,47 @@ class _Listed(NamedTuple):
 
 
 class Listing:
-    """Keeps the last list of an experiment for two seconds.
+    """Keeps the last list of each experiment for two seconds.
 
-    The data server takes 5 ms for it or 45 ms, as the network has it, which may be more than all the rest of an answer.
-    A list that is still good is handed out at once, and once it is half a second old the next one is fetched meanwhile.
+    The data server needs 5 to 45 ms for a list, which may be more than the rest of an answer. The cache returns a list
+    that is new enough at once. If it is older than half a second, a thread fetches the next one in the meantime.
     """
 
-    def __init__(self, ask: Callable[[Experiment], RunIndex], *, clock: Callable[[], float] = time.monotonic) -> None:
-        """Keep what ``ask`` returns, for as long as ``clock`` says, in seconds."""
-        self._ask, self._clock = ask, clock
+    def __init__(self, fetch: Callable[[Experiment], RunIndex], *, clock: Callable[[], float] = time.monotonic) -> None:
+        """Cache the results of ``fetch``; ``clock`` returns the time in seconds."""
+        self._fetch, self._clock = fetch, clock
         self._listed: dict[str, _Listed] = {}
-        self._fetching, self._asking = Lock(), Lock()
+        self._fetching_ahead, self._fetching = Lock(), Lock()
 
     def index(self, experiment: Experiment) -> RunIndex:
-        """Return what there is to read; raises what asking for it raises."""
-        listed = self._good(experiment)
+        """Return the list of runs; raise the errors of ``fetch``."""
+        listed = self._fresh(experiment)
         if listed is None:
-            with self._asking:
-                # Who waited while another asked takes the answer to that.
-                listed = self._good(experiment) or self._fetch(experiment)
-        elif self._age_s(listed) > _AGEING_AFTER_S and self._fetching.acquire(blocking=False):
+            with self._fetching:
+                # A thread that waited for the lock uses the list that another thread fetched.
+                listed = self._fresh(experiment) or self._fetch_now(experiment)
+        elif self._age_s(listed) > _AGEING_AFTER_S and self._fetching_ahead.acquire(blocking=False):
             Thread(target=self._fetch_ahead, args=[experiment], name=THREAD, daemon=True).start()
         return listed.runs
 
-    def _good(self, experiment: Experiment) -> _Listed | None:
+    def _fresh(self, experiment: Experiment) -> _Listed | None:
         listed = self._listed.get(experiment.id)
         return listed if listed is not None and self._age_s(listed) <= _STALE_AFTER_S else None
 
     def _age_s(self, listed: _Listed) -> float:
         return self._clock() - listed.at_s
 
-    def _fetch(self, experiment: Experiment) -> _Listed:
-        listed = _Listed(self._ask(experiment), self._clock())
-        # An address may name any experiment, so that their lists must not add up.
-        good = {name: other for name, other in self._listed.items() if self._age_s(other) <= _STALE_AFTER_S}
-        self._listed = {**good, experiment.id: listed}
+    def _fetch_now(self, experiment: Experiment) -> _Listed:
+        listed = _Listed(self._fetch(experiment), self._clock())
+        # A URL may name any experiment. Drop old lists, so that they do not accumulate.
+        fresh = {name: other for name, other in self._listed.items() if self._age_s(other) <= _STALE_AFTER_S}
+        self._listed = {**fresh, experiment.id: listed}
         return listed
 
     def _fetch_ahead(self, experiment: Experiment) -> None:
         try:
-            # Who asks next asks again, and is told what is wrong.
-            with suppress(ProviderError, PublicError), self._asking:
-                self._fetch(experiment)
+            # Ignore errors here: the next request fetches again and reports them.
+            with suppress(ProviderError, PublicError), self._fetching:
+                self._fetch_now(experiment)
         finally:
-            self._fetching.release()
+            self._fetching_ahead.release()

@@ -1,4 +1,4 @@
-"""The plugin: a table of routes, and what all of them share."""
+"""The plugin: its table of routes, and the code that the routes share."""
 
 from __future__ import annotations
 
@@ -16,10 +16,9 @@ from werkzeug import wrappers
 
 from tb_nanwatch.plugin import alerts, answers, requests
 from tb_nanwatch.plugin.ahead import read_ahead
-from tb_nanwatch.plugin.layers import Layers
 from tb_nanwatch.plugin.listing import Listing
+from tb_nanwatch.reading.grouping import LayerCache
 from tb_nanwatch.reading.logdir import local_runs
-from tb_nanwatch.reading.memory import give_freed_memory_back, give_large_blocks_back
 from tb_nanwatch.reading.provider import RunReader
 from tb_nanwatch.reading.source import Experiment, ProviderError, RunIndex
 from tb_nanwatch.schema.codec import dumps
@@ -58,7 +57,7 @@ RUN_ROUTES: Final[Mapping[str, RunRoute]] = {
 
 
 class NanWatchPlugin(TBPlugin):
-    """Serves the page and what it draws. Every route only reads."""
+    """Serves the page and its data. Every route only reads."""
 
     plugin_name = PLUGIN_NAME
 
@@ -67,42 +66,38 @@ class NanWatchPlugin(TBPlugin):
         spec = getattr(context.flags, "logdir_spec", None) or ""
         self._reader = RunReader(context.data_provider, files=local_runs(context.logdir or "", spec))
         self._listing = Listing(self._reader.index)
-        self._layers = Layers()
+        self._layers = LayerCache()
 
     def read_ahead(self) -> Thread:
-        """Read what there is before anybody asks for it; see :func:`~tb_nanwatch.plugin.ahead.read_ahead`."""
-        give_large_blocks_back()
+        """Read existing runs before the first request; see :func:`~tb_nanwatch.plugin.ahead.read_ahead`."""
         return read_ahead(self._reader)
 
     def get_plugin_apps(self) -> dict[str, WsgiApp]:
         """Return the routes."""
-        of_runs = {path: _app(partial(self._about_run, route)) for path, route in RUN_ROUTES.items()}
-        return {_ENTRY: _app(_page), "/verdicts": _app(self._verdicts), **of_runs}
+        run_apps = {path: _app(partial(self._about_run, route)) for path, route in RUN_ROUTES.items()}
+        return {_ENTRY: _app(_page), "/verdicts": _app(self._verdicts), **run_apps}
 
     def is_active(self) -> bool:
-        """Return ``False``: TensorBoard asks only as long as it has seen no data of this plugin."""
+        """Return ``False``: TensorBoard calls this only as long as it has found no data of this plugin."""
         return False
 
     def frontend_metadata(self) -> FrontendMetadata:
-        """Name the tab and the page's module."""
+        """Return the name of the tab and the module of the page."""
         return FrontendMetadata(es_module_path=_ENTRY, tab_name="NaN Watch")
 
     def _verdicts(self, request: wrappers.Request) -> _Response:
-        asked = requests.parse(requests.VerdictsRequest, request.args)
+        query = requests.parse(requests.VerdictsRequest, request.args)
         index = self._index(request)
-        if asked.run is not None:
-            _require_run(index, asked.run)
-        return _json(request, self._reader.verdicts(index, asked.run))
+        if query.run is not None:
+            _require_run(index, query.run)
+        return _json(request, self._reader.verdicts(index, query.run))
 
     def _about_run(self, route: RunRoute, request: wrappers.Request) -> _Response:
-        asked = requests.parse(route.request, request.args)
+        query = requests.parse(route.request, request.args)
         index = self._index(request)
-        _require_run(index, asked.run)
-        log, layers = self._reader.log(index, asked.run), [self._layers] if route.has_layers else []
-        response = _json(request, route.answer(log, asked, *layers))
-        # The C library keeps what the request's own thread has freed: 30 MB after a few pages (measured).
-        give_freed_memory_back()
-        return response
+        _require_run(index, query.run)
+        log, layers = self._reader.log(index, query.run), [self._layers] if route.has_layers else []
+        return _json(request, route.answer(log, query, *layers))
 
     def _index(self, request: wrappers.Request) -> RunIndex:
         environ = request.environ
@@ -138,5 +133,5 @@ def _require_run(index: RunIndex, run: str) -> None:
 
 
 def _json(request: wrappers.Request, answer: object) -> _Response:
-    # A directory may have a name that is no text; its stray bytes are spelled as JSON escapes.
+    # The name of a directory may hold bytes outside UTF-8. They become escape sequences in the JSON.
     return http_util.Respond(request, dumps(answer).encode("utf-8", "backslashreplace"), "application/json")

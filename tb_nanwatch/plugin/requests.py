@@ -1,4 +1,4 @@
-"""What a request may ask, read at the door: past it nobody sees a query string."""
+"""The parameters of requests, parsed and checked in one place. No other code reads a query string."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _STEP: Final = re.compile(r"\d{1,15}", re.ASCII)
 
 @dataclass(frozen=True)
 class VerdictsRequest:
-    """The verdict on one run, or on all."""
+    """The verdict on one run, or on all runs."""
 
     run: str | None = None
 
@@ -36,7 +36,7 @@ class SeriesRequest:
     points: int = 600
 
     def __post_init__(self) -> None:
-        """Refuse steps that run backwards."""
+        """Reject steps in descending order."""
         _check_range(self.first, self.last)
 
 
@@ -54,7 +54,7 @@ class HeatmapRequest:
     columns: int = 300
 
     def __post_init__(self) -> None:
-        """Refuse what the log has not, and steps that run backwards."""
+        """Reject a merge that the statistic does not keep, and steps in descending order."""
         kept = BY_KEY[self.stat].merges
         _require(self.keeps in kept, f"keeps must be one of {', '.join(kept)} of {self.stat}; got {self.keeps}")
         _check_range(self.first, self.last)
@@ -62,7 +62,7 @@ class HeatmapRequest:
 
 @dataclass(frozen=True)
 class AlertRequest:
-    """One bad step of a run, or where its batch was saved."""
+    """One bad step of a run, or the path of its batch."""
 
     run: str
     step: int
@@ -70,7 +70,7 @@ class AlertRequest:
 
 
 def not_found(sentence: str) -> NotFoundError:
-    """Return the error that answers a request for what is not there."""
+    """Return the error for a request of something that does not exist."""
     return NotFoundError(f"{sentence}.")
 
 
@@ -79,15 +79,14 @@ _R = TypeVar("_R", bound=Request)
 
 
 def parse(kind: type[_R], arguments: MultiDict[str, str]) -> _R:
-    """Read the parameters of a request.
+    """Parse the parameters of a request.
 
     Args:
-        kind: of the request; its fields name the parameters.
-        arguments: of the query string.
+        kind: type of the request; its fields are the parameters.
+        arguments: the arguments of the query string.
 
     Raises:
-        tensorboard.errors.InvalidArgumentError: if a parameter is unknown, missing, given twice, or has no
-        meaning.
+        tensorboard.errors.InvalidArgumentError: if a parameter is unknown, missing, repeated, or has an invalid value.
     """
     fields = {field.name: field for field in dataclasses.fields(kind)}
     for name in arguments:

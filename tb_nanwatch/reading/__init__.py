@@ -1,1 +1,1 @@
-"""The viewing side's source: what a watched run left, read through TensorBoard."""
+"""Reading of watched runs for the viewing side: through TensorBoard's data provider, or from local event files."""

@@ -1,4 +1,4 @@
-"""A cache that many threads may share, of bounded size."""
+"""A cache of bounded size for several threads."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ _V = TypeVar("_V")
 
 
 class StampedCache(Generic[_V]):
-    """Keeps the newest value of each key for as long as its stamp stays the same.
+    """Keeps the newest value of each key as long as its stamp stays the same.
 
-    When the values' weights exceed the budget, what was not asked for longest goes first. A value is made
-    outside the lock: two threads may make the same one.
+    When the total weight exceeds the budget, the least recently used values go first. Callers compute a value outside
+    the lock, so two threads may compute the same value.
     """
 
     def __init__(self, budget: int, weigh: Callable[[_V], int]) -> None:
@@ -24,7 +24,7 @@ class StampedCache(Generic[_V]):
         self._lock = Lock()
 
     def get(self, key: Hashable, stamp: Hashable) -> _V | None:
-        """Return the value of ``key`` if it was put there with an equal ``stamp``."""
+        """Return the value of ``key`` if it was stored with an equal ``stamp``."""
         with self._lock:
             entry = self._entries.get(key)
             if entry is None or entry[0] != stamp:
@@ -33,19 +33,19 @@ class StampedCache(Generic[_V]):
             return entry[1]
 
     def newest(self, key: Hashable) -> _V | None:
-        """Return the last value of ``key``, whatever its stamp."""
+        """Return the newest value of ``key``, whatever its stamp."""
         with self._lock:
             entry = self._entries.get(key)
             return None if entry is None else entry[1]
 
     def put(self, key: Hashable, stamp: Hashable, *, value: _V, makes_room: bool = True) -> None:
-        """Keep ``value`` in place of what ``key`` had; the newest stays, whatever it weighs.
+        """Store ``value`` instead of the old value of ``key``; keep it even if it alone exceeds the budget.
 
         Args:
-            key: of the value.
-            stamp: of the value.
-            value: to keep.
-            makes_room: whether others may go for it; else a key that is new is not kept where there is no room.
+            key: key of the value.
+            stamp: state that the value was computed from.
+            value: the value to store.
+            makes_room: whether other values may go to make room. If not, a new key is stored only if there is room.
         """
         weight = self._weigh(value)
         with self._lock:

@@ -1,8 +1,7 @@
-"""From the alerts as they were written to one for each bad step.
+"""The joining of alerts: one alert for each bad step, from the messages about it.
 
-The training process writes an alert at once, since it may be killed the next moment, and a second time with what the
-replay brought and with where the batch was saved. The second has no window: the steps that led there stand in the
-first.
+The training process writes an alert at once, because it may be killed the next moment. It writes the alert again with
+the result of the replay and the path of the batch. The second message has no window, because the first has it.
 """
 
 from __future__ import annotations
@@ -17,28 +16,28 @@ _Key = tuple[int, tuple[Finding, ...]]
 
 
 def completed(alerts: Iterable[Alert]) -> tuple[Alert, ...]:
-    """Join what was written of one bad step in two messages.
+    """Join the messages about each bad step.
 
     Args:
-        alerts: of one session, in the order they were written.
+        alerts: alerts of one session, in the order they were written.
 
     Returns:
-        Each first message with the replay and the batch of the second that has its step and its findings. Where either
-        is missing, the other stands alone.
+        Each first message with the replay and the batch of the later messages of the same step and findings. If the
+        first or the later message is missing, the other is kept alone.
     """
-    written = list(alerts)
-    joined = [alert for alert in written if not _is_addition(alert)]
+    messages = list(alerts)
+    joined = [alert for alert in messages if not _is_addition(alert)]
     places = {_key(alert): place for place, alert in enumerate(joined)}
-    for addition in filter(_is_addition, written):
+    for addition in filter(_is_addition, messages):
         place = places.setdefault(_key(addition), len(joined))
         if place == len(joined):
             joined.append(addition)
-        joined[place] = _with(joined[place], addition)
+        joined[place] = _with_addition(joined[place], addition)
     return tuple(joined)
 
 
 def is_below(path: str) -> bool:
-    """Whether a relative path stays below the directory it is relative to, on any system.
+    """Return whether a relative path stays below its base directory, on any operating system.
 
     Example:
         >>> [is_below(path) for path in ("nanwatch/step-3.npz", "../other.npz", "/etc/passwd", "C:/other.npz")]
@@ -53,11 +52,11 @@ def _is_addition(alert: Alert) -> bool:
 
 
 def _key(alert: Alert) -> _Key:
-    # What was not finite in a step that did not end is known only when it was run again.
+    # The findings of a step that an error ended are known only after its replay.
     return alert.step, () if alert.error else alert.findings
 
 
-def _with(alert: Alert, addition: Alert) -> Alert:
+def _with_addition(alert: Alert, addition: Alert) -> Alert:
     return replace(
         alert,
         findings=addition.findings or alert.findings,

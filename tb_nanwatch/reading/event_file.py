@@ -1,4 +1,4 @@
-"""One event file of a watched run, record by record: what each holds and where, and what is damaged."""
+"""An event file of a watched run, record by record: its messages, their places, and damaged parts."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ from tb_nanwatch.reading.tags import Tag, parse_tag
 from tb_nanwatch.schema.wire import PLUGIN_NAME
 
 MOST_RECORD_BYTES: Final = 256 * 2**20
-"""Of one record: as many as TensorBoard's data server hands out at once."""
+"""The largest record that is read; TensorBoard's data server sends no more at once."""
 _SEARCH_BYTES: Final = 16 * 2**20
-"""Of a file, in which the next record is looked for after damage; nobody can make the search longer."""
+"""Bytes per file to search for the next record after damage. The limit also holds for a hostile file."""
 _FIRST_BLOCK_BYTES: Final = 4096
 _BLOCK_BYTES: Final = 2**20
 _MOST_BREAKS: Final = 20
-_NAMED_BY_A_WATCH: Final = ".v2"
+_SUFFIX_OF_A_WATCH: Final = ".v2"
 
 
 class Place(NamedTuple):
-    """Where a message stands.
+    """The place of a message in its file.
 
     Attributes:
-        step: of its event.
-        wall_time: of its event, in seconds.
-        begin: of the record's content, in bytes from the begin of the file.
-        size: of the record's content, in bytes.
-        number: of the value in its event.
+        step: step of its event.
+        wall_time: time of its event, in seconds.
+        begin: offset of the record's content, in bytes.
+        size: size of the record's content, in bytes.
+        number: number of the value in its event.
     """
 
     step: int
@@ -54,15 +54,15 @@ class _Stamp(NamedTuple):
 
 
 class EventFile:
-    """What one event file holds, kept up to date: what was found to be whole is not read again.
+    """The content of one event file. :meth:`refresh` reads only new records.
 
     Attributes:
-        path: of the file.
-        is_gone: whether it was not there at the last look; who writes a run replaces some of its files.
+        path: path of the file.
+        is_gone: whether the file was missing at the last refresh. The writer of a run replaces some of its files.
     """
 
     def __init__(self, path: Path) -> None:
-        """Take a file; nothing is read before :meth:`look`."""
+        """Store the path; only :meth:`refresh` reads the file."""
         self.path = path
         self._stamp: _Stamp | None = None
         self._scan = _Scan()
@@ -71,39 +71,39 @@ class EventFile:
 
     @property
     def places(self) -> Mapping[Tag, Sequence[Place]]:
-        """Where the messages of each tag stand, in the order of the file."""
+        """The places of each tag's messages, in the order of the file."""
         return self._scan.places
 
     @property
     def is_irregular(self) -> bool:
-        """Whether TensorBoard's loaders may make something else of the file than what it holds.
+        """Whether TensorBoard's loaders may misread the file.
 
-        They stop at damage, or take it for data, and drop what stands out of the order of its steps.
+        They stop at damage or read it as data, and they drop events whose steps are out of order.
         """
         return bool(self._error or self._scan.damaged) or self._scan.is_out_of_order or self._scan.is_strange
 
     @property
     def is_out_of_order(self) -> bool:
-        """Whether a message has a lower step than one of its tag before it."""
+        """Whether a message has a lower step than an earlier message of its tag."""
         return self._scan.is_out_of_order
 
     @property
     def problems(self) -> tuple[str, ...]:
-        """What of the file cannot be read; a sentence each."""
+        """The parts of the file that cannot be read, a sentence each."""
         name, damaged = self.path.name, self._scan.damaged
         if self._error:
             return (f"{name} cannot be read ({self._error}).",)
-        found = [f"{name}: bytes {begin:,} to {end:,} are damaged." for begin, end in damaged[:_MOST_BREAKS]]
-        if len(damaged) > len(found):
-            found.append(f"{name}: {len(damaged) - len(found):,} more parts are damaged.")
+        problems = [f"{name}: bytes {begin:,} to {end:,} are damaged." for begin, end in damaged[:_MOST_BREAKS]]
+        if len(damaged) > len(problems):
+            problems.append(f"{name}: {len(damaged) - len(problems):,} more parts are damaged.")
         if self._scan.is_cut:
-            found.append(f"{name} ends within a record: its writer was stopped, or is still writing.")
-        is_ours = name.endswith(_NAMED_BY_A_WATCH) or self._scan.is_empty
-        is_silent = not found and not self.places and is_ours
-        return (f"{name} holds no message of a watch.",) if is_silent else tuple(found)
+            problems.append(f"{name} ends within a record: its writer was stopped, or is still writing.")
+        is_by_watch = name.endswith(_SUFFIX_OF_A_WATCH) or self._scan.is_empty
+        is_without_message = not problems and not self.places and is_by_watch
+        return (f"{name} holds no message of a watch.",) if is_without_message else tuple(problems)
 
-    def look(self) -> None:
-        """Read what was added to the file; the whole of it if it was changed otherwise."""
+    def refresh(self) -> None:
+        """Read the records that were added to the file; read all of it if it changed in any other way."""
         try:
             stamp, before = _stamp_of(self.path), self._stamp
             if stamp == before:
@@ -123,7 +123,7 @@ class EventFile:
         """Return the messages of a tag.
 
         Raises:
-            OSError: if the file has changed meanwhile, or is gone.
+            OSError: if the file has changed since the last refresh, or is gone.
         """
         if tag not in self.places:
             return []
@@ -132,15 +132,15 @@ class EventFile:
 
 
 class _Scan:
-    """What was found in a file so far.
+    """The messages and the damage in the part of a file that was read so far.
 
     Attributes:
-        places: by tag.
-        damaged: from which byte to which, the end not included.
+        places: places of messages, by tag.
+        damaged: first byte and end of each damaged part.
         is_cut: whether the file ends within a record.
-        is_out_of_order: whether a message has a lower step than one of its tag before it.
-        is_strange: whether TensorBoard hides a message, or gives it as something else.
-        is_given_up: whether no record was found after some damage, so that all up to the end counts as damaged.
+        is_out_of_order: whether a message has a lower step than an earlier message of its tag.
+        is_strange: whether TensorBoard hides a message, or shows it with another type or time.
+        is_given_up: whether the search found no record after damage, so that the rest of the file counts as damaged.
     """
 
     def __init__(self) -> None:
@@ -151,54 +151,54 @@ class _Scan:
 
     @property
     def is_empty(self) -> bool:
-        """Whether the file has no byte."""
+        """Whether the file has no bytes."""
         return not self._read_until and not self.is_cut
 
     def read_on(self, file: BinaryIO, end: int) -> None:
-        """Go on from where the last call ended, up to the byte ``end``."""
+        """Continue where the last call ended, up to the byte ``end``."""
         self.is_cut = False
         while self._read_until < end and not self.is_cut:
             begin = self._read_until
             size = _content_bytes(file, begin, end)
             if size is not None:
                 self._read_until = begin + HEAD_BYTES + size + CHECKSUM_BYTES
-                self._take(file, begin, size)
+                self._add_record(file, begin, size)
                 continue
-            found = self._next_record(file, begin + 1, end)
-            self.is_cut = found is None and not self.is_given_up and _may_be_cut(file, begin, end)
+            next_begin = self._next_record(file, begin + 1, end)
+            self.is_cut = next_begin is None and not self.is_given_up and _may_be_cut(file, begin, end)
             if not self.is_cut:
-                self.is_given_up = found is None
-                self._read_until = end if found is None else found
-                self._damage(begin)
+                self.is_given_up = next_begin is None
+                self._read_until = end if next_begin is None else next_begin
+                self._add_damage(begin)
 
-    def _take(self, file: BinaryIO, begin: int, size: int) -> None:
-        """Note what a record holds, if it is whole."""
+    def _add_record(self, file: BinaryIO, begin: int, size: int) -> None:
+        """Add the messages of a record if it is undamaged."""
         content = _content_at(file, begin + HEAD_BYTES, size)
         event = None if content is None else _event_of(content)
         if event is None:
-            self._damage(begin)
+            self._add_damage(begin)
             return
         for number, value in enumerate(event.summary.value):
             tag = parse_tag(value.tag)
             if tag is not None:
                 wall_time = event.wall_time if math.isfinite(event.wall_time) else 0.0
-                self._note(tag, Place(event.step, wall_time, begin + HEAD_BYTES, size, number))
+                self._add_message(tag, Place(event.step, wall_time, begin + HEAD_BYTES, size, number))
                 self.is_strange |= wall_time != event.wall_time or not _is_regular(value)
 
-    def _note(self, tag: Tag, place: Place) -> None:
-        before = self.places.setdefault(tag, [])
-        if before and place.step < before[-1].step:
+    def _add_message(self, tag: Tag, place: Place) -> None:
+        places = self.places.setdefault(tag, [])
+        if places and place.step < places[-1].step:
             self.is_out_of_order = True
-        before.append(place)
+        places.append(place)
 
-    def _damage(self, begin: int) -> None:
-        """Note that what stands from ``begin`` to where reading goes on is damaged."""
+    def _add_damage(self, begin: int) -> None:
+        """Add the bytes from ``begin`` to the next read position as a damaged part."""
         if self.damaged and self.damaged[-1][1] == begin:
             begin = self.damaged.pop()[0]
         self.damaged.append((begin, self._read_until))
 
     def _next_record(self, file: BinaryIO, begin: int, end: int) -> int | None:
-        """Return where the next whole record begins; ``None`` where there is none, or the search got too long."""
+        """Return the offset of the next undamaged record; ``None`` without one, or if the search exceeds its limit."""
         size = _FIRST_BLOCK_BYTES
         while begin + HEAD_BYTES <= end:
             file.seek(begin)
@@ -226,7 +226,7 @@ def _stamp_of(path: Path) -> _Stamp:
 
 
 def _content_bytes(file: BinaryIO, begin: int, end: int) -> int | None:
-    """Return how many bytes a record at ``begin`` holds; ``None`` where none begins, or it does not end in the file."""
+    """Return the content size of the record at ``begin``; ``None`` if no record begins there or it exceeds the file."""
     length = _length_at(file, begin)
     return length if length is not None and begin + HEAD_BYTES + length + CHECKSUM_BYTES <= end else None
 
@@ -241,12 +241,12 @@ def _length_at(file: BinaryIO, begin: int) -> int | None:
 
 
 def _may_be_cut(file: BinaryIO, begin: int, end: int) -> bool:
-    """Whether what stands from ``begin`` on may be the begin of a record that was to be longer."""
+    """Return whether the bytes from ``begin`` on may be the start of an incomplete record."""
     return end - begin < HEAD_BYTES or _length_at(file, begin) is not None
 
 
 def _content_at(file: BinaryIO, begin: int, size: int) -> bytes | None:
-    """Return the content of a record that ends within the file; ``None`` if its checksum is wrong."""
+    """Return the content of a record; ``None`` if its checksum is wrong or it is too large."""
     if size > MOST_RECORD_BYTES:
         return None
     file.seek(begin)
@@ -267,7 +267,7 @@ def _event_at(file: BinaryIO, place: Place) -> event_pb2.Event:
     content = _content_at(file, place.begin, place.size)
     event = None if content is None else _event_of(content)
     if event is None or place.number >= len(event.summary.value):
-        raise OSError(errno.ESTALE, "the file has changed since it was looked through")
+        raise OSError(errno.ESTALE, "the file has changed since it was scanned")
     return event
 
 
@@ -277,22 +277,22 @@ def _datum(event: event_pb2.Event, place: Place) -> Datum:
 
 
 def _is_regular(value: summary_pb2.Summary.Value) -> bool:
-    """Whether TensorBoard knows a value for one of this plugin, and gives it as it is."""
-    is_ours = value.metadata.plugin_data.plugin_name == PLUGIN_NAME
+    """Return whether TensorBoard lists a value for this plugin and shows it unchanged."""
+    is_of_plugin = value.metadata.plugin_data.plugin_name == PLUGIN_NAME
     is_listed = value.metadata.data_class == summary_pb2.DATA_CLASS_TENSOR
-    return is_ours and is_listed and _message_of(value) is not None
+    return is_of_plugin and is_listed and _message_of(value) is not None
 
 
 def _message_of(value: summary_pb2.Summary.Value) -> bytes | None:
-    """Return the one string that a message of a watch is; ``None`` for any other tensor."""
+    """Return the message in a scalar string tensor; ``None`` for any other tensor."""
     tensor = value.tensor
     is_scalar = tensor.dtype == types_pb2.DT_STRING and not tensor.tensor_shape.dim
     return tensor.string_val[0] if is_scalar and len(tensor.string_val) == 1 else None
 
 
 def event_files_in(directory: str) -> Iterator[Path]:
-    """Yield the event files of a directory in the order of their names, which is that of their writing."""
+    """Yield the event files of a directory in the order of their names, which is the order of their creation."""
     try:
         yield from sorted(path for path in Path(directory).iterdir() if "tfevents" in path.name)
-    except OSError:  # it is gone, or not to be looked at
+    except OSError:  # the directory is gone, or its permissions forbid reading
         return

@@ -1,4 +1,4 @@
-"""The watched runs below directories of this machine, read from their files alone."""
+"""Watched runs below local directories, read from their files without TensorBoard."""
 
 from __future__ import annotations
 
@@ -17,62 +17,62 @@ from tb_nanwatch.reading.tags import Tag, is_run_directory
 
 _WALK_EVERY_S: Final = 5.0
 _WALK_SHARE: Final = 0.05
-"""Of the time, at most, that goes into walking through the directories."""
+"""Largest share of time to spend on walking through the directories."""
 _WRITING_S: Final = 10.0
-"""A file that was changed within so many seconds may be being written just now."""
+"""A file that changed less than this many seconds ago may still be written."""
 _PATIENCE_S: Final = 0.1
 
 
 class LocalRuns:
-    """Looks through the event files of watched runs; one serves every thread."""
+    """Scans the event files of watched runs. Several threads may share one object."""
 
     def __init__(self, roots: Mapping[str, str | None], *, clock: Callable[[], float] = time.monotonic) -> None:
-        """Take directories.
+        """Store the directories.
 
         Args:
-            roots: each a directory, and the name that TensorBoard puts before the runs in it, if any.
-            clock: in seconds.
+            roots: by directory, the name that TensorBoard puts before its runs, if any.
+            clock: returns the time in seconds.
         """
         self._roots, self._clock = roots, clock
         self._directories: dict[str, str] = {}
         self._files: dict[str, dict[Path, EventFile]] = {}
         self._walk_at_s = float("-inf")
-        self._looking = Lock()
+        self._scanning = Lock()
 
-    def look(self) -> dict[str, FilesOfRun]:
-        """Return what the files of each run hold, by the run's name in TensorBoard."""
-        with self._looking:
+    def scan(self) -> dict[str, FilesOfRun]:
+        """Return a summary of each run's files, by the run's name in TensorBoard."""
+        with self._scanning:
             if self._clock() >= self._walk_at_s:
                 self._walk()
             self._files = {name: self._files_in(name) for name in self._directories}
             files = [file for of_run in self._files.values() for file in of_run.values()]
             for file in files:
-                file.look()
-            # Who writes a record may be in the middle of it.
-            torn = [file for file in files if file.problems and _was_just_changed(file.path)]
-            if torn:
+                file.refresh()
+            # The writer may be in the middle of a record: wait, and read such files again.
+            incomplete = [file for file in files if file.problems and _was_just_changed(file.path)]
+            if incomplete:
                 time.sleep(_PATIENCE_S)
-                for file in torn:
-                    file.look()
-            there = {
+                for file in incomplete:
+                    file.refresh()
+            existing = {
                 name: [file for file in of_run.values() if not file.is_gone] for name, of_run in self._files.items()
             }
-            return {name: _summary(of_run) for name, of_run in there.items() if of_run}
+            return {name: _summary(of_run) for name, of_run in existing.items() if of_run}
 
     def read(self, name: str, tag: Tag) -> list[Datum] | None:
-        """Return the messages of a tag; ``None`` where the files have changed meanwhile."""
-        # A file knows nothing of the other processes of its run: the directory says which process wrote it.
-        own = replace(tag, worker=0)
-        with self._looking:
+        """Return the messages of a tag; ``None`` if the files have changed since the last scan."""
+        # Tags in a file have no worker number. The directory shows which process wrote the file.
+        tag_in_file = replace(tag, worker=0)
+        with self._scanning:
             try:
-                return [datum for file in self._files.get(name, {}).values() for datum in file.read(own)]
+                return [datum for file in self._files.get(name, {}).values() for datum in file.read(tag_in_file)]
             except OSError:
                 return None
 
     def _walk(self) -> None:
         began = self._clock()
-        found = ((root, prefix, path) for root, prefix in self._roots.items() for path in _run_directories(root))
-        self._directories = {_name(root, prefix, path): path for root, prefix, path in found}
+        paths = ((root, prefix, path) for root, prefix in self._roots.items() for path in _run_directories(root))
+        self._directories = {_name(root, prefix, path): path for root, prefix, path in paths}
         ended = self._clock()
         self._walk_at_s = ended + max(_WALK_EVERY_S, (ended - began) / _WALK_SHARE)
 
@@ -112,7 +112,7 @@ def _name(root: str, prefix: str | None, path: str) -> str:
 
 
 def _run_directories(root: str) -> Iterator[str]:
-    """Yield each directory with event files that a watch writes to, links followed and rings of links not."""
+    """Yield each directory with event files of a watch. Links are followed, but not back to a parent directory."""
     for directory, below, files in os.walk(root, followlinks=True):
         below[:] = sorted(name for name in below if not _leads_back(Path(directory), name))
         has_events = any("tfevents" in name for name in files)

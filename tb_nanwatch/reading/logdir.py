@@ -1,4 +1,4 @@
-"""Opens a log directory of this machine without a running TensorBoard."""
+"""Opening of a local log directory without a running TensorBoard."""
 
 from __future__ import annotations
 
@@ -14,43 +14,43 @@ from tb_nanwatch.reading.provider import RunReader
 from tb_nanwatch.reading.source import Experiment
 
 THE_LOGDIR: Final = Experiment(RequestContext(), "")
-"""The experiment under which the runs of an opened directory are found."""
+"""The experiment that contains the runs of an opened directory."""
 _ADDRESS: Final = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*://")
 
 
 def open_logdir(logdir: str) -> RunReader:
-    """Read every run below a directory.
+    """Open a directory and return a reader of the runs below it.
 
     Args:
-        logdir: a directory of this machine.
+        logdir: a local directory.
 
     Returns:
-        A reader whose runs are those of :data:`THE_LOGDIR`. What of a file is damaged is among the run's problems, and
-        the rest is read.
+        A reader whose runs belong to :data:`THE_LOGDIR`. A run's problems report damaged parts of its files; the reader
+        reads all other parts.
 
     Raises:
-        LogdirError: if there is no such directory.
+        LogdirError: if the directory does not exist.
     """
     return RunReader(None, files=LocalRuns({_checked(logdir): None}))
 
 
 def local_runs(logdir: str, logdir_spec: str = "") -> LocalRuns | None:
-    """Return the runs of a TensorBoard whose files lie on this machine.
+    """Return the local runs of a TensorBoard.
 
     Args:
-        logdir: as TensorBoard was given it; empty where it was not.
-        logdir_spec: what it was given in its place: directories separated by commas, each of them with a name and a
-            colon before it, or without.
+        logdir: the flag ``--logdir`` of TensorBoard; empty if it is not set.
+        logdir_spec: the flag ``--logdir_spec``: directories separated by commas, each optionally with a name and a
+            colon before it.
 
     Returns:
-        ``None`` where all are elsewhere, or no directory is known.
+        ``None`` if no directory is local.
     """
-    roots = [(None, logdir)] if logdir else [_named(part) for part in logdir_spec.split(",") if part]
+    roots = [(None, logdir)] if logdir else [_name_and_path(part) for part in logdir_spec.split(",") if part]
     local = {str(Path(root).expanduser()): name for name, root in roots if not _ADDRESS.match(root)}
     return LocalRuns(local) if local else None
 
 
-def _named(part: str) -> tuple[str | None, str]:
+def _name_and_path(part: str) -> tuple[str | None, str]:
     name, colon, path = part.partition(":")
     is_named = colon and not _ADDRESS.match(part) and not part.startswith("/")
     return (name, path) if is_named else (None, part)
@@ -68,7 +68,7 @@ def _checked(logdir: str) -> str:
             return str(path)
         found = "a file" if path.exists() else "nothing"
     except OSError as error:
-        found = f"what this user may not look at ({error.strerror})"
-    except (ValueError, RuntimeError):  # a NUL in it, or a home that is not known
+        found = f"what this user may not read ({error.strerror})"
+    except (ValueError, RuntimeError):  # the path holds a NUL, or the home directory of a user is unknown
         raise LogdirError(f"a logdir must be a directory; {logdir} is no path") from None
     raise LogdirError(f"a logdir must be a directory; at {path} there is {found}")

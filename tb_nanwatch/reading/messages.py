@@ -1,4 +1,4 @@
-"""What a tag holds, decoded; what does not decode is named and left out."""
+"""The decoding of a tag's messages. A message that does not decode is reported and left out."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _DECODERS: Final[dict[Part, Callable[[bytes], Record]]] = {
 
 @dataclass(frozen=True, eq=False)
 class Datum:
-    """One event of a tag as a data provider gives it: when it was written, in seconds, and a tensor."""
+    """One event of a tag from a data provider: the time of writing, in seconds, and a tensor."""
 
     wall_time: float
     tensor: npt.NDArray[np.generic]
@@ -32,7 +32,7 @@ class Datum:
 
 @dataclass(frozen=True, eq=False)
 class Written:
-    """A record, and when it was written, in seconds."""
+    """A record and the time of its writing, in seconds."""
 
     wall_time: float
     record: Record
@@ -40,14 +40,14 @@ class Written:
 
 @dataclass(frozen=True, eq=False)
 class TagContent:
-    """What a tag holds.
+    """The decoded content of a tag.
 
     Attributes:
-        written: its records, the oldest first; spans that go together as one, written when the last of them was.
-        problems: what could not be read, a sentence each.
-        remarks: what else there is to say about it, a sentence each.
-        is_too_new: a newer major version wrote it, so that nothing of its session may be taken at its word.
-        size: in bytes.
+        written: its records, the oldest first. Consecutive spans are joined and have the time of the last one.
+        problems: messages that could not be decoded, a sentence each.
+        remarks: other remarks, a sentence each.
+        is_too_new: whether a newer major version wrote it. Then its whole session is unreliable.
+        size: size of the messages, in bytes.
     """
 
     written: tuple[Written, ...] = ()
@@ -61,21 +61,21 @@ def decode_tag(tag: Tag, data: Iterable[Datum]) -> TagContent:
     """Decode the events of a tag.
 
     Args:
-        tag: says which message they hold.
-        data: each a scalar string tensor, in any order.
+        tag: determines the type of the messages.
+        data: scalar string tensors, in any order.
 
     Returns:
-        What decodes; what does not is among the problems.
+        The records of all messages that decode; the problems report the others.
     """
     ordered = sorted(data, key=lambda datum: datum.wall_time)
-    # Each span that was not full stands in place of the one before.
-    found = [(datum.wall_time, _message(datum)) for datum in (ordered[-1:] if tag.part == "rest" else ordered)]
-    messages = [(wall_time, message) for wall_time, message in found if isinstance(message, bytes)]
+    # Each incomplete span replaces the one before.
+    events = [(datum.wall_time, _message(datum)) for datum in (ordered[-1:] if tag.part == "rest" else ordered)]
+    messages = [(wall_time, message) for wall_time, message in events if isinstance(message, bytes)]
     records = list(_spans(messages) if tag.part in ("spans", "rest") else _records(tag.part, messages))
     written = [Written(wall_time, record) for wall_time, record in records if not isinstance(record, ValueError)]
-    wrong = [message for _, message in [*found, *records] if isinstance(message, ValueError)]
-    problems = dict.fromkeys(f"{tag.name}: {str(error).removesuffix('.')}." for error in wrong)
-    is_too_new = any(isinstance(error, SchemaError) for error in wrong)
+    errors = [error for _, error in [*events, *records] if isinstance(error, ValueError)]
+    problems = dict.fromkeys(f"{tag.name}: {str(error).removesuffix('.')}." for error in errors)
+    is_too_new = any(isinstance(error, SchemaError) for error in errors)
     versions = (wire.newer_version(data) for _, data in messages) if tag.part == "header" else ()
     remarks = dict.fromkeys(f"{tag.name}: {version}." for version in versions if version is not None)
     size = sum(len(data) for _, data in messages)
@@ -83,21 +83,21 @@ def decode_tag(tag: Tag, data: Iterable[Datum]) -> TagContent:
 
 
 def _spans(messages: Sequence[tuple[float, bytes]]) -> Iterator[tuple[float, Series | ValueError]]:
-    read = 0
-    for many, record in wire.decode_chunks([data for _, data in messages]):
-        read += many
-        yield messages[read - 1][0], record
+    decoded = 0
+    for count, record in wire.decode_chunks([data for _, data in messages]):
+        decoded += count
+        yield messages[decoded - 1][0], record
 
 
 def _records(part: Part, messages: Sequence[tuple[float, bytes]]) -> Iterator[tuple[float, Record | ValueError]]:
     for wall_time, data in messages:
-        yield wall_time, _decoded(part, data)
+        yield wall_time, _record_or_error(part, data)
 
 
-def _decoded(part: Part, data: bytes) -> Record | ValueError:
+def _record_or_error(part: Part, data: bytes) -> Record | ValueError:
     try:
         return _DECODERS[part](data)
-    # A RecordError is one; NumPy raises others over columns that do not go together.
+    # RecordError is a ValueError; NumPy raises other ValueErrors for columns that do not fit together.
     except ValueError as error:
         return error
 

@@ -1,4 +1,4 @@
-"""The spans of a tag as a part of its run's log, so that neither needs memory of its own."""
+"""Spans of a tag as views of the run's log, so that both share their memory."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from tb_nanwatch.schema.records import Array, Header, Series, unique_arrays
 from tb_nanwatch.schema.stats import BOOKKEEPING
 
 
-def shared_with(log: RunLog, contents: Mapping[Tag, TagContent]) -> dict[Tag, TagContent]:
-    """Return what the tags of a run hold, with spans that are rows of its log wherever these are the same.
+def as_views(log: RunLog, contents: Mapping[Tag, TagContent]) -> dict[Tag, TagContent]:
+    """Return the contents of a run's tags; spans that equal rows of the log become views of these rows.
 
-    Those of several processes are not: the log has what all of them saw together.
+    If several processes trained the run, the log holds merged spans, so the contents stay as they are.
     """
     if any(tag.worker for tag in contents):
         return dict(contents)
     sessions = {session.header.session: session for session in log.sessions}
-    return {tag: _shared(content, sessions.get(tag.session)) for tag, content in contents.items()}
+    return {tag: _as_view(content, sessions.get(tag.session)) for tag, content in contents.items()}
 
 
 def header_of(tag: Tag, contents: Mapping[Tag, TagContent | None]) -> Header | None:
-    """Return the header of a tag's session, if it was read."""
+    """Return the header of a tag's session and process, if it was read."""
     of_session = (
         content
         for other, content in contents.items()
@@ -38,7 +38,7 @@ def header_of(tag: Tag, contents: Mapping[Tag, TagContent | None]) -> Header | N
 
 
 def bytes_of(log: RunLog) -> int:
-    """Return how much memory the arrays of a log take."""
+    """Return the memory of a log's arrays, in bytes."""
     series = [session.series for session in log.sessions]
     series += [alert.window for session in log.sessions for alert in session.alerts]
     return sum(stored_part(column).nbytes for part in series for column in _arrays(part))
@@ -49,7 +49,7 @@ def _arrays(series: Series) -> list[Array]:
     return [*unique_arrays(series.columns), *(piece for column in pieces for piece in column)]
 
 
-def _shared(content: TagContent, session: SessionLog | None) -> TagContent:
+def _as_view(content: TagContent, session: SessionLog | None) -> TagContent:
     if session is None:
         return content
     written = tuple(
@@ -62,11 +62,11 @@ def _shared(content: TagContent, session: SessionLog | None) -> TagContent:
 def _rows_of(whole: Series, part: Series) -> Series:
     if not len(part):
         return part
-    at = int(np.searchsorted(whole.first_step, part.first_step[0]))
-    rows = whole.rows(slice(at, at + len(part)))
+    start = int(np.searchsorted(whole.first_step, part.first_step[0]))
+    rows = whole.rows(slice(start, start + len(part)))
     is_same = np.array_equal(rows.first_step, part.first_step) and np.array_equal(rows.last_step, part.last_step)
     if not is_same or any(key not in rows.columns for key in part.columns):
         return part
-    # Its bookkeeping is mostly shared by all variables, which that of the whole need not be.
+    # Keep the bookkeeping of the part: it is mostly shared between variables, while that of the whole may not be.
     columns = {key: part.columns[key] if key.keeps in BOOKKEEPING else rows.columns[key] for key in part.columns}
     return Series(part.first_step, part.last_step, columns)

@@ -1,7 +1,7 @@
-"""What TensorBoard's data provider is asked: which runs there are, and what their tags hold.
+"""Requests to TensorBoard's data provider: the list of runs, and the content of their tags.
 
-The data server of TensorBoard takes 40 ms for an answer however short it is, and refuses one above 256 MiB. So tags are
-read together, as many as are sure to fit.
+The data server of TensorBoard needs 40 ms for any answer and refuses answers above 256 MiB. So one request reads as
+many tags as surely fit.
 """
 
 from __future__ import annotations
@@ -15,28 +15,35 @@ from tensorboard.data.provider import DataProvider, RunTagFilter
 
 from tb_nanwatch.reading.messages import Datum
 from tb_nanwatch.reading.tags import Tag, parse_tag
+from tb_nanwatch.schema.records import Header
+from tb_nanwatch.schema.stats import BY_KEY
 from tb_nanwatch.schema.wire import PLUGIN_NAME
 
 BYTES_A_CALL: Final = 16 * 2**20
-"""What is asked for at once: no more, since it all stands in memory twice while it is taken apart."""
+"""Bytes to read with one call. While they are decoded, the memory holds them twice."""
+HEADER_BYTES: Final = 64 * 2**10
+"""Expected size of a header with hundreds of variables."""
+_SPANS_A_GENERATION: Final = 2048
+_STEPS_IN_AN_ALERT: Final = 256
+_BYTES_A_NUMBER: Final = 4
 _EVERY_EVENT: Final = 2**31 - 1
-"""More events than any tag has: the interface has no word for all of them, and none may be left out."""
+"""More events than any tag has. The interface needs a number, and no event may be left out."""
 
 Stamp = tuple[Any, Any]
 _T = TypeVar("_T")
 
 
 class ProviderError(Exception):
-    """A data provider did not answer."""
+    """The data provider did not answer."""
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """Whose runs are asked for.
+    """An experiment of TensorBoard.
 
     Attributes:
         context: TensorBoard's ``RequestContext`` of the request.
-        id: the experiment's; empty for the logdir that TensorBoard was started with.
+        id: id of the experiment; empty for the logdir of TensorBoard.
     """
 
     context: Any  # TensorBoard has no types.
@@ -45,13 +52,13 @@ class Experiment:
 
 @dataclass(frozen=True, eq=False)
 class FilesOfRun:
-    """What the files of a run hold, as they stood at one moment.
+    """A summary of the files of a run at one moment.
 
     Attributes:
-        stamps: of each tag; equal for as long as the tag is.
-        problems: what of the files cannot be read; a sentence each.
-        remarks: what else there is to say about them; a sentence each.
-        is_irregular: whether TensorBoard's loaders may make something else of the files than what they hold.
+        stamps: a stamp for each tag, which changes with the tag.
+        problems: parts of the files that cannot be read, a sentence each.
+        remarks: other remarks on the files, a sentence each.
+        is_irregular: whether TensorBoard's loaders may misread the files.
     """
 
     stamps: Mapping[Tag, Stamp] = field(default_factory=dict)
@@ -62,14 +69,14 @@ class FilesOfRun:
 
 @dataclass(frozen=True, eq=False)
 class RunIndex:
-    """What there is to read, as it stood at one moment.
+    """The readable runs and tags at one moment.
 
     Attributes:
-        experiment: whose runs these are.
-        names: what each run is called, and its names in TensorBoard, one for each process that trained it.
-        stamps: by name in TensorBoard, the last step and time of each tag: equal for as long as the tag is.
-        files: by name in TensorBoard, what the run's files hold, where they lie on this machine.
-        from_files: names in TensorBoard of the runs that are read from their files.
+        experiment: the experiment of the runs.
+        names: by run, its names in TensorBoard, one per process that trained it.
+        stamps: by name in TensorBoard, the last step and time of each tag, which change with the tag.
+        files: by name in TensorBoard, a summary of the run's local files.
+        from_files: names in TensorBoard of runs to read from files.
     """
 
     experiment: Experiment
@@ -79,7 +86,7 @@ class RunIndex:
     from_files: frozenset[str] = frozenset()
 
     def tags(self, run: str) -> Mapping[Tag, Stamp]:
-        """Return the tags of a run, and the stamp of each."""
+        """Return the stamp of each tag of a run."""
         parts = enumerate(self.names[run])
         return {
             replace(tag, worker=worker): stamp
@@ -88,14 +95,14 @@ class RunIndex:
         }
 
 
-class Wanted(NamedTuple):
-    """A tag that is to be read.
+class TagRequest(NamedTuple):
+    """A tag to read.
 
     Attributes:
-        run: what the run is called.
-        name: of the run in TensorBoard.
-        tag: of the run.
-        size: in bytes, about; what it will not be above.
+        run: name of the run.
+        name: name of the run in TensorBoard.
+        tag: the tag.
+        size: its expected size, in bytes.
     """
 
     run: str
@@ -104,19 +111,35 @@ class Wanted(NamedTuple):
     size: int
 
 
+def expected_bytes(tag: Tag, header: Header | None, *, last_step: int) -> int:
+    """Return the approximate size of a tag's messages, in bytes.
+
+    Args:
+        tag: a tag of spans or of an alert.
+        header: header of its session; ``None`` if it could not be read.
+        last_step: the last step of the tag.
+    """
+    if header is None:
+        return HEADER_BYTES
+    stats = [BY_KEY[key] for key in header.stats if key in BY_KEY]
+    numbers = sum(len(stat.merges) * header.width(stat.scope) for stat in stats)
+    spans = _SPANS_A_GENERATION if tag.part == "spans" else _STEPS_IN_AN_ALERT
+    return _BYTES_A_NUMBER * numbers * min(spans, last_step + 1)
+
+
 class TagSource:
-    """Asks a data provider."""
+    """Sends requests to a data provider."""
 
     def __init__(self, provider: DataProvider) -> None:
-        """Ask ``provider``."""
+        """Store the data provider."""
         self._provider = provider
 
     def stamps(self, experiment: Experiment) -> dict[str, dict[Tag, Stamp]]:
-        """Return the tags of every run, by its name in TensorBoard, and the stamp of each.
+        """Return the stamp of each tag, by the run's name in TensorBoard.
 
         Raises:
             ProviderError: if the data provider does not answer.
-            tensorboard.errors.PublicError: if it answers that it has no such experiment, or the like.
+            tensorboard.errors.PublicError: if it reports an error, such as an unknown experiment.
         """
         listed = _ask(
             lambda: self._provider.list_tensors(
@@ -125,28 +148,32 @@ class TagSource:
         )
         return {run: _stamps(tags) for run, tags in listed.items()}
 
-    def read(self, experiment: Experiment, wanted: Iterable[Wanted]) -> Iterator[tuple[Wanted, list[Datum] | None]]:
-        """Yield the events of each tag; ``None`` where the data provider did not give it."""
-        for pack in _packs(wanted):
+    def read(
+        self, experiment: Experiment, requests: Iterable[TagRequest]
+    ) -> Iterator[tuple[TagRequest, list[Datum] | None]]:
+        """Yield the events of each tag; ``None`` if the data provider fails to return it."""
+        for pack in _packs(requests):
             yield from self._read_pack(experiment, pack)
 
-    def _read_pack(self, experiment: Experiment, pack: list[Wanted]) -> Iterator[tuple[Wanted, list[Datum] | None]]:
+    def _read_pack(
+        self, experiment: Experiment, pack: list[TagRequest]
+    ) -> Iterator[tuple[TagRequest, list[Datum] | None]]:
         try:
-            read = self._read_together(experiment, pack)
+            events = self._read_together(experiment, pack)
         except (ProviderError, errors.PublicError):
-            # One tag's trouble is not another's.
+            # Read the halves alone: a bad tag must not prevent the reading of the others.
             if len(pack) == 1:
                 yield pack[0], None
             else:
                 for half in (pack[: len(pack) // 2], pack[len(pack) // 2 :]):
                     yield from self._read_pack(experiment, half)
             return
-        for one in pack:
-            found = read.get(one.name, {}).get(one.tag.name, ())
-            yield one, [Datum(datum.wall_time, datum.numpy) for datum in found]
+        for request in pack:
+            data = events.get(request.name, {}).get(request.tag.name, ())
+            yield request, [Datum(datum.wall_time, datum.numpy) for datum in data]
 
-    def _read_together(self, experiment: Experiment, pack: list[Wanted]) -> Mapping[str, Mapping[str, Any]]:
-        names, tags = {one.name for one in pack}, {one.tag.name for one in pack}
+    def _read_together(self, experiment: Experiment, pack: list[TagRequest]) -> Mapping[str, Mapping[str, Any]]:
+        names, tags = {request.name for request in pack}, {request.tag.name for request in pack}
         return _ask(
             lambda: self._provider.read_tensors(
                 experiment.context,
@@ -158,15 +185,15 @@ class TagSource:
         )
 
 
-def _packs(wanted: Iterable[Wanted]) -> Iterator[list[Wanted]]:
-    pack: list[Wanted] = []
+def _packs(requests: Iterable[TagRequest]) -> Iterator[list[TagRequest]]:
+    pack: list[TagRequest] = []
     size = 0
-    for one in wanted:
-        if pack and size + one.size > BYTES_A_CALL:
+    for request in requests:
+        if pack and size + request.size > BYTES_A_CALL:
             yield pack
             pack, size = [], 0
-        pack.append(one)
-        size += one.size
+        pack.append(request)
+        size += request.size
     if pack:
         yield pack
 
@@ -176,7 +203,7 @@ def _ask(question: Callable[[], _T]) -> _T:
         return question()
     except errors.PublicError:
         raise
-    except Exception as error:  # a data provider may be anybody's, and raise anything
+    except Exception as error:  # TensorBoard accepts any data provider, which may raise anything
         raise ProviderError(f"the data provider did not answer ({type(error).__name__})") from error
 
 

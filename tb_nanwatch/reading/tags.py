@@ -1,4 +1,4 @@
-"""The names under which a watched run is found: TensorBoard's runs, and the tags in each."""
+"""The names of watched runs and of their tags in TensorBoard."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ _TAG: Final = re.compile(
 
 @dataclass(frozen=True, order=True)
 class Tag:
-    """One tag of a session: its header, the spans of a generation, the span that is not full, or an alert.
+    """One tag of a session: its header, the spans of a generation, the incomplete span (``rest``), or an alert.
 
     Attributes:
-        session: its number.
-        part: what the tag holds.
-        name: in TensorBoard.
-        worker: which of the run's processes wrote it, in the order of :func:`parts_of_runs`.
+        session: number of the session.
+        part: the kind of content.
+        name: name of the tag in TensorBoard.
+        worker: number of the process that wrote it, in the order of :func:`parts_of_runs`.
     """
 
     session: int
@@ -36,7 +36,7 @@ class Tag:
 
 
 def parse_tag(name: str) -> Tag | None:
-    """Read a tag's name; ``None`` for one that a newer version may have added.
+    """Parse the name of a tag; return ``None`` for an unknown name, which a newer version may have added.
 
     Example:
         >>> parse_tag("nanwatch/0/spans/3")
@@ -50,11 +50,11 @@ def parse_tag(name: str) -> Tag | None:
 
 
 def shown_runs(names: Iterable[str]) -> dict[str, str]:
-    """Map what a run is called to the name it has in TensorBoard.
+    """Map the shown name of each run to its name in TensorBoard.
 
-    A watched run is written to a directory of its own, ``SOMERUN/nanwatch``, and is called ``SOMERUN``; it is
-    ``.`` where that directory is the logdir itself or stands right in it. Should two runs come to one name,
-    the second keeps its own.
+    A watch writes to a directory of its own, ``SOMERUN/nanwatch``, and the run is shown as ``SOMERUN``. It is shown as
+    ``.`` if that directory is the logdir or lies directly in it. If two runs would have the same shown name, the second
+    keeps its name in TensorBoard.
 
     Example:
         >>> shown_runs(["relu/nanwatch", "nanwatch"])
@@ -62,15 +62,15 @@ def shown_runs(names: Iterable[str]) -> dict[str, str]:
     """
     shown: dict[str, str] = {}
     for name in sorted(names):
-        called = _called(name)
-        shown[name if called in shown else called] = name
+        short = _shown_name(name)
+        shown[name if short in shown else short] = name
     return shown
 
 
 def parts_of_runs(names: Iterable[str]) -> dict[str, tuple[str, ...]]:
-    """Map what a run is called to its names in TensorBoard, one for each of the processes that trained it.
+    """Map the shown name of each run to its names in TensorBoard, one per process that trained it.
 
-    The first process writes to ``SOMERUN/nanwatch``, the others to ``SOMERUN/nanwatch/worker-1`` and so on.
+    The first process writes to ``SOMERUN/nanwatch``, the second to ``SOMERUN/nanwatch/worker-1``, and so on.
 
     Example:
         >>> parts_of_runs(["relu/nanwatch", "relu/nanwatch/worker-1", "nanwatch"])
@@ -79,23 +79,23 @@ def parts_of_runs(names: Iterable[str]) -> dict[str, tuple[str, ...]]:
     parts: dict[str, list[str]] = {}
     for name in sorted(names, key=lambda name: (_first_part(name), _worker(name))):
         parts.setdefault(_first_part(name), []).append(name)
-    return {called: tuple(parts[first]) for called, first in shown_runs(parts).items()}
+    return {shown: tuple(parts[first]) for shown, first in shown_runs(parts).items()}
 
 
 def is_run_directory(path: str) -> bool:
-    """Whether a directory, given by its path, is one that a watch writes to."""
-    return _called(_first_part(path)) != _first_part(path)
+    """Return whether a watch writes to the directory with this path."""
+    return _shown_name(_first_part(path)) != _first_part(path)
 
 
 def home_of(path: str) -> str:
-    """Return the directory in which a run's other files lie, given its own or one that holds it.
+    """Return the directory with a run's other files, given the directory of its events or a directory above.
 
     Example:
         >>> home_of("logs/critic/nanwatch"), home_of("nanwatch/"), home_of("logs/critic")
         ('logs/critic', '.', 'logs/critic')
     """
     bare = path.rstrip("/\\")
-    return _called(_first_part(bare)) if is_run_directory(bare) else path
+    return _shown_name(_first_part(bare)) if is_run_directory(bare) else path
 
 
 def _first_part(name: str) -> str:
@@ -108,7 +108,7 @@ def _worker(name: str) -> int:
     return int(match[2]) if match else 0
 
 
-def _called(name: str) -> str:
+def _shown_name(name: str) -> str:
     parts = re.split(r"[/\\]", name)
     if parts[-1] != _DIRECTORY:
         return name

@@ -1,4 +1,4 @@
-"""What the page can draw of a series: no more spans than fit, layers in place of variables, no NaN."""
+"""The reduction of a series to the data of a chart: a range of steps, few spans, and ``None`` for NaN."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from tb_nanwatch.schema.stats import BY_KEY
 
 
 def within(series: Series, *, first: int | None, last: int | None) -> Series:
-    """Return the spans that reach into ``first`` to ``last``, both included; ``None`` leaves an end open."""
+    """Return the spans that overlap the steps ``first`` to ``last``, inclusive; ``None`` leaves an end open."""
     begin = 0 if first is None else int(np.searchsorted(series.last_step, first))
     end = len(series) if last is None else int(np.searchsorted(series.first_step, last, side="right"))
     return series.rows(slice(begin, end))
 
 
 def thinned(series: Series, spans: int) -> Series:
-    """Return the series in at most ``spans`` spans."""
+    """Return the series, merged to at most ``spans`` spans."""
     return thin_to(series, spans) if len(series) else series
 
 
 def only(series: Series, stats: Container[str], *, keeps: Container[str] | None = None) -> Series:
-    """Return the series with some statistics alone, and of these what is asked for: the rest need not be merged."""
+    """Return the series with only some statistics and, if ``keeps`` is given, only some of their columns."""
     keys = [key for key in series.columns if key.stat in stats and (keeps is None or key.keeps in keeps)]
     return Series(series.first_step, series.last_step, {key: series.columns[key] for key in keys})
 
 
 def curve(series: Series, stat: str, *, name: str, column: int = 0) -> Curve:
-    """Return one column of a statistic as the page draws it."""
+    """Return one column of a statistic as a curve for the page."""
     kept = {keeps: numbers(series, ColumnKey(stat, keeps), column) for keeps in BY_KEY[stat].merges}
     return Curve(
         name=name,
@@ -44,15 +44,15 @@ def curve(series: Series, stat: str, *, name: str, column: int = 0) -> Curve:
 
 
 def numbers(series: Series, key: ColumnKey, column: int, *, digits: int = 6) -> Numbers:
-    """Return one column as numbers, ``None`` where it has no finite value."""
+    """Return one column as numbers, with ``None`` for each missing finite value."""
     return finite_or_none(series.columns[key][:, column], digits=digits)
 
 
 def kinds(series: Series, stat: str, column: int) -> tuple[int, ...]:
-    """Return which kinds of non-finite values each span of a column saw, as bits."""
+    """Return the kinds of non-finite values in each span of a column, as bits."""
     return integers(series.column(stat, "kinds")[:, column])
 
 
 def integers(array: Array | IntArray) -> tuple[int, ...]:
-    """Return an array ``[n]`` as Python's own integers."""
+    """Return an array ``[n]`` as Python integers."""
     return tuple(array.tolist())

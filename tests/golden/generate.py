@@ -1,6 +1,6 @@
-"""Write the goldens: what the routes answer on a small logdir. Both pytest and the page's own tests read them.
+"""Write the goldens: the answers of the routes for a small logdir. Both pytest and the tests of the page read them.
 
-Run it as ``python -m tests.golden.generate`` when an answer changes on purpose.
+Run ``python -m tests.golden.generate`` when an answer changes on purpose.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ QUESTIONS = {
 
 
 def answers() -> dict[str, str]:
-    """Return the text of each golden, by its name."""
+    """Return the text of each golden, by name."""
     with tempfile.TemporaryDirectory() as logdir:
         write_runs(Path(logdir))
         multiplexer = EventMultiplexer(tensor_size_guidance={"nanwatch": 0})
         multiplexer.AddRunsFromDirectory(logdir).Reload()
         client = client_of(MultiplexerDataProvider(multiplexer, logdir))
-        found = {name: ask(client, route, **parameters) for name, (route, parameters) in QUESTIONS.items()}
-    return {name: json.dumps(answer, indent=1) + "\n" for name, answer in found.items()}
+        golden_answers = {name: ask(client, route, **parameters) for name, (route, parameters) in QUESTIONS.items()}
+    return {name: json.dumps(answer, indent=1) + "\n" for name, answer in golden_answers.items()}
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The goldens are what the routes answer; the page's tests read the same files."""
+"""The goldens equal the answers of the routes; the tests of the page read the same files."""
 
 from __future__ import annotations
 
@@ -13,5 +13,5 @@ def fresh():
 
 
 @pytest.mark.parametrize("name", QUESTIONS)
-def test_a_golden_is_what_the_route_answers(name, fresh):
+def test_a_golden_equals_the_answer_of_its_route(name, fresh):
     assert fresh[name] == (HERE / f"{name}.json").read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Reading ahead: all of it, once, and not for ever."""
+"""Reading ahead reads every run once and ends by itself."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ TIMEOUT_S = 60
 
 @pytest.fixture
 def log(tmp_path, monkeypatch):
-    monkeypatch.setattr(ahead, "_LOOKS_EVERY_S", 0.0)
+    monkeypatch.setattr(ahead, "_CHECK_INTERVAL_S", 0.0)
     followed = FollowedLog(tmp_path)
     followed.writer("early").header().spans(steps_of(0, 4))
     followed.reload()
@@ -36,7 +36,7 @@ def add_run(log, name):
     return add
 
 
-def test_what_is_there_is_read_before_it_is_asked_for(log):
+def test_existing_runs_are_read_before_the_first_request(log):
     add_run(log, "other")()
     read_to_the_end(log)
     log.provider.asked.clear()
@@ -45,27 +45,27 @@ def test_what_is_there_is_read_before_it_is_asked_for(log):
     assert log.provider.asked == []
 
 
-def test_nothing_is_read_while_more_is_found(log):
+def test_nothing_is_read_while_new_runs_are_found(log):
     log.provider.before_list = {2: add_run(log, "second"), 3: add_run(log, "third")}
     read_to_the_end(log)
     assert set(log.provider.lists_before_reads) == {4}
     assert {run for run, _ in log.provider.asked} == {"early/nanwatch", "second/nanwatch", "third/nanwatch"}
 
 
-def test_what_goes_on_growing_is_read_now_and_then(log, monkeypatch):
-    monkeypatch.setattr(ahead, "_LOOKS", 13)
-    log.provider.before_list = {look: add_run(log, f"run-{look}") for look in range(2, 13)}
+def test_a_growing_list_is_read_every_fifth_check(log, monkeypatch):
+    monkeypatch.setattr(ahead, "_CHECKS", 13)
+    log.provider.before_list = {check: add_run(log, f"run-{check}") for check in range(2, 13)}
     read_to_the_end(log)
     assert log.provider.lists == 12
     assert set(log.provider.lists_before_reads) == {5, 10}
 
 
-def test_it_ends_when_there_was_nothing_new_for_ten_looks(log):
+def test_reading_ahead_ends_after_ten_checks_without_news(log):
     read_to_the_end(log)
     assert log.provider.lists == 11
 
 
-def test_what_comes_late_is_read_too_and_puts_off_the_end(log):
+def test_a_late_run_is_read_and_delays_the_end(log):
     log.provider.before_list = {9: add_run(log, "late")}
     read_to_the_end(log)
     assert log.provider.lists == 19
@@ -73,7 +73,7 @@ def test_what_comes_late_is_read_too_and_puts_off_the_end(log):
 
 
 @pytest.mark.parametrize("error", [ConnectionError("gone"), errors.UnauthenticatedError("who?", challenge="Bearer")])
-def test_it_ends_where_nothing_may_be_read(log, error):
+def test_reading_ahead_ends_if_the_provider_refuses(log, error):
     log.provider.failing["list"] = error
     read_to_the_end(log)
     assert (log.provider.lists, log.provider.calls) == (1, 0)

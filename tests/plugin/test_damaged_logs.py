@@ -1,4 +1,4 @@
-"""Of 220 damaged logs, the command and the page under both of TensorBoard's loaders give one answer."""
+"""For 220 damaged logs, the command and the page with both of TensorBoard's loaders give the same answer."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ FINDING = Finding("loss", "loss", Counts(size=64, nan=0, pos_inf=3, neg_inf=0))
 
 
 def write_log(directory, *, is_bad):
-    """Write a header, ten chunks and, if it is bad, an alert; return the path, and where each record begins."""
+    """Write a header, ten chunks and, if the run is bad, an alert; return the path and the offset of each record."""
     writer = RunWriter(directory / "nanwatch")
     begins = [writer.path.stat().st_size]
     writer.header()
@@ -87,7 +87,7 @@ def printed(logdir):
     return {run["run"]: run for run in json.loads(done.stdout)["runs"]}
 
 
-def test_every_damage_is_named_and_none_is_called_finite(printed):
+def test_every_damage_is_reported_and_no_damaged_run_is_finite(printed):
     assert len(printed) == MANY + 2
     for name, verdict in printed.items():
         if name.startswith("whole"):
@@ -100,7 +100,7 @@ def test_every_damage_is_named_and_none_is_called_finite(printed):
             assert not verdict["text"].startswith("Finite")
 
 
-def test_what_is_not_damaged_is_not_lost(printed):
+def test_undamaged_records_are_not_lost(printed):
     swapped_runs = [verdict for name, verdict in printed.items() if name.startswith("swapped")]
     assert {verdict["steps_seen"] for verdict in swapped_runs} == {100}
     flips = [verdict["steps_seen"] for name, verdict in printed.items() if name.startswith("flipped")]
@@ -108,7 +108,7 @@ def test_what_is_not_damaged_is_not_lost(printed):
 
 
 @pytest.mark.parametrize("load_fast", ["true", "false"], ids=["rust", "python"])
-def test_the_page_says_of_each_what_the_command_says(load_fast, logdir, printed):
+def test_the_page_and_the_command_give_the_same_verdicts(load_fast, logdir, printed):
     server = Server(f"--logdir={logdir}", f"--load_fast={load_fast}")
     try:
         served, deadline = {}, time.monotonic() + TIMEOUT_S

@@ -1,4 +1,4 @@
-"""Whatever a log holds, every route answers, and a healthy run beside it is as it was."""
+"""Every route answers for any log, and a valid run next to it is unaffected."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _TYPES = {13: "uint32", 4: "uint64", 3: "int64", 17: "sint32", 14: "enum"}
 
 
 def leaves_of(message):
-    """Yield each (message, field) that holds a value, however deep."""
+    """Yield each pair of message and field that holds a value, at any depth."""
     for field, value in message.ListFields():
         if field.message_type is None or field.message_type.GetOptions().map_entry:
             yield message, field
@@ -52,7 +52,7 @@ def leaves_of(message):
 
 
 def change(draw, message):
-    """Change one field to something that no watch writes."""
+    """Change one field to a value that no watch writes."""
     leaves = list(leaves_of(message))
     if not leaves:
         return
@@ -87,7 +87,7 @@ def _value(draw, field):
 
 @st.composite
 def hostile_logs(draw):
-    """Return messages by tag: those of a sound log with up to four fields changed in one or two of them."""
+    """Return the messages of a valid log by tag, with up to four changed fields in one or two messages."""
     log = {}
     chosen = draw(st.sets(st.sampled_from(sorted(MESSAGES)), min_size=1, max_size=2))
     for tag, (kind, data) in MESSAGES.items():
@@ -106,7 +106,7 @@ def client_for(logdir):
 
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 @given(log=hostile_logs(), step=NUMBERS)
-def test_every_route_answers(log, step, tmp_path_factory):
+def test_every_route_answers_for_a_hostile_log(log, step, tmp_path_factory):
     logdir = tmp_path_factory.mktemp("logdir")
     RunWriter(logdir / "whole" / "nanwatch").header().spans(steps_of(0, 9))
     writer = RunWriter(logdir / "hostile" / "nanwatch")
@@ -118,7 +118,7 @@ def test_every_route_answers(log, step, tmp_path_factory):
         assert answers.status_code == 200, answers.text
         verdicts = {verdict["run"]: verdict for verdict in answers.json["runs"]}
         assert verdicts["whole"]["text"] == "Finite in all 10 steps."
-        # Two of its messages tell of NaN.
+        # Two of its messages report NaN.
         assert verdicts["hostile"]["status"] in {"nonfinite", "incomplete"}
         steps = [29, *(verdict["first"]["step"] for verdict in verdicts.values() if verdict["first"])]
         for route, at in itertools.product(ROUTES, steps):

@@ -1,4 +1,4 @@
-"""The list of runs: asked for seldom, never old, and asked for again after it failed."""
+"""The list of runs is fetched rarely, is never old, and is fetched again after an error."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ TIMEOUT_S = 20
 
 
 class Clock:
-    """A clock that stands still until it is put forward, and lets another thread know that somebody looks at it."""
+    """A clock with a settable time that counts its calls, so that another thread can wait for them."""
 
     def __init__(self):
         self.now_s = 0.0
-        self.looks = threading.Semaphore(0)
+        self.calls = threading.Semaphore(0)
 
     def __call__(self):
-        self.looks.release()
+        self.calls.release()
         return self.now_s
 
 
 class Provider:
-    """Lists one run more each time it is asked; while its gate is shut it does not answer."""
+    """Lists one more run with each call; it does not answer while its gate is closed."""
 
     def __init__(self):
         self.asked = []
@@ -65,51 +65,51 @@ def runs(listing, experiment=EXPERIMENT):
     return len(listing.index(experiment).names)
 
 
-def wait_for_the_next():
+def wait_for_background_fetch():
     for thread in threading.enumerate():
         if thread.name == THREAD:
             thread.join(TIMEOUT_S)
 
 
-def test_a_list_is_not_asked_for_again_while_it_is_new(listing, provider, clock):
+def test_a_new_list_is_not_fetched_again(listing, provider, clock):
     assert runs(listing) == 1
     clock.now_s = 0.5
     assert runs(listing) == 1
     assert len(provider.asked) == 1
 
 
-def test_a_list_of_more_than_two_seconds_is_not_handed_out(listing, clock):
+def test_a_list_older_than_two_seconds_is_not_returned(listing, clock):
     assert runs(listing) == 1
     clock.now_s = 2.1
     assert runs(listing) == 2
 
 
-def test_while_the_next_list_is_fetched_nobody_waits_for_it(listing, provider, clock):
+def test_requests_do_not_wait_for_the_next_list(listing, provider, clock):
     assert runs(listing) == 1
     provider.gate.clear()
     clock.now_s = 0.6
     assert [runs(listing) for _ in range(5)] == [1] * 5
     provider.gate.set()
-    wait_for_the_next()
+    wait_for_background_fetch()
     assert (runs(listing), len(provider.asked)) == (2, 2)
 
 
-def test_of_many_that_wait_for_a_list_one_asks(listing, provider, clock):
+def test_only_one_of_many_waiting_threads_fetches(listing, provider, clock):
     assert runs(listing) == 1
     clock.now_s = 2.1
     provider.gate.clear()
-    clock.looks = threading.Semaphore(0)
+    clock.calls = threading.Semaphore(0)
     with ThreadPoolExecutor(8) as pool:
-        found = [pool.submit(runs, listing) for _ in range(8)]
-        for _ in found:
-            # Each has seen that the list is too old, so that it waits or asks.
-            assert clock.looks.acquire(timeout=TIMEOUT_S)
+        counts = [pool.submit(runs, listing) for _ in range(8)]
+        for _ in counts:
+            # Each thread has found the list too old, so it waits or fetches.
+            assert clock.calls.acquire(timeout=TIMEOUT_S)
         provider.gate.set()
-        assert [one.result(TIMEOUT_S) for one in found] == [2] * 8
+        assert [count.result(TIMEOUT_S) for count in counts] == [2] * 8
     assert len(provider.asked) == 2
 
 
-def test_a_slow_list_counts_from_when_it_came(provider, clock):
+def test_the_age_of_a_slow_list_starts_with_its_arrival(provider, clock):
     def slow(experiment):
         clock.now_s += 30.0
         return provider.index(experiment)
@@ -119,7 +119,7 @@ def test_a_slow_list_counts_from_when_it_came(provider, clock):
 
 
 @pytest.mark.parametrize("error", [ProviderError("gone"), errors.NotFoundError("no such experiment")])
-def test_who_asks_is_told_what_is_wrong_and_the_next_asks_again(listing, provider, error):
+def test_an_error_is_raised_and_the_next_request_fetches_again(listing, provider, error):
     provider.error = error
     with pytest.raises(type(error), match=str(error)):
         listing.index(EXPERIMENT)
@@ -128,13 +128,13 @@ def test_who_asks_is_told_what_is_wrong_and_the_next_asks_again(listing, provide
 
 
 @pytest.mark.parametrize("error", [ProviderError("gone"), errors.NotFoundError("no such experiment")])
-def test_a_next_list_that_fails_is_fetched_again(listing, provider, clock, error):
+def test_a_list_that_fails_in_the_background_is_fetched_again(listing, provider, clock, error):
     assert runs(listing) == 1
     provider.error, clock.now_s = error, 0.6
     assert runs(listing) == 1
-    wait_for_the_next()
+    wait_for_background_fetch()
     assert runs(listing) == 1
-    wait_for_the_next()
+    wait_for_background_fetch()
     assert len(provider.asked) == 3
     clock.now_s = 2.1
     with pytest.raises(type(error), match=str(error)):
@@ -142,24 +142,24 @@ def test_a_next_list_that_fails_is_fetched_again(listing, provider, clock, error
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_an_error_that_nobody_expects_does_not_end_the_fetching(listing, provider, clock):
+def test_an_unexpected_error_does_not_stop_later_fetches(listing, provider, clock):
     assert runs(listing) == 1
     provider.error, clock.now_s = RuntimeError("unexpected"), 0.6
     assert runs(listing) == 1
-    wait_for_the_next()
+    wait_for_background_fetch()
     provider.error = None
     assert runs(listing) == 1
-    wait_for_the_next()
+    wait_for_background_fetch()
     assert runs(listing) == 3
 
 
-def test_experiments_have_lists_of_their_own(listing, provider):
+def test_experiments_have_separate_lists(listing, provider):
     other = Experiment(RequestContext(), "other")
     assert (runs(listing), runs(listing, other), runs(listing), runs(listing, other)) == (1, 2, 1, 2)
     assert provider.asked == ["", "other"]
 
 
-def test_lists_of_experiments_that_nobody_asks_for_do_not_add_up(listing, clock):
+def test_old_lists_of_experiments_are_dropped(listing, clock):
     for number in range(20):
         clock.now_s = 3.0 * number
         runs(listing, Experiment(RequestContext(), f"experiment-{number}"))

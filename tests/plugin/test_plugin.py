@@ -1,4 +1,4 @@
-"""The routes as TensorBoard's own application serves them, over real event files."""
+"""The routes over real event files, served by TensorBoard's own application."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def write_runs(logdir):
         dataclasses.replace(loss_alert(30, window=series_at([10, 20, 30])), findings=(weight,))
     )
     RunWriter(logdir / "new" / "nanwatch").header()
-    # Of a killed process there is only the first of these alerts; of one that ran the step again, both.
+    # A killed process writes only the first of these alerts. A process that replays the step writes both.
     RunWriter(logdir / "again" / "nanwatch").header().spans(series).alert(alert).alert(
         replayed(alert, batch="nanwatch/batches/step-29.npz"), number=1
     )
@@ -87,13 +87,13 @@ def ask(client, route, **parameters):
     return json.loads(response.text, parse_constant=lambda constant: pytest.fail(f"{constant} is no JSON"))
 
 
-def refusal(client, query):
+def error_response(client, query):
     response = client.get(f"{PREFIX}/{query}")
     assert response.mimetype == "text/plain"
     return response.status_code, response.text
 
 
-def test_verdicts_tell_of_every_run(client):
+def test_verdicts_cover_every_run(client):
     answer = ask(client, "verdicts")
     assert answer["schema"] == 1
     assert [(run["run"], run["status"], run["steps_seen"]) for run in answer["runs"]] == [
@@ -106,13 +106,13 @@ def test_verdicts_tell_of_every_run(client):
     ]
 
 
-def test_one_verdict_can_be_asked_for(client):
+def test_a_single_verdict_can_be_requested(client):
     (run,) = ask(client, "verdicts", run="relu")["runs"]
     assert run["text"] == "Step 29: +Inf first appeared in the loss (3 of 64 elements)."
     assert run["first"]["counts"] == {"size": 64, "nan": 0, "pos_inf": 3, "neg_inf": 0}
 
 
-def test_a_series_has_the_steps_statistics_the_ratio_and_the_tensors(client):
+def test_a_series_has_statistics_of_the_step_the_clip_ratio_and_tensors(client):
     answer = ask(client, "series", run="relu")
     assert (answer["session"], answer["sessions"]) == (0, [0])
     assert answer["first_step"] == answer["last_step"] == list(range(30))
@@ -124,7 +124,7 @@ def test_a_series_has_the_steps_statistics_the_ratio_and_the_tensors(client):
     assert [curve["name"] for curve in answer["tensors"]] == ["values"]
 
 
-def test_a_series_is_thinned_and_cut(client):
+def test_a_series_is_thinned_and_limited_to_a_range(client):
     answer = ask(client, "series", run="tanh", points=10)
     assert (answer["first_step"], answer["last_step"][-1]) == (list(range(0, 100, 10)), 99)
     assert {len(curve["mean"]) for curve in answer["curves"] + answer["tensors"]} == {10}
@@ -132,7 +132,7 @@ def test_a_series_is_thinned_and_cut(client):
     assert answer["first_step"] == [7, 8, 9]
 
 
-def test_a_restarted_run_shows_the_session_that_is_asked_for(client):
+def test_a_restarted_run_shows_the_requested_session(client):
     answer = ask(client, "series", run="twice")
     assert (answer["session"], answer["sessions"], answer["first_step"][0]) == (1, [0, 1], 50)
     answer = ask(client, "series", run="twice", session=0)
@@ -162,12 +162,12 @@ def test_a_heatmap_has_a_row_for_each_variable(client):
     assert answer["values"] == [[1.0], [0.5], [0.25], [1.0]]
 
 
-def test_what_was_not_recorded_has_no_rows(client):
+def test_an_unrecorded_statistic_has_no_rows(client):
     answer = ask(client, "heatmap", run="new")
     assert (answer["rows"], answer["values"], answer["first_step"]) == ([], [], [])
 
 
-def test_an_alert_shows_the_last_sixteen_steps_one_by_one(client):
+def test_an_alert_shows_the_last_sixteen_single_steps(client):
     answer = ask(client, "alert", run="relu", step=29)
     assert (answer["step"], answer["action"], answer["steps"]) == (29, "raised", list(range(14, 30)))
     assert answer["loss"][-2:] == [1.0, None]
@@ -180,21 +180,21 @@ def test_an_alert_shows_the_last_sixteen_steps_one_by_one(client):
     assert row["weight_norm"][-1] == 1.0
 
 
-def test_an_alert_is_found_by_the_step_that_its_verdict_names(client):
+def test_an_alert_is_found_by_the_step_of_its_verdict(client):
     (run,) = ask(client, "verdicts", run="update")["runs"]
     assert (run["first"]["step"], run["first"]["phase"]) == (20, "update")
     assert ask(client, "alert", run="update", step=20)["step"] == 30
     assert ask(client, "alert", run="update", step=30)["step"] == 30
 
 
-def test_an_alert_that_was_run_again_has_its_window_and_its_replay(client):
+def test_a_replayed_alert_has_its_window_and_its_replay(client):
     answer = ask(client, "alert", run="again", step=29)
     assert answer["steps"] == list(range(14, 30))
     assert len(answer["findings"]) == 2
     assert answer["replay"] == json.loads(dumps(REPLAY))
     assert answer["batch"] == "again/nanwatch/batches/step-29.npz"
-    bare = ask(client, "alert", run="relu", step=29)
-    assert (bare["replay"], bare["batch"]) == (None, None)
+    first_only = ask(client, "alert", run="relu", step=29)
+    assert (first_only["replay"], first_only["batch"]) == (None, None)
 
 
 def test_a_verdict_by_replay_names_operation_line_and_batch(client):
@@ -206,16 +206,16 @@ def test_a_verdict_by_replay_names_operation_line_and_batch(client):
 
 
 @pytest.mark.parametrize(("run", "path"), [("again", "again/nanwatch/batches/step-29.npz"), ("relu", None)])
-def test_where_a_batch_was_saved_can_be_asked(client, run, path):
+def test_the_path_of_a_batch_can_be_requested(client, run, path):
     answer = ask(client, "batch", run=run, step=29)
     assert answer == {"run": run, "step": 29, "saved": path is not None, "batch": path}
 
 
-def test_of_two_alerts_at_one_step_the_window_and_the_replay_may_come_from_either():
+def test_two_alerts_at_a_step_share_their_window_and_replay():
     window = steps_of(0, 9)
     weight = Finding("weight", "l1/b", Counts(size=4, nan=1, pos_inf=0, neg_inf=0))
-    lonely = dataclasses.replace(replayed(loss_alert(9, window=window)), findings=(weight,))
-    for alerts in ((lonely, loss_alert(9, window=window)), (loss_alert(9, window=window), lonely)):
+    second = dataclasses.replace(replayed(loss_alert(9, window=window)), findings=(weight,))
+    for alerts in ((second, loss_alert(9, window=window)), (loss_alert(9, window=window), second)):
         log = RunLog("run", (SessionLog(HEADER, window, alerts),))
         answer = alert_answer(log, AlertRequest("run", 9))
         assert (answer.steps, answer.replay, len(answer.findings)) == (tuple(range(10)), REPLAY, 2)
@@ -225,8 +225,8 @@ def test_of_two_alerts_at_one_step_the_window_and_the_replay_may_come_from_eithe
     ("query", "code", "sentence"),
     [
         ("series", 400, "Invalid argument: run must be given."),
-        ("series?run=nobody", 404, "Not found: the run must be one of those that `verdicts` lists."),
-        ("verdicts?run=nobody", 404, "Not found: the run must be one of those that `verdicts` lists."),
+        ("series?run=missing", 404, "Not found: the run must be one of those that `verdicts` lists."),
+        ("verdicts?run=missing", 404, "Not found: the run must be one of those that `verdicts` lists."),
         ("verdicts?runs=relu", 400, "Invalid argument: parameters must be among run; got 'runs'."),
         ("verdicts?run=a&run=b", 400, "Invalid argument: run must be given once; got it more than once."),
         ("series?run=relu&points=0", 400, "Invalid argument: points must be a whole number from 1 to 2000; got '0'."),
@@ -257,7 +257,7 @@ def test_of_two_alerts_at_one_step_the_window_and_the_replay_may_come_from_eithe
         ("alert?run=relu", 400, "Invalid argument: step must be given."),
         ("alert?run=relu&step=3", 404, "Not found: the run must have an alert at step 3, and has not."),
         ("batch?run=again", 400, "Invalid argument: step must be given."),
-        ("batch?run=nobody&step=29", 404, "Not found: the run must be one of those that `verdicts` lists."),
+        ("batch?run=missing&step=29", 404, "Not found: the run must be one of those that `verdicts` lists."),
         ("batch?run=again&step=3", 404, "Not found: the run must have an alert at step 3, and has not."),
         (
             "batch?run=again&step=29&path=/etc/passwd",
@@ -267,13 +267,13 @@ def test_of_two_alerts_at_one_step_the_window_and_the_replay_may_come_from_eithe
         ("alert?run=tanh&step=29", 404, "Not found: the run must have an alert at step 29, and has not."),
     ],
 )
-def test_a_request_that_makes_no_sense_is_answered_in_a_sentence(client, query, code, sentence):
-    assert refusal(client, query) == (code, sentence)
+def test_an_invalid_request_is_answered_with_a_sentence(client, query, code, sentence):
+    assert error_response(client, query) == (code, sentence)
 
 
 @pytest.mark.parametrize("route", ["verdicts", "series", "heatmap", "alert", "batch", "index.js"])
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS", "PATCH"])
-def test_nothing_but_reading_is_allowed(client, route, method):
+def test_only_reading_is_allowed(client, route, method):
     response = client.open(f"{PREFIX}/{route}", method=method)
     assert (response.status_code, response.headers["Allow"]) == (405, "GET, HEAD")
 
@@ -286,7 +286,7 @@ def test_a_head_has_no_body(client):
 
 def test_the_page_is_served_as_a_module(client, monkeypatch, tmp_path):
     monkeypatch.setattr(plugin_module, "_STATIC", tmp_path)
-    assert refusal(client, "index.js") == (
+    assert error_response(client, "index.js") == (
         404,
         "Not found: the page was not built; run `npm --prefix frontend run build`, or install the package again.",
     )
@@ -316,37 +316,37 @@ def test_routes_work_below_an_experiment_and_a_prefix(provider):
         assert (response.status_code, len(response.json["runs"])) == (200, 6)
 
 
-class NotingProvider(MultiplexerDataProvider):
-    """A provider that notes whose data is asked for."""
+class RecordingProvider(MultiplexerDataProvider):
+    """A provider that records the requested experiment."""
 
     def list_tensors(self, *args, experiment_id, **kwargs):
         self.asked = experiment_id
         return super().list_tensors(*args, experiment_id=experiment_id, **kwargs)
 
 
-def test_the_experiment_is_the_one_of_the_address():
-    provider = NotingProvider(EventMultiplexer(), "logdir")
+def test_the_experiment_comes_from_the_url():
+    provider = RecordingProvider(EventMultiplexer(), "logdir")
     client_of(provider).get(f"/experiment/some_id{PREFIX}/verdicts")
     assert provider.asked == "some_id"
 
 
 class DeadProvider(MultiplexerDataProvider):
-    """A provider whose other end is gone."""
+    """A provider that cannot reach its server."""
 
     def list_tensors(self, *args, **kwargs):
         raise ConnectionError("tcp 10.0.0.1:1234 refused")
 
 
-def test_a_provider_that_does_not_answer_is_no_crash(provider):
+def test_a_provider_that_does_not_answer_gives_status_503(provider):
     client = client_of(DeadProvider(EventMultiplexer(), "logdir"))
     sentence = "Unavailable: the data provider did not answer (ConnectionError); ask again."
-    assert refusal(client, "verdicts") == (503, sentence)
+    assert error_response(client, "verdicts") == (503, sentence)
 
 
 HOSTILE = ["<script>alert(1)</script>", "a\"b'c", "new\nline", "日本語 ünï", "x" * 10_000, "[red]", "\x00\x1b[2J"]
 
 
-def test_hostile_names_pass_through_as_they_are(tmp_path):
+def test_hostile_names_are_passed_unchanged(tmp_path):
     variables = tuple(
         dataclasses.replace(HEADER.variables[0], name=name, layer=name, backward_order=None) for name in HOSTILE
     )
@@ -366,7 +366,7 @@ def test_hostile_names_pass_through_as_they_are(tmp_path):
     assert [row["name"] for row in ask(client, "alert", run=name, step=3)["variables"]] == HOSTILE
 
 
-def test_a_directory_whose_name_is_no_text_is_no_crash(tmp_path):
+def test_a_directory_name_outside_utf8_is_encoded(tmp_path):
     name = b"\xff\xfe".decode("utf-8", "surrogateescape")
     RunWriter(tmp_path / "nanwatch").header().spans(steps_of(0, 3))
     multiplexer = EventMultiplexer(tensor_size_guidance={"nanwatch": 0})
@@ -407,9 +407,9 @@ names = st.sampled_from(
     parameters=st.lists(st.tuples(names, words), max_size=6),
     garbage=st.binary(max_size=8),
 )
-def test_no_query_makes_a_route_fail(client, route, parameters, garbage):
-    spelled = [(name, value.encode("utf-8", "surrogatepass")) for name, value in parameters]
-    query = urllib.parse.urlencode(spelled) + "&" * bool(garbage) + urllib.parse.quote_from_bytes(garbage, safe="=&%+")
+def test_an_arbitrary_query_never_makes_a_route_fail(client, route, parameters, garbage):
+    encoded = [(name, value.encode("utf-8", "surrogatepass")) for name, value in parameters]
+    query = urllib.parse.urlencode(encoded) + "&" * bool(garbage) + urllib.parse.quote_from_bytes(garbage, safe="=&%+")
     response = client.get(f"{PREFIX}/{route}", query_string=query)
     assert response.status_code in {200, 400, 404}, response.text
     if response.status_code != 200:

@@ -1,4 +1,4 @@
-"""Both of TensorBoard's loaders, started as a user starts them, give the answer that the command gives."""
+"""TensorBoard's two loaders, started as a user starts them, give the same answer as the command."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def cut(data, _):
 
 
 def flipped(data, record):
-    """Damage the length of the record that begins at ``record``: of that, both loaders look at the checksum."""
+    """Damage the length of the record at offset ``record``. Both loaders check the checksum of a length."""
     return data[:record] + bytes([data[record] ^ 1]) + data[record + 1 :]
 
 
@@ -94,7 +94,7 @@ class Server:
         return json.loads(self.get(f"/data/plugin/nanwatch/{route}?{urllib.parse.urlencode(parameters)}"))
 
     def verdicts(self, *, expected):
-        """Wait until all runs have been read to their end."""
+        """Wait until the server has read all runs completely."""
         deadline = time.monotonic() + TIMEOUT_S
         while time.monotonic() < deadline:
             found = {run["run"]: run for run in self.ask("verdicts")["runs"]}
@@ -131,7 +131,7 @@ def test_the_page_and_the_command_give_the_same_verdicts(server, logdir):
     assert served == printed
 
 
-def test_of_a_broken_file_both_read_what_stands_before_the_break(server, logdir):
+def test_the_page_and_the_command_read_a_damaged_file_up_to_the_damage(server, logdir):
     served = server.verdicts(expected=EXPECTED)
     printed = {run["run"]: run for run in json.loads(nanwatch(logdir, "--json").stdout)["runs"]}
     for name in ("cut", "flipped"):
@@ -139,14 +139,14 @@ def test_of_a_broken_file_both_read_what_stands_before_the_break(server, logdir)
         assert len(served[name]["unreadable"]) == len(printed[name]["unreadable"]) == 1
 
 
-def test_every_step_comes_back_without_a_flag(server):
+def test_every_step_is_returned_without_a_flag(server):
     server.verdicts(expected=EXPECTED)
     answer = server.ask("series", run="long", first=0, last=1499, points=2000)
     assert answer["first_step"] == list(range(1500))
     assert answer["curves"][0]["kinds"][:3] == [0, 8, 0]
 
 
-def test_a_name_that_looks_like_markup_is_a_name(server):
+def test_a_name_that_looks_like_markup_is_kept(server):
     server.verdicts(expected=EXPECTED)
     assert server.ask("verdicts", run=HOSTILE)["runs"][0]["first"]["step"] == 9
     assert server.ask("alert", run=HOSTILE, step=9)["run"] == HOSTILE
@@ -167,9 +167,9 @@ def test_routes_work_below_an_experiment(server):
     assert len(answer["runs"]) == 5
 
 
-def test_a_refusal_is_a_sentence(server):
+def test_an_error_response_is_a_sentence(server):
     with pytest.raises(urllib.error.HTTPError) as refused:
-        server.ask("series", run="nobody")
+        server.ask("series", run="missing")
     assert refused.value.code == 404
     assert refused.value.read().decode() == "Not found: the run must be one of those that `verdicts` lists."
 

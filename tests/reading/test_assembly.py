@@ -1,4 +1,4 @@
-"""Chunks become a series again, whatever order and state they come in."""
+"""Chunks of a session become a series in any order, and damaged records are reported."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ ALERT = Alert(
 
 
 def log_of(messages):
-    """Assemble a run from tags and the messages of each, written one after the other."""
+    """Assemble a run from the messages of each tag, written one after the other."""
     clock = iter(range(10_000))
     contents = {}
     for name, data in messages.items():
         tag = parse_tag(name)
-        contents[tag] = decode_tag(tag, [Datum(float(next(clock)), np.array(one, object)) for one in data])
+        contents[tag] = decode_tag(tag, [Datum(float(next(clock)), np.array(message, object)) for message in data])
     return assemble("run", contents)
 
 
@@ -63,7 +63,7 @@ def test_generations_are_joined_in_order_of_steps():
     assert log.problems == ()
 
 
-def test_of_chunks_that_overlap_the_later_written_stands():
+def test_a_later_written_chunk_replaces_the_steps_of_an_earlier_chunk():
     early = steps_of(0, 5, loss=1.0)
     late = steps_of(3, 8, loss=2.0)
     log = log_of(with_header(spans_0=spans(early, late)))
@@ -71,19 +71,19 @@ def test_of_chunks_that_overlap_the_later_written_stands():
     assert log.sessions[0].series.column("loss", "max")[:, 0].tolist() == [1.0] * 3 + [2.0] * 6
 
 
-def test_the_later_written_is_told_by_its_time_and_not_by_its_tag():
+def test_the_time_of_writing_decides_which_chunk_is_later():
     log = log_of(with_header(spans_2=spans(steps_of(0, 5, loss=1.0)), spans_10=spans(steps_of(3, 8, loss=2.0))))
     assert log.sessions[0].series.column("loss", "max")[:, 0].tolist() == [1.0] * 3 + [2.0] * 6
 
 
-def test_a_later_chunk_may_stand_in_the_middle_of_an_earlier_one():
+def test_a_later_chunk_may_replace_the_middle_of_an_earlier_chunk():
     log = log_of(with_header(spans_0=spans(steps_of(0, 8, loss=1.0), steps_of(3, 5, loss=2.0))))
     assert steps_in(log) == list(range(9))
     assert log.sessions[0].series.column("loss", "max")[:, 0].tolist() == [1.0] * 3 + [2.0] * 3 + [1.0] * 3
 
 
 @given(st.lists(st.tuples(st.integers(0, 30), st.integers(0, 5)), max_size=12))
-def test_whatever_overlaps_the_series_stays_in_order_and_the_last_chunk_is_whole(intervals):
+def test_overlapping_chunks_give_an_ordered_series_with_the_whole_last_chunk(intervals):
     chunks = [steps_of(first, first + length) for first, length in intervals]
     series = log_of(with_header(spans_0=spans(*chunks))).sessions[0].series
     assert (np.diff(series.first_step) > 0).all()
@@ -91,7 +91,7 @@ def test_whatever_overlaps_the_series_stays_in_order_and_the_last_chunk_is_whole
         assert set(chunks[-1].first_step.tolist()) <= set(series.first_step.tolist())
 
 
-def test_a_message_that_does_not_decode_is_named_and_the_rest_stands():
+def test_a_message_that_does_not_decode_is_reported_and_the_rest_is_kept():
     log = log_of(with_header(spans_0=[*spans(steps_of(0, 2)), b"\xff\xff", *spans(steps_of(3, 4))]))
     assert steps_in(log) == [0, 1, 2, 3, 4]
     (problem,) = log.problems
@@ -100,7 +100,7 @@ def test_a_message_that_does_not_decode_is_named_and_the_rest_stands():
     assert not problem.endswith("..")
 
 
-def test_columns_that_do_not_go_together_are_named():
+def test_columns_of_unequal_length_are_reported():
     uneven = nanwatch_pb2.SpanChunk(first_step=[0, 1, 2], last_step=[0, 1])
     column = uneven.columns.add(stat="loss", keeps="max", width=1)
     column.values = np.zeros(3, "<f4").tobytes()
@@ -110,13 +110,13 @@ def test_columns_that_do_not_go_together_are_named():
 
 
 @pytest.mark.parametrize("tensor", [np.array([b"a", b"b"], object), np.array(3.5), np.array("text", object)])
-def test_a_tensor_that_is_no_message_is_named(tensor):
+def test_a_tensor_without_a_message_is_reported(tensor):
     content = decode_tag(parse_tag("nanwatch/0/header"), [Datum(0.0, tensor)])
     assert content.written == ()
     assert content.problems[0].startswith("nanwatch/0/header: a stored message must be one string of bytes; found")
 
 
-def test_a_newer_major_version_is_refused_and_other_sessions_stand():
+def test_a_session_of_a_newer_major_version_is_rejected_and_other_sessions_are_kept():
     message = nanwatch_pb2.Header(schema=nanwatch_pb2.Version(major=2, minor=0), session=1)
     newer = {"nanwatch/1/header": [message.SerializeToString()], "nanwatch/1/spans/0": spans(steps_of(0, 3))}
     log = log_of(with_header(spans_0=spans(steps_of(0, 4))) | newer)
@@ -126,7 +126,7 @@ def test_a_newer_major_version_is_refused_and_other_sessions_stand():
     )
 
 
-def test_without_a_header_the_steps_and_the_alert_still_tell():
+def test_without_a_header_the_alert_still_gives_a_verdict():
     messages = {"nanwatch/0/spans/0": spans(steps_of(0, 8)), "nanwatch/0/alerts/9-0": [wire.encode_alert(ALERT)]}
     log = log_of(messages)
     verdict = diagnose(log)
@@ -146,22 +146,22 @@ def test_a_chunk_that_contradicts_the_header_is_left_out():
     )
 
 
-def test_a_chunk_without_the_first_chunks_columns_is_left_out():
+def test_a_chunk_with_other_columns_than_the_first_is_left_out():
     chunk = steps_of(3, 5)
-    poor = dataclasses.replace(chunk, columns={k: v for k, v in chunk.columns.items() if k.stat != "loss"})
-    log = log_of(with_header(spans_0=spans(steps_of(0, 2), poor)))
+    incomplete = dataclasses.replace(chunk, columns={k: v for k, v in chunk.columns.items() if k.stat != "loss"})
+    log = log_of(with_header(spans_0=spans(steps_of(0, 2), incomplete)))
     assert steps_in(log) == [0, 1, 2]
     assert "must have the columns of the first chunk" in log.problems[0]
 
 
-def test_a_statistic_that_lacks_a_column_is_not_half_shown():
+def test_a_statistic_that_lacks_a_column_is_left_out():
     chunk = steps_of(0, 5)
     half = {key: column for key, column in chunk.columns.items() if key != ("global_norm", "max")}
     series = log_of(with_header(spans_0=spans(dataclasses.replace(chunk, columns=half)))).sessions[0].series
     assert {key.stat for key in series.columns} & {"global_norm", "loss"} == {"loss"}
 
 
-def test_a_statistic_of_a_newer_version_is_passed_over():
+def test_an_unknown_statistic_is_left_out():
     chunk = steps_of(0, 2)
     more = {**chunk.columns, ColumnKey("mystery", "max"): np.ones((3, 2), np.float32)}
     log = log_of(with_header(spans_0=spans(dataclasses.replace(chunk, columns=more))))
@@ -170,7 +170,7 @@ def test_a_statistic_of_a_newer_version_is_passed_over():
 
 
 @pytest.mark.parametrize("steps", [[-5, -4], [2**62, 2**62 + 1]])
-def test_steps_that_cannot_be_counted_with_are_refused(steps):
+def test_steps_out_of_range_are_rejected(steps):
     log = log_of(with_header(spans_0=spans(series_at(steps))))
     assert len(log.sessions[0].series) == 0
     assert "steps must be from 0 to 1125899906842623" in log.problems[0]
@@ -182,7 +182,7 @@ def test_the_last_steps_of_a_killed_process_come_from_the_alert():
     assert log.sessions[0].steps_seen == 10
 
 
-def test_a_window_that_contradicts_the_header_costs_the_alert():
+def test_an_alert_whose_window_contradicts_the_header_is_left_out():
     wide = dataclasses.replace(HEADER, tensors=("a", "b"))
     alert = dataclasses.replace(ALERT, window=steps_of(0, 9, header=wide))
     log = log_of(with_header(**{"alerts_9-0": [wire.encode_alert(alert)]}))
@@ -190,7 +190,7 @@ def test_a_window_that_contradicts_the_header_costs_the_alert():
     assert log.problems[0].startswith("session 0, the alert of step 9: tensor_norm must be as wide")
 
 
-def test_where_nothing_clips_the_columns_of_clipping_follow():
+def test_a_session_without_clipping_gets_derived_columns_of_clipping():
     grads = np.array([[3.0, 1.0, 1.0, math.nan]] * 2)
     series = log_of(with_header(spans_0=spans(steps_of(0, 1, grad_norm=grads)))).sessions[0].series
     assert series.column("clipped_norm", "max")[0, :3].tolist() == [3.0, 1.0, 1.0]
@@ -200,7 +200,7 @@ def test_where_nothing_clips_the_columns_of_clipping_follow():
     assert series.column("clip_ratio", "kinds").max() == 0
 
 
-def test_where_something_clips_nothing_is_made_up():
+def test_a_session_with_clipping_gets_no_derived_columns():
     header = dataclasses.replace(HEADER, clip="other", stats=("loss",))
     chunk = steps_of(0, 1)
     series = log_of(with_header(header, spans_0=spans(chunk))).sessions[0].series
@@ -213,18 +213,18 @@ def test_bookkeeping_of_a_finite_log_takes_no_storage():
     assert series.column("grad_norm", "first_nonfinite").tolist() == [[-1] * 4] * 10
 
 
-def test_bookkeeping_that_tells_something_is_kept():
+def test_bookkeeping_of_a_bad_step_is_kept():
     bad = only_at(8, math.nan, first=6, last=9, width=4, column=2)
     series = log_of(with_header(spans_0=spans(steps_of(0, 5), steps_of(6, 9, grad_norm=bad)))).sessions[0].series
     assert series.column("grad_norm", "first_nonfinite")[8].tolist() == [-1, -1, 8, -1]
 
 
-def test_bookkeeping_that_tells_the_same_of_all_variables_is_kept():
+def test_bookkeeping_shared_by_all_variables_is_kept():
     count = np.broadcast_to(np.array([[1], [0], [1]]), (3, 4))
     chunk = steps_of(0, 2)
-    told = dataclasses.replace(chunk, columns={**chunk.columns, ColumnKey("grad_norm", "nonfinite"): count})
+    changed = dataclasses.replace(chunk, columns={**chunk.columns, ColumnKey("grad_norm", "nonfinite"): count})
     header, tag = parse_tag("nanwatch/0/header"), parse_tag("nanwatch/0/spans/0")
-    contents = {header: TagContent((Written(0.0, HEADER),)), tag: TagContent((Written(1.0, told),))}
+    contents = {header: TagContent((Written(0.0, HEADER),)), tag: TagContent((Written(1.0, changed),))}
     series = assemble("run", contents).sessions[0].series
     assert series.column("grad_norm", "nonfinite").tolist() == [[1] * 4, [0] * 4, [1] * 4]
 
@@ -240,22 +240,22 @@ def test_the_two_messages_of_a_bad_step_are_one_alert():
     assert (steps_in(log), log.sessions[0].steps_seen, log.problems) == (list(range(10)), 10, ())
 
 
-def test_a_second_message_alone_still_tells_the_step():
+def test_a_second_message_alone_still_reports_the_step():
     log = log_of(with_header(spans_0=spans(steps_of(0, 5)), **{"alerts_9-1": [wire.encode_alert(SECOND)]}))
     assert log.sessions[0].steps_seen == 7
     assert diagnose(log).first.op.type == "Square"
 
 
-def test_a_batch_outside_the_run_is_not_named():
-    astray = dataclasses.replace(SECOND, batch="../../secret.npz")
-    log = log_of(with_header(**{"alerts_9-0": [wire.encode_alert(ALERT)], "alerts_9-1": [wire.encode_alert(astray)]}))
+def test_a_batch_path_outside_the_run_is_rejected():
+    outside = dataclasses.replace(SECOND, batch="../../secret.npz")
+    log = log_of(with_header(**{"alerts_9-0": [wire.encode_alert(ALERT)], "alerts_9-1": [wire.encode_alert(outside)]}))
     assert (log.sessions[0].alerts[0].batch, diagnose(log).first.batch) == (None, None)
     assert log.problems == (
         "session 0, the alert of step 9: its batch must lie below the run's directory, and does not.",
     )
 
 
-def test_of_many_problems_the_first_are_told():
+def test_only_the_first_of_many_problems_are_reported():
     log = log_of(with_header(**{f"spans_{number}": [b"\xff"] for number in range(30)}))
     assert len(log.problems) == 21
     assert log.problems[-1] == "and 10 more."
@@ -270,7 +270,7 @@ MESSAGES = {
 
 
 @given(st.data())
-def test_no_damage_to_a_message_makes_the_diagnosis_fail(data):
+def test_a_damaged_message_never_makes_the_diagnosis_fail(data):
     damaged = dict(MESSAGES)
     name = data.draw(st.sampled_from(sorted(damaged)))
     message = bytearray(damaged[name])
@@ -278,24 +278,24 @@ def test_no_damage_to_a_message_makes_the_diagnosis_fail(data):
         message[data.draw(st.integers(0, len(message) - 1))] = data.draw(st.integers(0, 255))
     damaged[name] = bytes(message)
     with np.errstate(all="ignore"):
-        verdict = diagnose(log_of({name: [one] for name, one in damaged.items()}))
+        verdict = diagnose(log_of({name: [message] for name, message in damaged.items()}))
     assert verdict.status in {"finite", "nonfinite", "warning", "incomplete", "empty"}
-    assert_shown(verdict)
+    assert_printable(verdict)
 
 
 @given(replays())
-def test_no_replay_makes_the_diagnosis_fail(replay):
-    assert_shown(diagnose(RunLog("run", (SessionLog(HEADER, steps_of(0, 9), (replayed(ALERT, replay),)),))))
+def test_a_replay_never_makes_the_diagnosis_fail(replay):
+    assert_printable(diagnose(RunLog("run", (SessionLog(HEADER, steps_of(0, 9), (replayed(ALERT, replay),)),))))
 
 
-def assert_shown(verdict):
-    """Whatever stands in a verdict can be spelled as JSON, and in lines that are one each."""
+def assert_printable(verdict):
+    """Check that a verdict can be encoded as JSON and printed in single lines."""
     assert dumps(verdict)
     assert all(line.plain.isprintable() for line in lines_of(verdict, logdir="runs"))
 
 
-def test_the_damaged_messages_were_whole_before():
-    log = log_of({name: [one] for name, one in MESSAGES.items()})
+def test_the_messages_are_valid_without_damage():
+    log = log_of({name: [message] for name, message in MESSAGES.items()})
     assert log.problems == ()
     assert diagnose(log).first.step == 2
     assert json_format.MessageToDict(nanwatch_pb2.Header.FromString(MESSAGES["nanwatch/0/header"]))["clip"] == "none"

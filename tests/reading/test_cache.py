@@ -1,4 +1,4 @@
-"""The cache: fresh, bounded, and safe to share."""
+"""The cache is up to date, bounded, and safe for threads."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from tb_nanwatch.reading.cache import StampedCache
 
 
-def test_a_value_holds_as_long_as_its_stamp():
+def test_a_value_is_valid_as_long_as_its_stamp():
     cache = StampedCache(100, len)
     cache.put("run", 1, value="old")
     assert cache.get("run", 1) == "old"
@@ -16,7 +16,7 @@ def test_a_value_holds_as_long_as_its_stamp():
     assert (cache.get("run", 1), cache.get("run", 2)) == (None, "new")
 
 
-def test_what_was_not_asked_for_longest_goes_first():
+def test_the_least_recently_used_value_goes_first():
     cache = StampedCache(6, len)
     for key in "abc":
         cache.put(key, 0, value="xx")
@@ -25,7 +25,7 @@ def test_what_was_not_asked_for_longest_goes_first():
     assert [key for key in "abcd" if cache.get(key, 0)] == ["a", "c", "d"]
 
 
-def test_a_replaced_value_gives_its_room_back():
+def test_a_replaced_value_no_longer_counts():
     cache = StampedCache(6, len)
     for stamp in range(10):
         cache.put("a", stamp, value="xxx")
@@ -33,14 +33,14 @@ def test_a_replaced_value_gives_its_room_back():
     assert (cache.get("a", 9), cache.get("b", 0)) == ("xxx", "xxx")
 
 
-def test_the_newest_stays_although_it_is_too_heavy():
+def test_the_newest_value_stays_even_above_the_budget():
     cache = StampedCache(6, len)
     cache.put("a", 0, value="xx")
     cache.put("b", 0, value="x" * 50)
     assert (cache.get("a", 0), len(cache.get("b", 0))) == (None, 50)
 
 
-def test_threads_do_not_break_the_count():
+def test_threads_keep_the_total_weight_correct():
     cache = StampedCache(50, len)
 
     def work(seed):

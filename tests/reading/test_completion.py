@@ -1,4 +1,4 @@
-"""Of one bad step there are one or two messages, and one alert."""
+"""The messages about a bad step become one alert."""
 
 from __future__ import annotations
 
@@ -15,50 +15,50 @@ FIRST = Alert(9, 0, 0, "raised", (Finding("loss", "loss", Counts(1, 1, 0, 0)),),
 BATCH = "nanwatch/batches/step-9.npz"
 
 
-def test_the_second_message_completes_the_first_whichever_comes_first():
+def test_a_second_message_completes_the_first_in_any_order():
     second = replayed(FIRST, batch=BATCH)
     for written in ([FIRST, second], [second, FIRST]):
         (alert,) = completed(written)
         assert (alert.window, alert.replay, alert.batch) == (FIRST.window, REPLAY, BATCH)
 
 
-def test_either_message_stands_alone_where_the_other_is_missing():
+def test_a_message_is_kept_alone_if_the_other_is_missing():
     second = replayed(FIRST, batch=BATCH)
     assert completed([FIRST]) == (FIRST,)
     assert completed([second]) == (second,)
     assert completed([]) == ()
 
 
-def test_the_batch_and_the_replay_may_come_one_by_one():
+def test_the_batch_and_the_replay_may_come_in_separate_messages():
     batch, replay = replayed(FIRST, None, batch=BATCH), replayed(FIRST)
     for written in ([FIRST, batch, replay], [batch, replay]):
         (alert,) = completed(written)
         assert (alert.replay, alert.batch) == (REPLAY, BATCH)
 
 
-def test_what_is_written_later_stands():
+def test_a_later_replay_replaces_an_earlier_replay():
     failed = Replay("failed", ("It took longer than 60 s.",))
     assert completed([FIRST, replayed(FIRST, failed), replayed(FIRST)])[0].replay == REPLAY
 
 
 @pytest.mark.parametrize("other", [{"step": 8}, {"findings": (Finding("loss", "loss", None),)}])
-def test_a_message_about_something_else_completes_nothing(other):
+def test_a_message_of_another_step_or_finding_completes_nothing(other):
     second = dataclasses.replace(replayed(FIRST), **other)
     assert completed([FIRST, second]) == (FIRST, second)
 
 
-def test_two_alerts_of_one_step_with_windows_stay_two():
+def test_two_alerts_of_a_step_with_windows_stay_separate():
     again = dataclasses.replace(FIRST, findings=(Finding("gradient", "l1/V", None),))
     first, second = completed([FIRST, again, replayed(again)])
     assert (first, second.replay, second.window) == (FIRST, REPLAY, again.window)
 
 
-def test_an_alert_that_was_written_whole_completes_no_other():
+def test_an_alert_with_window_and_replay_completes_no_other():
     whole = dataclasses.replace(FIRST, replay=REPLAY, window=steps_of(5, 9))
     assert completed([FIRST, whole]) == (FIRST, whole)
 
 
-def test_an_alert_without_a_window_that_brings_nothing_is_no_second_message():
+def test_an_alert_without_window_replay_and_batch_is_no_second_message():
     bare = replayed(FIRST, None)
     assert completed([FIRST, bare]) == (FIRST, bare)
 
@@ -78,5 +78,5 @@ def test_an_alert_without_a_window_that_brings_nothing_is_no_second_message():
         ("gs://x/y", False),
     ],
 )
-def test_a_batch_lies_below_its_run(path, holds):
+def test_a_path_is_checked_to_lie_below_the_run(path, holds):
     assert is_below(path) is holds

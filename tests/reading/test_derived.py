@@ -1,4 +1,4 @@
-"""What a log leaves out because it follows from the rest."""
+"""Columns that a log leaves out are derived from others."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ def derived(series, *, clip="none"):
 
 
 @pytest.mark.parametrize("clip", ["scale", "other"])
-def test_of_a_session_that_clips_nothing_is_made_up(clip):
+def test_a_session_with_clipping_stays_as_it_is(clip):
     series = steps_of(0, 1)
     assert derived(series, clip=clip) is series
 
 
-def test_norms_after_clipping_are_those_before_it():
+def test_norms_after_clipping_equal_those_before():
     series = derived(steps_of(0, 1, grad_norm=GRADS, global_norm=[5.0, 6.0]))
     for stat, source in (("clipped_norm", "grad_norm"), ("clipped_global_norm", "global_norm")):
         for keeps in KEPT[stat]:
@@ -39,7 +39,7 @@ def test_norms_after_clipping_are_those_before_it():
     assert series.column("clipped_norm", "max")[0, :3].tolist() == [3.0, 1.0, 2.0]
 
 
-def test_a_ratio_is_one_wherever_there_is_a_gradient():
+def test_the_clip_ratio_is_one_for_every_gradient():
     series = derived(steps_of(0, 1, grad_norm=GRADS))
     nan = math.nan
     for keeps in ("min", "mean"):
@@ -49,14 +49,14 @@ def test_a_ratio_is_one_wherever_there_is_a_gradient():
     assert series.column("clip_ratio", "first_nonfinite").tolist() == [[-1] * 4] * 2
 
 
-def test_what_is_derived_has_all_columns_of_its_statistic_and_can_be_merged():
+def test_derived_statistics_are_complete_and_can_be_merged():
     series = derived(steps_of(0, 3))
     for stat, kept in KEPT.items():
         assert {key.keeps for key in series.columns if key.stat == stat} == kept
     assert thinned(only(series, KEPT), 1).column("clip_ratio", "count").tolist() == [[4] * 4]
 
 
-def test_what_was_written_stands():
+def test_written_columns_are_kept():
     written = steps_of(0, 1, header=dataclasses.replace(HEADER, clip="other"), clipped_norm=0.5, clip_ratio=0.25)
     series = derived(written)
     for stat, number in (("clipped_norm", 0.5), ("clip_ratio", 0.25)):
@@ -65,6 +65,6 @@ def test_what_was_written_stands():
         assert series.columns[key].tolist() == [[number] * 4] * 2
 
 
-def test_without_gradients_nothing_follows():
+def test_without_gradients_nothing_is_derived():
     series = derived(only(steps_of(0, 1), ["loss"]))
     assert {key.stat for key in series.columns} == {"loss"}

@@ -1,4 +1,4 @@
-"""An event file is read record by record: what is damaged is named, and nothing else of it is lost."""
+"""An event file is read record by record: damage is reported and costs only the damaged records."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ NAME = "events.out.tfevents.0.here"
 
 
 class Log:
-    """A file of ten chunks, and where each of its records begins."""
+    """A file of ten chunks, and the offset of each of its records."""
 
     def __init__(self, directory, *, name=NAME):
         writer = RunWriter(directory, name=name).header()
@@ -33,12 +33,12 @@ class Log:
 
     def damaged(self):
         self.path.write_bytes(self.data)
-        return looked(self.path)
+        return refreshed(self.path)
 
 
-def looked(path):
+def refreshed(path):
     file = EventFile(path)
-    file.look()
+    file.refresh()
     return file
 
 
@@ -51,15 +51,15 @@ def log(tmp_path):
     return Log(tmp_path)
 
 
-def test_of_a_whole_file_everything_is_read(log):
-    file = looked(log.path)
+def test_an_undamaged_file_is_read_completely(log):
+    file = refreshed(log.path)
     assert (file.problems, file.is_irregular) == ((), False)
     assert [datum.tensor.item()[:2] for datum in file.read(SPANS)] == [b"\n\n"] * 10
     assert [datum.wall_time for datum in file.read(SPANS)] == [float(second) for second in range(3, 13)]
 
 
 @pytest.mark.parametrize("offset", [0, 9, 12, 40, -1], ids=["length", "its checksum", "event", "content", "checksum"])
-def test_a_flipped_bit_takes_its_record_alone(log, offset):
+def test_a_flipped_bit_damages_only_its_record(log, offset):
     begin, end = log.begins[3:5]
     log.data[begin + offset if offset >= 0 else end + offset] ^= 4
     file = log.damaged()
@@ -76,14 +76,14 @@ def test_a_block_of_zeros_is_one_damaged_part(log):
     assert file.problems == (f"{NAME}: bytes {log.begins[3]:,} to {log.begins[7]:,} are damaged.",)
 
 
-def test_bytes_that_are_missing_take_the_records_they_are_missing_in(log):
+def test_missing_bytes_damage_only_their_records(log):
     del log.data[log.begins[3] + 50 : log.begins[4] + 50]
     file = log.damaged()
     assert steps_in(file) == [9, 19, 29, 59, 69, 79, 89, 99]
     assert len(file.problems) == 1
 
 
-def test_damage_up_to_the_end_is_named(log):
+def test_damage_up_to_the_end_is_reported(log):
     log.data[log.begins[8] :] = bytes(len(log.data) - log.begins[8])
     file = log.damaged()
     assert steps_in(file) == [9, 19, 29, 39, 49, 59, 69, 79]
@@ -91,7 +91,7 @@ def test_damage_up_to_the_end_is_named(log):
 
 
 @pytest.mark.parametrize("kept", [1, 11, 12, 13, 100])
-def test_a_cut_record_is_named_and_tensorboard_reads_the_same(log, kept):
+def test_a_cut_record_is_reported_and_tensorboard_reads_the_same(log, kept):
     del log.data[log.begins[9] + kept :]
     file = log.damaged()
     assert steps_in(file) == [9, 19, 29, 39, 49, 59, 69, 79, 89]
@@ -108,7 +108,7 @@ def test_a_length_beyond_the_file_is_a_cut_record(log, length):
     assert file.problems == (f"{NAME} ends within a record: its writer was stopped, or is still writing.",)
 
 
-def test_swapped_records_are_all_read_and_said_to_be_swapped(log):
+def test_swapped_records_are_read_and_reported_as_out_of_order(log):
     begin, middle, end = log.begins[3], log.begins[4], log.begins[5]
     log.data[begin:end] = log.data[middle:end] + log.data[begin:middle]
     file = log.damaged()
@@ -116,35 +116,35 @@ def test_swapped_records_are_all_read_and_said_to_be_swapped(log):
     assert (file.problems, file.is_out_of_order, file.is_irregular) == ((), True, True)
 
 
-def test_what_is_added_is_read_and_nothing_before_it_again(log, monkeypatch):
-    file = looked(log.path)
-    taken = []
+def test_only_added_records_are_read_again(log, monkeypatch):
+    file = refreshed(log.path)
+    read_offsets = []
     whole = event_file._content_at
-    monkeypatch.setattr(event_file, "_content_at", lambda *args: taken.append(args[1]) or whole(*args))
-    file.look()
-    assert taken == []
+    monkeypatch.setattr(event_file, "_content_at", lambda *args: read_offsets.append(args[1]) or whole(*args))
+    file.refresh()
+    assert read_offsets == []
     log.writer.spans(steps_of(100, 109))
-    file.look()
-    assert taken == [log.begins[10] + 12]
+    file.refresh()
+    assert read_offsets == [log.begins[10] + 12]
     assert len(steps_in(file)) == 11
 
 
-def test_a_record_that_was_cut_is_read_once_it_is_whole(log):
+def test_a_cut_record_is_read_after_it_is_complete(log):
     whole = bytes(log.data)
     del log.data[-7:]
     file = log.damaged()
     assert len(file.problems) == 1
     log.path.write_bytes(whole)
-    file.look()
+    file.refresh()
     assert (file.problems, len(steps_in(file))) == ((), 10)
 
 
-def test_a_file_that_was_written_anew_is_read_anew(log):
-    file = looked(log.path)
+def test_a_rewritten_file_is_read_again(log):
+    file = refreshed(log.path)
     log.data[log.begins[3] + 50] ^= 1
     log.path.write_bytes(log.data)
     os.utime(log.path, ns=(1, 1))
-    file.look()
+    file.refresh()
     assert len(steps_in(file)) == 9
 
 
@@ -155,12 +155,12 @@ def test_many_damaged_parts_are_counted(tmp_path):
         if step % 2:
             with writer.path.open("ab") as file:
                 file.write(framed(b"\xff"))
-    problems = looked(writer.path).problems
+    problems = refreshed(writer.path).problems
     assert len(problems) == 21
     assert problems[-1] == f"{NAME}: 10 more parts are damaged."
 
 
-def test_the_search_for_a_record_has_a_limit(log, monkeypatch):
+def test_the_search_for_the_next_record_has_a_limit(log, monkeypatch):
     monkeypatch.setattr(event_file, "_SEARCH_BYTES", 5000)
     log.data[log.begins[3] : log.begins[3]] = b"\1" * 100_000
     file = log.damaged()
@@ -168,15 +168,15 @@ def test_the_search_for_a_record_has_a_limit(log, monkeypatch):
     assert file.problems == (f"{NAME}: bytes {log.begins[3]:,} to {len(log.data):,} are damaged.",)
 
 
-def test_a_record_beyond_the_limit_is_not_held_in_memory(log, monkeypatch):
+def test_a_record_above_the_size_limit_is_not_read(log, monkeypatch):
     monkeypatch.setattr(event_file, "MOST_RECORD_BYTES", 5000)
     log.data += framed(event_pb2.Event(file_version="x" * 6000).SerializeToString())
-    assert looked(log.path).problems == ()
+    assert refreshed(log.path).problems == ()
     assert len(log.damaged().problems) == 1
 
 
 @pytest.mark.parametrize("change", [{"wall_time": float("nan")}, {"metadata": None}, {"tensor": 3.5}])
-def test_what_tensorboard_hides_or_gives_otherwise_is_known(log, change):
+def test_a_message_that_tensorboard_hides_or_changes_is_irregular(log, change):
     event = event_pb2.Event.FromString(bytes(log.data[log.begins[9] + 12 : log.begins[10] - 4]))
     value = event.summary.value[0]
     if "wall_time" in change:
@@ -190,28 +190,28 @@ def test_what_tensorboard_hides_or_gives_otherwise_is_known(log, change):
     assert (file.problems, file.is_irregular) == ((), True)
 
 
-def test_a_file_of_a_watch_without_a_message_is_named(tmp_path):
-    ours = "events.out.tfevents.1700000000.host.1.session-0.v2"
-    assert looked(RunWriter(tmp_path, name=ours).path).problems == (f"{ours} holds no message of a watch.",)
+def test_a_file_of_a_watch_without_a_message_is_reported(tmp_path):
+    by_watch = "events.out.tfevents.1700000000.host.1.session-0.v2"
+    assert refreshed(RunWriter(tmp_path, name=by_watch).path).problems == (f"{by_watch} holds no message of a watch.",)
     path = RunWriter(tmp_path, name=NAME).path
-    assert looked(path).problems == ()
+    assert refreshed(path).problems == ()
     path.write_bytes(b"")
-    assert looked(path).problems == (f"{NAME} holds no message of a watch.",)
+    assert refreshed(path).problems == (f"{NAME} holds no message of a watch.",)
 
 
-def test_what_is_no_file_is_named(tmp_path):
+def test_a_directory_or_pipe_is_reported(tmp_path):
     (tmp_path / "tfevents.directory").mkdir()
     os.mkfifo(tmp_path / "tfevents.pipe")
     for path in (tmp_path / "tfevents.directory", tmp_path / "tfevents.pipe"):
-        assert looked(path).problems == (f"{path.name} cannot be read (it is no regular file).",)
+        assert refreshed(path).problems == (f"{path.name} cannot be read (it is no regular file).",)
 
 
-def test_a_file_that_is_not_there_any_more_is_known_to_be_gone(log):
-    file = looked(log.path)
+def test_a_deleted_file_is_gone(log):
+    file = refreshed(log.path)
     data = log.path.read_bytes()
     log.path.unlink()
-    file.look()
+    file.refresh()
     assert file.is_gone
     log.path.write_bytes(data)
-    file.look()
+    file.refresh()
     assert (file.is_gone, file.problems, len(steps_in(file))) == (False, (), 10)

@@ -1,4 +1,4 @@
-"""The runs below a directory, as their files have them."""
+"""The runs below a directory are read from their files."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def flip(path, at):
     path.write_bytes(data)
 
 
-def test_a_damaged_run_is_read_from_its_files_and_the_others_through_the_provider(tmp_path):
+def test_only_a_damaged_run_is_read_from_its_files(tmp_path):
     log = FollowedLog(tmp_path)
     log.writer("whole").header().spans(steps_of(0, 9))
     path = log.writer("damaged").header().spans(steps_of(0, 9)).spans(steps_of(10, 19)).path
@@ -46,7 +46,7 @@ def test_the_files_of_several_processes_are_read_as_one_run(tmp_path):
     assert (verdict.status, verdict.steps_seen, verdict.problems) == ("finite", 10, ())
 
 
-def test_a_run_that_gets_damaged_while_it_is_followed_is_seen_to_be(tmp_path):
+def test_damage_to_a_live_run_is_detected(tmp_path):
     path = RunWriter(tmp_path / "nanwatch").header().spans(steps_of(0, 9)).spans(steps_of(10, 19)).path
     reader = RunReader(None, files=LocalRuns({str(tmp_path): None}))
     assert reader.verdict(reader.index(EXPERIMENT), ".").status == "finite"
@@ -55,7 +55,7 @@ def test_a_run_that_gets_damaged_while_it_is_followed_is_seen_to_be(tmp_path):
     assert reader.verdict(reader.index(EXPERIMENT), ".").status == "incomplete"
 
 
-def test_whoever_is_writing_a_record_is_waited_for(tmp_path):
+def test_the_scan_waits_for_a_record_that_is_being_written(tmp_path):
     path = RunWriter(tmp_path / "nanwatch").header().spans(steps_of(0, 9)).path
     whole = path.read_bytes()
     path.write_bytes(whole[:-7])
@@ -66,63 +66,63 @@ def test_whoever_is_writing_a_record_is_waited_for(tmp_path):
 
     writer = threading.Thread(target=finish)
     writer.start()
-    (found,) = LocalRuns({str(tmp_path): None}).look().values()
+    (summary,) = LocalRuns({str(tmp_path): None}).scan().values()
     writer.join()
-    assert found.problems == ()
+    assert summary.problems == ()
 
 
-def test_nobody_waits_for_the_rest_of_an_old_file(tmp_path, monkeypatch):
+def test_the_scan_does_not_wait_for_an_old_file(tmp_path, monkeypatch):
     path = RunWriter(tmp_path / "nanwatch").header().spans(steps_of(0, 9)).path
     path.write_bytes(path.read_bytes()[:-7])
     os.utime(path, (1e9, 1e9))
     monkeypatch.setattr(time, "sleep", lambda _: pytest.fail("it waited"))
-    (found,) = LocalRuns({str(tmp_path): None}).look().values()
-    assert len(found.problems) == 1
+    (summary,) = LocalRuns({str(tmp_path): None}).scan().values()
+    assert len(summary.problems) == 1
 
 
-def test_the_files_of_a_run_follow_one_another(tmp_path):
+def test_several_files_of_a_run_are_read_in_order(tmp_path):
     RunWriter(tmp_path / "nanwatch").header().spans(steps_of(0, 9))
     RunWriter(tmp_path / "nanwatch", name="events.out.tfevents.1.here").spans(steps_of(10, 19))
     runs = LocalRuns({str(tmp_path): None})
-    (found,) = runs.look().values()
-    assert (found.stamps[SPANS][0], found.is_irregular) == (19, False)
+    (summary,) = runs.scan().values()
+    assert (summary.stamps[SPANS][0], summary.is_irregular) == (19, False)
     assert len(runs.read("nanwatch", SPANS)) == 2
 
 
-def test_what_is_gone_since_the_last_look_is_not_given(tmp_path):
+def test_a_file_deleted_since_the_last_scan_is_not_read(tmp_path):
     path = RunWriter(tmp_path / "nanwatch").header().spans(steps_of(0, 9)).path
     runs = LocalRuns({str(tmp_path): None})
-    runs.look()
+    runs.scan()
     path.unlink()
     assert runs.read("nanwatch", SPANS) is None
 
 
-def test_a_file_that_the_writer_replaces_is_no_damage(tmp_path, monkeypatch):
+def test_a_file_that_the_writer_replaces_is_not_damaged(tmp_path, monkeypatch):
     RunWriter(tmp_path / "nanwatch").header().spans(steps_of(0, 9))
     rest = RunWriter(tmp_path / "nanwatch", name="events.out.tfevents.0.here.rest-000000000.v2")
     rest.message("nanwatch/0/rest", wire.encode_series(steps_of(10, 14)), step=14)
-    look = EventFile.look
+    refresh = EventFile.refresh
 
-    def look_at_what_goes(file):
+    def delete_and_refresh(file):
         if ".rest-" in file.path.name:
             file.path.unlink(missing_ok=True)
-        look(file)
+        refresh(file)
 
-    monkeypatch.setattr(EventFile, "look", look_at_what_goes)
-    (found,) = LocalRuns({str(tmp_path): None}).look().values()
-    assert (found.problems, found.is_irregular, found.stamps[SPANS][0]) == ((), False, 9)
+    monkeypatch.setattr(EventFile, "refresh", delete_and_refresh)
+    (summary,) = LocalRuns({str(tmp_path): None}).scan().values()
+    assert (summary.problems, summary.is_irregular, summary.stamps[SPANS][0]) == ((), False, 9)
 
 
-def test_directories_are_walked_through_now_and_then(tmp_path):
+def test_new_directories_are_found_after_some_seconds(tmp_path):
     now = [0.0]
     runs = LocalRuns({str(tmp_path): None}, clock=lambda: now[0])
-    assert runs.look() == {}
+    assert runs.scan() == {}
     RunWriter(tmp_path / "late" / "nanwatch").header()
-    assert runs.look() == {}
+    assert runs.scan() == {}
     now[0] = 6.0
-    assert list(runs.look()) == ["late/nanwatch"]
+    assert list(runs.scan()) == ["late/nanwatch"]
 
 
-def test_other_directories_are_left_alone(tmp_path):
+def test_directories_of_other_runs_are_ignored(tmp_path):
     RunWriter(tmp_path / "other")
-    assert LocalRuns({str(tmp_path): None}).look() == {}
+    assert LocalRuns({str(tmp_path): None}).scan() == {}

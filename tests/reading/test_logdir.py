@@ -1,4 +1,4 @@
-"""A directory of event files is read along TensorBoard's own path, and a broken file is read as far as it goes."""
+"""A directory of event files is read, and a damaged file as far as possible."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_every_event_of_a_tag_is_read(tmp_path):
     assert (verdict.steps_seen, verdict.first.step) == (1500, 1)
 
 
-def test_runs_are_called_after_their_directories(tmp_path):
+def test_runs_are_named_after_their_directories(tmp_path):
     for name in (".", "relu", "deep/er"):
         write_run(tmp_path / name)
     RunWriter(tmp_path / "other").message("nanwatch/0/header", b"", step=0)
@@ -53,13 +53,13 @@ def test_the_current_directory_is_a_logdir(tmp_path, monkeypatch):
     assert sorted(verdicts_in(".")) == ["."]
 
 
-def test_the_home_directory_has_a_short_name(tmp_path, monkeypatch):
+def test_a_tilde_is_the_home_directory(tmp_path, monkeypatch):
     write_run(tmp_path / "relu")
     monkeypatch.setenv("HOME", str(tmp_path))
     assert sorted(verdicts_in("~")) == ["relu"]
 
 
-def test_links_are_followed_and_rings_of_links_are_not(tmp_path):
+def test_links_are_followed_without_endless_rings(tmp_path):
     write_run(tmp_path / "elsewhere" / "relu")
     (tmp_path / "logdir").mkdir()
     (tmp_path / "logdir" / "linked").symlink_to(tmp_path / "elsewhere")
@@ -73,7 +73,7 @@ def test_several_files_of_a_run_are_read_in_order(tmp_path):
     assert verdicts_in(tmp_path)["."].steps_seen == 60
 
 
-def test_a_file_that_ends_within_a_record_is_read_up_to_there(tmp_path):
+def test_a_file_that_ends_within_a_record_is_read_up_to_that_record(tmp_path):
     path = write_run(tmp_path)
     path.write_bytes(path.read_bytes()[:-7])
     verdict = verdicts_in(tmp_path)["."]
@@ -83,7 +83,7 @@ def test_a_file_that_ends_within_a_record_is_read_up_to_there(tmp_path):
     )
 
 
-def test_what_stands_before_a_flipped_bit_is_read_and_what_follows_it_too(tmp_path):
+def test_records_before_and_after_a_flipped_bit_are_read(tmp_path):
     path = write_run(tmp_path)
     damaged = bytearray(path.read_bytes())
     damaged[len(damaged) // 2] ^= 1
@@ -92,7 +92,7 @@ def test_what_stands_before_a_flipped_bit_is_read_and_what_follows_it_too(tmp_pa
     assert (verdict.status, verdict.steps_seen, len(verdict.unreadable)) == ("incomplete", 90, 1)
 
 
-def test_a_file_that_is_broken_from_the_start_is_still_a_run(tmp_path):
+def test_a_file_that_is_damaged_from_the_start_is_still_a_run(tmp_path):
     path = write_run(tmp_path / "relu")
     path.write_bytes(b"no event file at all, but long enough for a header")
     write_run(tmp_path / "whole")
@@ -102,7 +102,7 @@ def test_a_file_that_is_broken_from_the_start_is_still_a_run(tmp_path):
     assert (verdicts["whole"].status, verdicts["whole"].problems) == ("finite", ())
 
 
-def test_a_record_that_is_no_event_breaks_no_other_run(tmp_path):
+def test_a_record_that_is_no_event_damages_no_other_run(tmp_path):
     path = write_run(tmp_path / "a")
     whole = path.stat().st_size
     path.write_bytes(path.read_bytes() + framed(b"\xff\xff\xff"))
@@ -113,13 +113,13 @@ def test_a_record_that_is_no_event_breaks_no_other_run(tmp_path):
     assert verdicts["b"].problems == ()
 
 
-def test_a_session_that_was_restarted_keeps_its_steps(tmp_path):
+def test_a_restarted_run_keeps_the_steps_of_both_sessions(tmp_path):
     writer = RunWriter(tmp_path / "nanwatch").header().spans(steps_of(0, 99))
     writer.header(dataclasses.replace(HEADER, session=1)).spans(steps_of(50, 149), session=1)
     assert verdicts_in(tmp_path)["."].steps_seen == 200
 
 
-def test_what_looks_like_a_restart_takes_nothing_away(tmp_path):
+def test_a_session_start_event_removes_no_steps(tmp_path):
     writer = RunWriter(tmp_path / "nanwatch").session_start().header().spans(steps_of(0, 9))
     writer.session_start().spans(steps_of(10, 19))
     assert verdicts_in(tmp_path)["."].steps_seen == 20
@@ -132,7 +132,7 @@ def test_an_empty_directory_has_no_runs(tmp_path):
 
 
 @pytest.mark.parametrize(("name", "found"), [("missing", "nothing"), ("file", "a file")])
-def test_what_is_no_directory_is_no_logdir(tmp_path, name, found):
+def test_a_logdir_must_be_an_existing_directory(tmp_path, name, found):
     (tmp_path / "file").write_text("text", encoding="utf-8")
     path = tmp_path / name
     with pytest.raises(LogdirError, match=f"a logdir must be a directory; at {path} there is {found}"):
@@ -140,15 +140,15 @@ def test_what_is_no_directory_is_no_logdir(tmp_path, name, found):
 
 
 @pytest.mark.parametrize("name", ["a\0b", "~nobody-of-this-name/runs"])
-def test_what_is_no_path_is_no_logdir(name):
+def test_a_logdir_must_be_a_path(name):
     with pytest.raises(LogdirError, match="a logdir must be a directory"):
         open_logdir(name)
 
 
-def test_the_directories_of_a_tensorboard_are_known_where_they_are_local(tmp_path):
+def test_the_local_directories_of_a_tensorboard_are_found(tmp_path):
     write_run(tmp_path / "relu")
-    assert list(local_runs(str(tmp_path)).look()) == ["relu/nanwatch"]
-    assert list(local_runs("", f"mine:{tmp_path},gs://bucket/runs").look()) == ["mine/relu/nanwatch"]
+    assert list(local_runs(str(tmp_path)).scan()) == ["relu/nanwatch"]
+    assert list(local_runs("", f"mine:{tmp_path},gs://bucket/runs").scan()) == ["mine/relu/nanwatch"]
     assert local_runs("") is None
     assert local_runs("gs://bucket/runs") is None
 
@@ -168,6 +168,6 @@ def read_in_a_program(logdir):
     return done.stdout.split()
 
 
-def test_a_program_that_only_reads_does_without_tensorflow(tmp_path):
+def test_reading_does_not_import_tensorflow(tmp_path):
     write_run(tmp_path)
     assert read_in_a_program(tmp_path) == ["100", "False"]

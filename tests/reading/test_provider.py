@@ -1,4 +1,4 @@
-"""Reading through a data provider: once, all of it, and whatever part of it fails."""
+"""Runs are read through a data provider: once, completely, and in spite of failing parts."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def log(tmp_path):
     return FollowedLog(tmp_path)
 
 
-def test_what_has_not_changed_is_not_read_again(log):
+def test_an_unchanged_tag_is_not_read_again(log):
     writer = log.writer().header().spans(steps_of(0, 9)).spans(steps_of(10, 19), generation=1)
     assert log.verdict().steps_seen == 20
     log.provider.asked.clear()
@@ -33,7 +33,7 @@ def test_what_has_not_changed_is_not_read_again(log):
     assert log.provider.asked == [("relu/nanwatch", "nanwatch/0/spans/1")]
 
 
-def test_a_tag_that_cannot_be_read_is_named_and_asked_for_again(log):
+def test_a_tag_that_cannot_be_read_is_reported_and_requested_again(log):
     log.writer().header().spans(steps_of(0, 9)).spans(steps_of(10, 19), generation=1)
     log.provider.failing["nanwatch/0/spans/1"] = ConnectionError("gone")
     verdict = log.verdict()
@@ -43,7 +43,7 @@ def test_a_tag_that_cannot_be_read_is_named_and_asked_for_again(log):
     assert (log.verdict().steps_seen, log.verdict().problems) == (20, ())
 
 
-def test_one_runs_trouble_is_not_anothers(log):
+def test_a_problem_of_one_run_does_not_affect_another(log):
     log.writer("bad").header().message("nanwatch/0/spans/0", b"\xff", step=0)
     log.writer("good").header().spans(steps_of(0, 4))
     log.reload()
@@ -51,7 +51,7 @@ def test_one_runs_trouble_is_not_anothers(log):
     assert [(verdict.run, verdict.status) for verdict in verdicts] == [("bad", "incomplete"), ("good", "finite")]
 
 
-def test_a_log_that_no_diagnosis_is_prepared_for_takes_no_other_run_with_it(log, monkeypatch):
+def test_a_failing_diagnosis_does_not_affect_another_run(log, monkeypatch):
     log.writer("bad").header().spans(steps_of(0, 9))
     log.writer("good").header().spans(steps_of(0, 4))
     log.reload()
@@ -68,19 +68,19 @@ def test_a_log_that_no_diagnosis_is_prepared_for_takes_no_other_run_with_it(log,
     assert good.status == "finite"
 
 
-def test_a_provider_that_does_not_list_is_an_error_of_its_own(log):
+def test_a_provider_that_does_not_list_raises_a_provider_error(log):
     log.provider.failing["list"] = ConnectionError("gone")
     with pytest.raises(ProviderError, match=r"the data provider did not answer \(ConnectionError\)"):
         log.reader.index(EXPERIMENT)
 
 
-def test_tensorboards_own_answer_is_passed_on(log):
+def test_a_public_error_of_tensorboard_is_passed_on(log):
     log.provider.failing["list"] = errors.NotFoundError("no such experiment")
     with pytest.raises(errors.NotFoundError, match="no such experiment"):
         log.reader.index(EXPERIMENT)
 
 
-def test_tags_of_others_are_not_read(log):
+def test_tags_of_other_plugins_are_not_read(log):
     log.writer().header().spans(steps_of(0, 4)).message("nanwatch/0/novelty", b"?", step=0)
     log.writer("stranger").message("something/else", b"?", step=0)
     assert log.verdict().problems == ()
@@ -102,7 +102,7 @@ def test_many_threads_get_the_same_answer(log):
         assert set(pool.map(verdict, range(40))) == {155}
 
 
-def test_experiments_do_not_share_what_was_read(log):
+def test_experiments_do_not_share_cached_runs(log):
     log.writer().header().spans(steps_of(0, 4))
     log.verdict()
     log.provider.asked.clear()
@@ -121,7 +121,7 @@ def test_many_runs_are_read_in_few_calls(log):
     assert log.provider.calls == 4
 
 
-def test_what_a_tag_holds_is_a_part_of_the_log_and_no_copy(log):
+def test_the_content_of_a_tag_is_a_view_of_the_log(log):
     log.writer().header().spans(steps_of(0, 9)).spans(steps_of(10, 19), generation=1)
     log.reload()
     index = log.reader.index(EXPERIMENT)

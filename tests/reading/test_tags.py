@@ -1,4 +1,4 @@
-"""Names of runs and tags."""
+"""The names of runs and tags."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tb_nanwatch.reading.tags import Tag, is_run_directory, parse_tag, parts_of_
         ("nanwatch/1/alerts/411-0", Tag(1, "alerts", "nanwatch/1/alerts/411-0")),
     ],
 )
-def test_every_tag_of_a_session_is_known(name, tag):
+def test_every_tag_of_a_session_is_parsed(name, tag):
     assert parse_tag(name) == tag
 
 
@@ -33,11 +33,11 @@ def test_every_tag_of_a_session_is_known(name, tag):
         "",
     ],
 )
-def test_what_is_no_tag_of_ours_is_passed_over(name):
+def test_an_unknown_tag_is_none(name):
     assert parse_tag(name) is None
 
 
-def test_a_run_is_called_after_the_directory_that_was_given():
+def test_a_run_is_named_after_the_directory_above_nanwatch():
     names = ["relu/nanwatch", "nanwatch", "deep/er/nanwatch", "plain", "my_nanwatch"]
     assert shown_runs(names) == {
         "deep/er": "deep/er/nanwatch",
@@ -48,12 +48,12 @@ def test_a_run_is_called_after_the_directory_that_was_given():
     }
 
 
-def test_two_runs_are_never_called_the_same():
+def test_two_runs_never_have_the_same_name():
     assert shown_runs([".", "nanwatch"]) == {".": ".", "nanwatch": "nanwatch"}
     assert shown_runs(["a", "a/nanwatch"]) == {"a": "a", "a/nanwatch": "a/nanwatch"}
 
 
-def test_what_the_processes_of_one_training_wrote_is_one_run():
+def test_the_processes_of_one_training_form_one_run():
     names = [
         "relu/nanwatch/worker-10",
         "relu/nanwatch/worker-2",
@@ -69,7 +69,7 @@ def test_what_the_processes_of_one_training_wrote_is_one_run():
 
 
 @pytest.mark.parametrize(
-    ("path", "is_ours"),
+    ("path", "expected"),
     [
         ("/logs/relu/nanwatch", True),
         ("/logs/relu/nanwatch/worker-1", True),
@@ -78,5 +78,5 @@ def test_what_the_processes_of_one_training_wrote_is_one_run():
         ("/logs/nanwatch/relu", False),
     ],
 )
-def test_a_directory_that_a_watch_writes_to_is_known_by_its_path(path, is_ours):
-    assert is_run_directory(path) == is_ours
+def test_the_path_shows_whether_a_watch_writes_to_a_directory(path, expected):
+    assert is_run_directory(path) == expected

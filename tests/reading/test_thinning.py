@@ -1,4 +1,4 @@
-"""What is drawn of a series: nothing that matters may get lost on the way."""
+"""Thinning a series for a chart loses no peak and no first bad step."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ from tests.event_files import steps_of
     ("first", "last", "expected"),
     [(None, None, [0, 4, 8]), (5, None, [4, 8]), (None, 3, [0]), (3, 4, [0, 4]), (7, 7, [4]), (12, 20, [])],
 )
-def test_a_span_is_kept_if_it_reaches_into_the_range(first, last, expected):
+def test_a_span_is_kept_if_it_overlaps_the_range(first, last, expected):
     spans = merge_spans(steps_of(0, 11), [0, 4, 8])
     assert within(spans, first=first, last=last).first_step.tolist() == expected
 
 
-def test_an_empty_series_is_thin():
+def test_an_empty_series_stays_empty():
     empty = within(steps_of(0, 3), first=9, last=9)
     assert len(thinned(empty, 5)) == 0
 
 
-def test_what_is_not_finite_is_none_and_its_kind_stands_beside_it():
+def test_a_non_finite_value_is_none_with_its_kind():
     shown = curve(steps_of(0, 2, loss=[1.5, math.nan, math.inf]), "loss", name="loss")
     assert (shown.min, shown.max, shown.mean) == ((1.5, None, None),) * 3
     assert shown.kinds == (0, 1, 8)
 
 
-def test_what_is_not_kept_is_an_empty_list():
+def test_a_merge_that_is_not_kept_is_an_empty_list():
     shown = curve(steps_of(0, 2), "weight_norm", name="l1/V")
     assert (shown.min, shown.max, shown.mean) == ((), (1.0, 1.0, 1.0), ())
 
