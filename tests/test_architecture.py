@@ -1,6 +1,6 @@
-"""The house has one direction: a part imports only parts above it in ORDER.
+"""The rules of the architecture: a part imports only parts before it in ORDER, and the two sides stay separate.
 
-Each rule is also shown a tree that breaks it.
+For each rule there is also a package that breaks it.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ TRAINING_SIDE = frozenset({"watch"})
 VIEWING_SIDE = frozenset({"reading", "plugin", "printing", "cli"})
 FRAMEWORKS = ("tensorflow", "keras", "tensorboard.compat.tf")
 VAGUE_NAMES = frozenset({"common", "helper", "helpers", "misc", "util", "utils"})
-# An error carries the records it speaks of: it names their types, and imports nothing when the program runs.
-NAMED_IN_ANNOTATIONS_ONLY = frozenset({("errors", "schema")})
+# An error has records as attributes. It imports their types only for the type checker.
+FOR_ANNOTATIONS_ONLY = frozenset({("errors", "schema")})
 
 
 @dataclass(frozen=True)
 class Import:
-    """One import: where it stands, the module it names, and whether only a type checker follows it."""
+    """One import: its module and line, the imported module, and whether only a type checker executes it."""
 
     importer: str
     imported: str
@@ -44,7 +44,7 @@ class Import:
 
 
 def modules_of(package: Path) -> dict[str, Path]:
-    """Map the dotted name of every module to its file; a folder's name stands for its ``__init__``."""
+    """Map the dotted name of every module to its file; a folder has the file ``__init__.py``."""
     names = {}
     for path in sorted(package.rglob("*.py")):
         parts = (NAME, *path.relative_to(package).with_suffix("").parts)
@@ -52,7 +52,7 @@ def modules_of(package: Path) -> dict[str, Path]:
     return names
 
 
-def named_modules(node: ast.AST, *, importer: str, modules: dict[str, Path]) -> Iterator[str]:
+def imported_modules(node: ast.AST, *, importer: str, modules: dict[str, Path]) -> Iterator[str]:
     """Yield the modules that a statement or call imports."""
     match node:
         case ast.Import(names=names):
@@ -72,7 +72,7 @@ def named_modules(node: ast.AST, *, importer: str, modules: dict[str, Path]) -> 
 
 
 def is_for_types_only(node: ast.AST) -> bool:
-    """Whether ``node`` is the ``if TYPE_CHECKING:`` that no running program enters."""
+    """Return whether ``node`` is an ``if TYPE_CHECKING:`` block."""
     return isinstance(node, ast.If) and ast.unparse(node.test) in {"TYPE_CHECKING", "typing.TYPE_CHECKING"}
 
 
@@ -86,13 +86,13 @@ def imports_of(package: Path) -> list[Import]:
         for node in ast.walk(tree):
             found += [
                 Import(importer, imported, line=node.lineno, for_types_only=id(node) in typed)
-                for imported in named_modules(node, importer=importer, modules=modules)
+                for imported in imported_modules(node, importer=importer, modules=modules)
             ]
     return found
 
 
 def part_of(module: str) -> str:
-    """Name the part of the house a module of the package belongs to; the package itself is ``__init__``."""
+    """Return the part of the package that a module belongs to; ``__init__`` for the package itself."""
     return module.split(".")[1] if "." in module else "__init__"
 
 
@@ -101,7 +101,7 @@ def is_ours(module: str) -> bool:
 
 
 def inner_imports(package: Path) -> Iterator[tuple[Import, str, str]]:
-    """Yield the imports of one part by another, with the names of both; a front door may import anything."""
+    """Yield the imports between two parts, with the names of both; a front door may import anything."""
     for entry in imports_of(package):
         if is_ours(entry.imported) and entry.imported != f"{NAME}.__version__":
             importer, imported = part_of(entry.importer), part_of(entry.imported)
@@ -110,23 +110,23 @@ def inner_imports(package: Path) -> Iterator[tuple[Import, str, str]]:
 
 
 def unknown_parts(package: Path) -> list[str]:
-    """Modules and folders that have no place in the order."""
+    """Return modules and folders that are not in ORDER."""
     return sorted({part_of(module) for module in modules_of(package)} - {*ORDER, *FRONT_DOORS})
 
 
 def steps_up(package: Path) -> list[str]:
-    """Imports of a part that comes later in the order; the package's own front doors come last."""
+    """Return imports of a part that comes later in ORDER; the front doors of the package come last."""
     rank = {part: place for place, part in enumerate((*ORDER, *FRONT_DOORS))}
     return [
         str(entry)
         for entry, importer, imported in inner_imports(package)
         if rank[imported] > rank[importer]
-        and not (entry.for_types_only and (importer, imported) in NAMED_IN_ANNOTATIONS_ONLY)
+        and not (entry.for_types_only and (importer, imported) in FOR_ANNOTATIONS_ONLY)
     ]
 
 
-def meetings(package: Path) -> list[str]:
-    """Imports between the training side and the viewing side: they meet in the event file only."""
+def side_crossings(package: Path) -> list[str]:
+    """Return imports between the training side and the viewing side, which share only the event file."""
     return [
         str(entry)
         for entry, importer, imported in inner_imports(package)
@@ -136,7 +136,7 @@ def meetings(package: Path) -> list[str]:
 
 
 def framework_imports(package: Path) -> list[str]:
-    """Imports of TensorFlow or Keras outside the training side, inside functions too."""
+    """Return imports of TensorFlow or Keras outside the training side, also inside functions."""
     return [
         str(entry)
         for entry in imports_of(package)
@@ -146,7 +146,7 @@ def framework_imports(package: Path) -> list[str]:
 
 
 def cycles(package: Path) -> list[str]:
-    """The first ring of modules that import each other when the program runs, at once or later."""
+    """Return the first cycle of modules that import each other at run time, also inside functions."""
     modules = modules_of(package)
     graph: dict[str, set[str]] = {module: set() for module in modules}
     for entry in imports_of(package):
@@ -160,16 +160,16 @@ def cycles(package: Path) -> list[str]:
 
 
 def vague_names(package: Path) -> list[str]:
-    """Modules and folders whose name says nothing about what is in them."""
+    """Return modules and folders with a name that does not describe their content."""
     return [module for module in modules_of(package) if VAGUE_NAMES & set(module.split("."))]
 
 
-RULES = (unknown_parts, steps_up, meetings, framework_imports, cycles, vague_names)
+RULES = (unknown_parts, steps_up, side_crossings, framework_imports, cycles, vague_names)
 Rule = Callable[[Path], list[str]]
 
 
 @pytest.mark.parametrize("rule", RULES)
-def test_the_package_keeps_the_rule(rule: Rule) -> None:
+def test_the_package_obeys_the_rule(rule: Rule) -> None:
     assert rule(PACKAGE) == []
 
 
@@ -211,12 +211,12 @@ BROKEN = [
         ["tb_nanwatch.schema:2 imports tb_nanwatch.watch"],
     ),
     (
-        meetings,
+        side_crossings,
         {"watch/__init__.py": "", "reading/__init__.py": "import tb_nanwatch.watch\n"},
         ["tb_nanwatch.reading:1 imports tb_nanwatch.watch"],
     ),
     (
-        meetings,
+        side_crossings,
         {"watch/__init__.py": "from tb_nanwatch.cli import main\n", "cli.py": ""},
         ["tb_nanwatch.watch:1 imports tb_nanwatch.cli"],
     ),
@@ -254,15 +254,17 @@ BROKEN = [
 
 
 @pytest.mark.parametrize(("rule", "files", "found"), BROKEN)
-def test_the_rule_finds_what_breaks_it(rule: Rule, files: dict[str, str], found: list[str], tmp_path: Path) -> None:
+def test_a_rule_reports_the_package_that_breaks_it(
+    rule: Rule, files: dict[str, str], found: list[str], tmp_path: Path
+) -> None:
     assert rule(plant(tmp_path, files)) == found
 
 
-def test_every_rule_has_a_tree_that_breaks_it() -> None:
+def test_every_rule_has_a_package_that_breaks_it() -> None:
     assert {rule for rule, _, _ in BROKEN} == set(RULES)
 
 
-SOUND = {
+VALID = {
     "__main__.py": "from tb_nanwatch.cli import main\n",
     "errors.py": "if TYPE_CHECKING:\n    from tb_nanwatch.schema.records import Alert\n",
     "schema/__init__.py": "",
@@ -274,15 +276,15 @@ SOUND = {
 
 
 @pytest.mark.parametrize("rule", RULES)
-def test_the_rule_accepts_a_sound_tree(rule: Rule, tmp_path: Path) -> None:
-    assert rule(plant(tmp_path, SOUND)) == []
+def test_a_rule_accepts_a_valid_package(rule: Rule, tmp_path: Path) -> None:
+    assert rule(plant(tmp_path, VALID)) == []
 
 
 VIEWING_MODULES = ("tb_nanwatch", "tb_nanwatch.plugin.loader", "tb_nanwatch.reading", "tb_nanwatch.cli")
 
 
 @pytest.mark.parametrize("module", VIEWING_MODULES)
-def test_importing_the_viewing_side_leaves_tensorflow_unloaded(module: str) -> None:
+def test_importing_the_viewing_side_does_not_import_tensorflow(module: str) -> None:
     program = f"import sys, {module}; print(sorted({{'tensorflow', 'keras'}} & set(sys.modules)))"
     environment = {**os.environ, "PYTHONPATH": str(PACKAGE.parent)}
     done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=False)

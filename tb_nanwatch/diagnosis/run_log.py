@@ -82,12 +82,12 @@ def steps_held(series: Series) -> IntArray:
         int64 ``[n]``, each at least 1.
     """
     width = series.last_step - series.first_step + 1
-    held = np.zeros_like(width)
+    counted = np.zeros_like(width)
     widths = {key.stat: series.columns[key].shape[1] for key in series.columns if key.keeps == "count"}
     for stat in (stat for stat in widths if widths[stat] == min(widths.values())):
         measured = series.column(stat, "count").astype(np.int64) + series.column(stat, "nonfinite").astype(np.int64)
-        held = np.maximum(held, measured.max(axis=1, initial=0))
-    return np.where(held > 0, np.minimum(held, width), width)
+        counted = np.maximum(counted, measured.max(axis=1, initial=0))
+    return np.where(counted > 0, np.minimum(counted, width), width)
 
 
 def skipped_steps(series: Series) -> int:

@@ -1,4 +1,4 @@
-"""L2 norms without intermediate overflow or underflow."""
+"""L2 norms without intermediate overflow or underflow, and the ratio of norms that clipping causes."""
 
 from __future__ import annotations
 
@@ -65,3 +65,24 @@ def combined_norm(norms: npt.ArrayLike, *, axis: int = -1) -> DoubleArray:
     scale = np.where((peak > 0) & np.isfinite(peak), peak, 1.0)
     combined = np.sqrt(np.sum((filled / scale) ** 2, axis=axis)) * np.squeeze(scale, axis)
     return np.asarray(np.where(present.any(axis=axis), combined, np.nan), np.float64)
+
+
+def clip_ratio(before: npt.ArrayLike, after: npt.ArrayLike) -> DoubleArray:
+    """Return the norm after clipping over the norm before.
+
+    Args:
+        before: norms before clipping, non-negative; NaN for an unmeasured norm.
+        after: norms after clipping, same shape.
+
+    Returns:
+        float64. 1 if the gradient is not clipped, and if both norms are 0, because a zero gradient is not clipped. 0 if
+        a finite gradient is clipped to zero. NaN if either norm is NaN or ``before`` is Inf.
+
+    Example:
+        >>> clip_ratio([10.0, 0.0, 3.0], [5.0, 0.0, 3.0]).tolist()
+        [0.5, 1.0, 1.0]
+    """
+    a, b = np.asarray(after).astype(np.float64, copy=False), np.asarray(before).astype(np.float64, copy=False)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio = np.where((a == 0) & (b == 0), 1.0, a / b)
+    return np.asarray(np.where(np.isinf(b), np.nan, ratio), np.float64)

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tb_nanwatch.numerics.norms import combined_norm, l2_norm
+from tb_nanwatch.numerics.norms import clip_ratio, combined_norm, l2_norm
 
 finite_floats = st.floats(allow_nan=False, allow_infinity=False)
 
@@ -79,3 +79,21 @@ def test_absent_parts_do_not_count_and_all_absent_is_nan():
 def test_combining_does_not_overflow():
     assert float(combined_norm([3e200, 4e200])) == pytest.approx(5e200)
     assert float(combined_norm([np.inf, 1.0])) == np.inf
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "ratio"),
+    [
+        (10.0, 5.0, 0.5),
+        (3.0, 3.0, 1.0),
+        (0.0, 0.0, 1.0),
+        (1e-300, 0.0, 0.0),
+        (1e30, 0.0, 0.0),
+        (np.inf, 0.0, np.nan),
+        (np.inf, np.inf, np.nan),
+        (np.nan, 1.0, np.nan),
+        (1.0, np.nan, np.nan),
+    ],
+)
+def test_edge_cases_of_the_clip_ratio(before, after, ratio):
+    np.testing.assert_array_equal(clip_ratio([before], [after]), [ratio])

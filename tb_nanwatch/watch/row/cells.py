@@ -27,9 +27,8 @@ from typing import Final, Literal, NamedTuple, cast
 import numpy as np
 import numpy.typing as npt
 
-from tb_nanwatch.numerics.clipping import clip_ratio
 from tb_nanwatch.numerics.finiteness import NAN, NEG_INF, POS_INF, kinds_of
-from tb_nanwatch.numerics.norms import combined_norm
+from tb_nanwatch.numerics.norms import clip_ratio, combined_norm
 from tb_nanwatch.numerics.spans import single_steps
 from tb_nanwatch.schema.records import (
     ClipKind,
