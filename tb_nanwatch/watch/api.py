@@ -25,6 +25,7 @@ from tb_nanwatch.watch.drivers.strategy import (
     together,
 )
 from tb_nanwatch.watch.drivers.updating import UpdateMethod
+from tb_nanwatch.watch.graphs import is_session_graph
 from tb_nanwatch.watch.record.batch import Call
 from tb_nanwatch.watch.record.writer import Writer
 from tb_nanwatch.watch.replay import Evidence, current_trial, replay
@@ -33,7 +34,6 @@ from tb_nanwatch.watch.row.inputs import StepInputs, loss_scale_of, session_loss
 from tb_nanwatch.watch.row.measure import Seldom
 from tb_nanwatch.watch.row.plan import Plan
 from tb_nanwatch.watch.row.rates import rate_known
-from tb_nanwatch.watch.session_graph import is_session_graph
 from tb_nanwatch.watch.tf_internals import autograph_status, converted_method
 
 _T = TypeVar("_T")

@@ -71,6 +71,21 @@ def written_resources(op: Any) -> Sequence[Any]:
     return written
 
 
+def add_control_input(op: Any, awaited: Any) -> None:
+    """Make an operation that is already in its graph wait for another."""
+    op._add_control_input(awaited)
+
+
+def run_independently(op: Any) -> None:
+    """Stop a function's automatic control dependencies from ordering an operation behind earlier writes."""
+    op.graph.experimental_acd_manager.run_independently(op)
+
+
+def variable_creators(graph: Any) -> list[Callable[..., Any]]:
+    """Return the functions that create variables in a graph, outermost scope first."""
+    return [creator for _, creator in graph._variable_creator_stack]
+
+
 def is_in_while_loop(op: Any) -> bool:
     """Return whether an operation of a session's graph is in a while loop."""
     return control_flow_util.GetContainingWhileContext(control_flow_util.GetOutputContext(op)) is not None
@@ -79,6 +94,38 @@ def is_in_while_loop(op: Any) -> bool:
 def has_output_context(op: Any) -> bool:
     """Return whether the outputs of an operation of a session's graph are in a branch or loop."""
     return control_flow_util.GetOutputContext(op) is not None
+
+
+# Variables
+
+
+def primary_of(variable: Any) -> Any:
+    """Return the first replica's variable of a variable of many replicas; any other variable unchanged."""
+    return getattr(variable, "_primary", variable)
+
+
+def reference_of(variable: Any) -> Any:
+    """Return the reference of a reference variable of TensorFlow 1."""
+    return variable._ref()
+
+
+def handle_dtypes(handle: Any) -> list[Any]:
+    """Return the dtypes of the values behind a resource: one for a variable, none or several for other resources."""
+    data = getattr(handle, "_handle_data", None)
+    return [] if data is None else [value.dtype for value in data.shape_and_type]
+
+
+def is_reference(tensor: Any) -> bool:
+    """Return whether a tensor refers to the memory of a reference variable of TensorFlow 1."""
+    return bool(tensor.dtype._is_ref_dtype)
+
+
+def takes_reference(op: Any) -> bool:
+    """Return whether an operation takes one of its inputs as a reference, and not as a value."""
+    return any(argument.is_ref for argument in op.op_def.input_arg)
+
+
+# Operations that are already in their graph
 
 
 def keep_as_one_operation(op: Any) -> None:

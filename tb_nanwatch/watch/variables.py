@@ -1,226 +1,169 @@
-"""What a traced step's graph tells before it runs: how gradients are clipped, in which order variables are used.
+"""Variables in a graph: which variable a tensor stands for, what writes it, and in which order variables are used.
 
-All of it is read once, while the step is traced; an eager step has no graph and tells nothing.
+A *handle* stands for a variable. It is the tensor of the variable's resource or, for a reference variable of
+TensorFlow 1, the reference itself. Inside a function a placeholder stands for the handle; in a session's graph,
+operations such as ``Enter`` and ``Switch`` pass it on.
 """
 
 from __future__ import annotations
 
-import inspect
 import re
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Final
 
 import tensorflow as tf
 
-from tb_nanwatch.watch.row.measure import Gradient, single_elements
-from tb_nanwatch.watch.tf_internals import CondBranchFuncGraph, FuncGraph, WhileBodyFuncGraph
+from tb_nanwatch.watch.graphs import Graph, Op, Tensor, captured_handles
+from tb_nanwatch.watch.tf_internals import (
+    FuncGraph,
+    handle_dtypes,
+    is_reference,
+    primary_of,
+    reference_of,
+    takes_reference,
+    written_resources,
+)
 
-Factor = tuple[str, tf.Tensor]
-# TensorFlow ships no type stubs for graphs and operations.
-Graph = Any
-Op = Any
-
-_READS = ("ReadVariableOp", "ResourceGather", "ResourceGatherNd")
-_RESOURCE_NAME = re.compile(r'ResourceHandle\(name="(.+?)(?:/\d+)?"')
-_WIDE = (tf.float32, tf.float64)
-_PASSING = ("Identity", "StopGradient")
-_FIXED_ARITY = 2
-_CREATION = ("variable_capturing_scope", "invalid_creator_scope")
-
-
-def scale_factors(raw: Sequence[Gradient], clipped: Sequence[Gradient]) -> list[Factor] | None:
-    """Return by which factors a norm clip scales each gradient, or ``None`` if it does anything else to one of them.
-
-    ``clip_by_norm`` and ``clip_by_global_norm`` multiply and divide a gradient by scalars and nothing more, so the
-    norm after clipping follows from the norm before it and need not be measured again.
-
-    Args:
-        raw: gradients before clipping, ``[V]``.
-        clipped: the same after clipping.
-
-    Returns:
-        (``"Mul"`` or ``"RealDiv"``, scalar or ``[V]``), in the order in which the clip applies them; a gradient that
-        is ``None`` has a factor of 1.
-    """
-    pairs = [(a, b) for a, b in zip(raw, clipped, strict=True) if a is not None or b is not None]
-    if any(a is None or b is None or a.dtype not in _WIDE for a, b in pairs):
-        # In half precision a product may overflow that is finite in the float32 that norms are taken in.
-        return None
-    chains = [_chain(before, after) for before, after in pairs]
-    if not chains or any(chain is None for chain in chains):
-        return None
-    known = [chain for chain in chains if chain is not None]
-    if len({tuple(operation for operation, _ in chain) for chain in known}) != 1:
-        return None
-    present = [gradient is not None for gradient in raw]
-    steps = zip(*known, strict=True)
-    return [(step[0][0], _one_factor([factor for _, factor in step], present)) for step in steps]
+HANDLES: Final = frozenset({"VarHandleOp"})
+REFERENCES: Final = frozenset({"Variable", "VariableV2"})
+_READS: Final = frozenset({"ReadVariableOp", "ResourceGather", "ResourceGatherNd"})
+_PASSING: Final = frozenset({"Identity", "RefIdentity", "Switch", "RefSwitch", "Enter", "RefEnter"})
+_NO_USE: Final = frozenset(
+    {"Assign", "AssignVariableOp", "IsVariableInitialized", "VarIsInitializedOp", "SaveV2", "VariableShape", "NoOp"}
+)
+_NO_WRITE: Final = frozenset({"IsVariableInitialized", "RefEnter", "RefExit", "RefIdentity", "RefMerge", "RefSwitch"})
+_RESOURCE_NAME: Final = re.compile(r'ResourceHandle\(name="(.+?)(?:/\d+)?"')
 
 
-def backward_order(graph: Graph, variables: Sequence[object]) -> tuple[int | None, ...]:
-    """Return each variable's place in the backward pass: the last layer that the forward pass reaches comes first.
-
-    The backward pass visits layers in the reverse of the order in which the forward pass read their variables,
-    whichever order gradients are then assembled in.
-
-    Args:
-        graph: of the step, forward pass done.
-        variables: whose places are asked.
-
-    Returns:
-        0 for the first; ``None`` where the graph does not tell, as for a variable that is read inside a nested
-        function.
-    """
-    if not isinstance(graph, FuncGraph):
-        return (None,) * len(variables)
-    first_read = _first_reads(graph)
-    reads = [first_read.get(id(handle_of(variable))) for variable in variables]
-    latest_first = sorted({read for read in reads if read is not None}, reverse=True)
-    return tuple(None if read is None else latest_first.index(read) for read in reads)
+# Identity
 
 
-def creation_scopes(graph: Graph) -> list[list[Any] | None]:
-    """Return the variable creation scope of each ``tf.function`` around the code that is traced now, innermost first.
+def handle_of(variable: Any) -> Tensor:
+    """Return the handle of a TensorFlow or Keras variable; for a variable of many replicas, the first replica's."""
+    inner = primary_of(variable if isinstance(variable, tf.Variable) else variable.value)
+    return inner.handle if hasattr(inner, "handle") else reference_of(inner)
 
-    Args:
-        graph: that is traced now.
 
-    Returns:
-        For the first trace of a function, the list of the variables that it has made so far. If any are there at its
-        end, TensorFlow drops this trace, and traces and runs another. For a later trace, which may make none, ``None``.
+def source_behind(tensor: Tensor) -> Tensor:
+    """Return the handle that a tensor stands for, followed as far out as its graphs allow."""
+    if _is_in_session(tensor):
+        while tensor.op.type in _PASSING:
+            tensor = tensor.op.inputs[0]
+        return tensor
+    while isinstance(getattr(tensor, "graph", None), FuncGraph):
+        outer = captured_handles(tensor.graph).get(tensor.name)
+        if outer is None:
+            break
+        tensor = outer
+    return tensor
+
+
+def key_of(tensor: Tensor) -> Any:
+    """Return a key that two tensors share if and only if they stand for the same variable."""
+    source = source_behind(tensor)
+    return source.op.name if _is_in_session(source) else id(source)
+
+
+def name_of(handle: Tensor) -> str | None:
+    """Return the name that a variable was created with; ``None`` if its handle has none.
 
     Sources:
-        ``tf.function`` when it first traces (``Function._initialize``).
+        An eager handle prints the name of its resource: the name of the variable and a number.
     """
-    creators = [creator for _, creator in reversed(graph._variable_creator_stack) if creator.__name__ in _CREATION]
-    return [inspect.getclosurevars(creator).nonlocals.get("created_variables") for creator in creators]
-
-
-def handle_of(variable: Any) -> Any:
-    """Return the resource handle of a TensorFlow or Keras variable."""
-    inner = variable if isinstance(variable, tf.Variable) else variable.value
-    # For what every replica has, the first replica's own stands.
-    inner = getattr(inner, "_primary", inner)
-    # A reference variable of TensorFlow 1 has none: there the reference stands for it.
-    return inner.handle if hasattr(inner, "handle") else inner._ref()
-
-
-def name_of(handle: Any) -> str | None:
-    """Return the name that a variable was made with, from its resource handle; ``None`` if the handle has none.
-
-    Sources:
-        A handle prints the name of its resource: that of the variable and a number.
-    """
+    if _is_in_session(handle):
+        return str(handle.op.name)
     found = _RESOURCE_NAME.search(str(handle))
     return found.group(1) if found else None
 
 
-def with_enclosing(graph: Graph) -> Iterator[Graph]:
-    """Yield a graph, and where it is a branch of a conditional, the graphs around it that run whenever it does."""
-    yield graph
-    while isinstance(graph, CondBranchFuncGraph):
-        graph = graph.outer_graph
-        yield graph
+def dtype_of(handle: Tensor) -> tf.DType | None:
+    """Return the dtype of a variable; ``None`` for any other resource, such as an iterator, a table or a queue."""
+    if is_reference(handle):
+        return handle.dtype.base_dtype
+    if _is_in_session(handle) and handle.op.type in HANDLES:
+        return tf.as_dtype(handle.op.get_attr("dtype"))
+    dtypes = handle_dtypes(handle)
+    return tf.as_dtype(dtypes[0]) if len(dtypes) == 1 else None
 
 
-def function_of(graph: Graph) -> Graph:
-    """Return the graph of the function that a branch, or the body of a loop, is a part of."""
-    while isinstance(graph, CondBranchFuncGraph | WhileBodyFuncGraph):
-        graph = graph.outer_graph
-    return graph
+def is_variable(handle: Tensor) -> bool:
+    """Return whether a handle is a variable's; no other resource can be put back."""
+    return handle.op.type in HANDLES | REFERENCES if _is_in_session(handle) else dtype_of(handle) is not None
 
 
-def is_inside(graph: Graph, other: Graph) -> bool:
-    """Return whether a graph is another one, or of a function or branch inside it."""
-    return any(one is other for one in _with_outer(graph))
+def _is_in_session(tensor: Tensor) -> bool:
+    return bool(tf.is_symbolic_tensor(tensor)) and not isinstance(tensor.graph, FuncGraph)
 
 
-def is_in_loop() -> bool:
-    """Return whether what is traced now is in the body of a loop of TensorFlow's."""
-    return any(isinstance(one, WhileBodyFuncGraph) for one in _with_outer(tf.compat.v1.get_default_graph()))
+# Writers
 
 
-def _with_outer(graph: Graph) -> Iterator[Graph]:
-    yield graph
-    while isinstance(graph, FuncGraph):
-        graph = graph.outer_graph
-        yield graph
+def writes(operations: Iterable[Op]) -> Iterator[tuple[Op, Tensor]]:
+    """Yield each operation that writes a resource or a reference, with the input that it writes."""
+    for op in operations:
+        written: list[Tensor] = []
+        if any(is_reference(tensor) for tensor in op.inputs) and op.type not in _NO_WRITE and takes_reference(op):
+            written += [tensor for tensor in op.inputs if is_reference(tensor)]
+        if any(tensor.dtype == tf.resource for tensor in op.inputs):
+            written += written_resources(op)
+        yield from ((op, tensor) for tensor in written)
 
 
-def captured_handles(graph: Graph) -> dict[str, Any]:
-    """Return the external resource behind each placeholder of ``graph`` that stands for one, by its name there."""
-    pairs: Iterable[tuple[Any, Any]] = graph.captures
-    return {inner.name: outer for outer, inner in pairs if inner.dtype == tf.resource}
+def variable_writes(operations: Iterable[Op]) -> Iterator[tuple[Op, Tensor]]:
+    """Yield each operation that writes a variable, with the variable's handle."""
+    for op, tensor in writes(operations):
+        source = source_behind(tensor)
+        if is_variable(source):
+            yield op, source
 
 
-def outermost(handle: Any) -> Any:
-    """Return the resource that a placeholder of a nested function or branch stands for, as far out as can be seen."""
-    while isinstance(getattr(handle, "graph", None), FuncGraph):
-        outer = captured_handles(handle.graph).get(handle.name)
-        if outer is None:
-            break
-        handle = outer
-    return handle
+# Order
 
 
-def _first_reads(graph: Graph) -> dict[int, int]:
-    handles = captured_handles(graph)
+def backward_order(graph: Graph | None, variables: Sequence[Any]) -> tuple[int | None, ...]:
+    """Return each variable's place in the backward pass: the last layer that the forward pass reaches comes first.
+
+    The backward pass visits layers in the reverse of the order in which the forward pass read their variables. The
+    order in which gradients are then collected does not matter.
+
+    Args:
+        graph: graph of the step after the forward pass was built; ``None`` for an eager step.
+        variables: variables to place.
+
+    Returns:
+        0 for the first. ``None`` for a variable that the graph does not use, or reads only inside a nested function.
+    """
+    if graph is None:
+        return (None,) * len(variables)
+    handles = [handle_of(variable) for variable in variables]
+    places = _first_reads(graph, handles) if isinstance(graph, FuncGraph) else _first_uses(graph, handles)
+    latest_first = sorted({place for place in places if place is not None}, reverse=True)
+    return tuple(None if place is None else latest_first.index(place) for place in places)
+
+
+def _first_reads(graph: Graph, handles: Sequence[Tensor]) -> list[int | None]:
+    captured = captured_handles(graph)
     reads: dict[int, int] = {}
     for place, op in enumerate(graph.get_operations()):
-        if op.type in _READS and op.inputs[0].name in handles:
-            reads.setdefault(id(handles[op.inputs[0].name]), place)
-    return reads
+        if op.type in _READS and op.inputs[0].name in captured:
+            reads.setdefault(id(captured[op.inputs[0].name]), place)
+    return [reads.get(id(handle)) for handle in handles]
 
 
-def _chain(raw: Gradient, clipped: Gradient) -> tuple[Factor, ...] | None:
-    if isinstance(raw, tf.IndexedSlices) and isinstance(clipped, tf.IndexedSlices):
-        return _chain(raw.values, clipped.values)
-    if not _is_symbolic(raw) or not _is_symbolic(clipped):
-        return () if raw is clipped else None
-    factors: list[Factor] = []
-    source: Any = raw
-    tensor: Any = clipped
-    while tensor.name != source.name:
-        step = _step_back(tensor.op)
-        if step is None:
-            return None
-        tensor, factor = step
-        factors += [factor] if factor else []
-    return tuple(reversed(factors))
+def _first_uses(graph: Graph, handles: Sequence[Tensor]) -> list[int | None]:
+    # A session's graph reads a variable where it creates it. The order of the layers shows in the users of that read.
+    places: Mapping[str, int] = {op.name: place for place, op in enumerate(graph.get_operations())}
+    return [min((places[op.name] for op in _users(handle)), default=None) for handle in handles]
 
 
-def _step_back(op: Op) -> tuple[tf.Tensor, Factor | None] | None:
-    if op.type in _PASSING:
-        return op.inputs[0], None
-    if op.type not in ("Mul", "RealDiv") or len(op.inputs) != _FIXED_ARITY:
-        return None
-    left, right = op.inputs
-    if _is_scalar(right):
-        return left, (op.type, right)
-    return (right, (op.type, left)) if op.type == "Mul" and _is_scalar(left) else None
+def is_used_by(operations: Collection[Op], handles: Sequence[Tensor]) -> bool:
+    """Return whether any of some operations of a session's graph uses one of the variables."""
+    return any(op in operations for handle in handles for op in _users(handle))
 
 
-def _one_factor(factors: list[tf.Tensor], present: list[bool]) -> tf.Tensor:
-    if all(factor is factors[0] for factor in factors):
-        return _flat(factors[0])
-    constants = [tf.get_static_value(factor) for factor in factors]
-    if all(value is not None and value == constants[0] for value in constants):
-        return tf.cast(tf.constant(constants[0]), tf.float32)
-    given = iter(_wide(factor) for factor in factors)
-    return single_elements([next(given) if there else tf.ones([]) for there in present])
-
-
-def _flat(factor: tf.Tensor) -> tf.Tensor:
-    return _wide(factor if factor.shape.rank == 0 else tf.reshape(factor, []))
-
-
-def _wide(factor: tf.Tensor) -> tf.Tensor:
-    return factor if factor.dtype == tf.float32 else tf.cast(factor, tf.float32)
-
-
-def _is_scalar(tensor: tf.Tensor) -> bool:
-    return bool(tensor.shape.num_elements() == 1)
-
-
-def _is_symbolic(tensor: Gradient) -> bool:
-    return tensor is not None and bool(tf.is_symbolic_tensor(tensor))
+def _users(tensor: Tensor) -> Iterator[Op]:
+    for op in tensor.consumers():
+        if op.type in _PASSING or op.type == "ReadVariableOp":
+            yield from (user for output in op.outputs for user in _users(output))
+        elif op.type not in _NO_USE:
+            yield op

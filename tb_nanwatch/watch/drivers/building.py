@@ -11,8 +11,8 @@ import tensorflow as tf
 
 from tb_nanwatch.errors import SetupError
 from tb_nanwatch.watch.drivers.strategy import built_together, is_spread, replica_context
+from tb_nanwatch.watch.graphs import creation_scopes
 from tb_nanwatch.watch.guard.trace import BeginAgain
-from tb_nanwatch.watch.variables import creation_scopes
 
 
 def build(optimizer: Any, variables: Sequence[Any], *, can_begin_again: Callable[[], bool]) -> None:

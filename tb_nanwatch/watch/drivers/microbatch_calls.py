@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
+from tb_nanwatch.watch.graphs import is_tracing_loop
 from tb_nanwatch.watch.record.batch import Call
-from tb_nanwatch.watch.variables import is_in_loop
 
 MOST_CALLS: Final = 256
 """Whose arguments are kept until the update of their step: the weights stay as they are until then."""
@@ -36,7 +36,7 @@ class MicrobatchCalls:
         """Learn that the call that runs measures one more micro-batch, or part of one."""
         if self._current is not None:
             # How often a loop of TensorFlow's goes round is not known.
-            self._measured += not is_in_loop()
+            self._measured += not is_tracing_loop()
             self._measuring[self._current.function] = self._measured
 
     def note_update(self) -> None:

@@ -13,12 +13,12 @@ from typing import Any, Literal
 
 import tensorflow as tf
 
+from tb_nanwatch.watch.graphs import Op
 from tb_nanwatch.watch.guard.state import Kept, hold_update_back, put_back_if
 from tb_nanwatch.watch.record.ring import DeviceRing, Entry
 from tb_nanwatch.watch.row.observation import Observation
 from tb_nanwatch.watch.row.replicas import SharedObservation
 from tb_nanwatch.watch.tf_internals import keep_as_one_operation
-from tb_nanwatch.watch.variables import Op
 
 GuardKind = Literal["stop", "latch", "skip", "none"]
 Seen = Observation | SharedObservation

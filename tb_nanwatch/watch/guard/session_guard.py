@@ -17,12 +17,12 @@ import tensorflow as tf
 
 from tb_nanwatch.schema.records import IntArray
 from tb_nanwatch.watch.drivers.session_v1.intake import Intake
+from tb_nanwatch.watch.graphs import Op, ancestors, is_in_loop
 from tb_nanwatch.watch.guard.session_state import KeptState
 from tb_nanwatch.watch.row.measure import parts_of
 from tb_nanwatch.watch.row.observation import Observation
-from tb_nanwatch.watch.row.scalars import resource_key
-from tb_nanwatch.watch.session_graph import Op, ancestors, is_in_loop, writes
 from tb_nanwatch.watch.tf_internals import conditional, keep_as_one_operation
+from tb_nanwatch.watch.variables import key_of, variable_writes
 
 
 class Seen(NamedTuple):
@@ -130,7 +130,7 @@ class Guard:
         update_ops = [op for op in graph.get_operations()[before:] if op in needed]
         self._look_at_scalars(update_ops)
         go, stay = self._pivots() if withholds else (tf.identity(self.passed), None)
-        for op, _ in writes(update_ops):
+        for op, _ in variable_writes(update_ops):
             if not is_in_loop(op):
                 op._add_control_input(go.op)
         with tf.control_dependencies([result]):
@@ -144,10 +144,10 @@ class Guard:
         if seen.scalars is None:
             return
         kept = [*self.state.before, *self.state.beside]
-        written = {resource_key(source) for source in (*self.trained, *(one.source for one in kept))}
+        written = {key_of(source) for source in (*self.trained, *(one.source for one in kept))}
         gradients = [tensor for one in (*seen.raw, *(seen.clipped or ())) for tensor in parts_of(one)]
         is_scaled = seen.scale is not None
-        seen.scalars.fill(update_ops, written, gradients=gradients, writes=writes, is_scaled=is_scaled)
+        seen.scalars.fill(update_ops, written, gradients=gradients, is_scaled=is_scaled)
 
     def _pivots(self) -> tuple[tf.Tensor, tf.Tensor]:
         switched = tf.raw_ops.Switch(data=self.passed, pred=self.passed)

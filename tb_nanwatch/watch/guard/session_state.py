@@ -16,7 +16,8 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from tb_nanwatch.watch.drivers.session_v1.intake import takes_anew
-from tb_nanwatch.watch.session_graph import Graph, Op, Tensor, ancestors, dtype_of_source, is_in_loop, source_of, writes
+from tb_nanwatch.watch.graphs import Graph, Op, Tensor, ancestors, is_in_loop
+from tb_nanwatch.watch.variables import dtype_of, handle_of, variable_writes
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,7 +132,8 @@ def written_values(graph: Graph, needed: Iterable[Any]) -> dict[str, tuple[Tenso
 def _asks_for_more(op: Op, first: set[Op]) -> bool:
     """Return whether what an operation is given takes or changes anything that the step itself does not."""
     others = ancestors(op.inputs) - first
-    return any(one.type == "Placeholder" or takes_anew(one) for one in others) or any(True for _ in writes(others))
+    takes = any(one.type == "Placeholder" or takes_anew(one) for one in others)
+    return takes or any(True for _ in variable_writes(others))
 
 
 def _keep(graph: Graph, operations: set[Op]) -> list[Kept]:
@@ -149,7 +151,7 @@ def read_first(graph: Graph, source: Tensor) -> tf.Tensor:
     """Return the value of a variable, read without waiting for anything."""
     with graph.as_default(), graph.control_dependencies(None), tf.name_scope("nanwatch"):
         if source.dtype == tf.resource:
-            return tf.raw_ops.ReadVariableOp(resource=source, dtype=dtype_of_source(source))
+            return tf.raw_ops.ReadVariableOp(resource=source, dtype=dtype_of(source))
         # What is read of a reference is the variable's own memory, and what writes it writes it in place.
         return tf.raw_ops.DeepCopy(x=source)
 
@@ -157,7 +159,7 @@ def read_first(graph: Graph, source: Tensor) -> tf.Tensor:
 def placeholder_for(graph: Graph, source: Tensor) -> tf.Tensor:
     """Return a placeholder for a value of a variable."""
     with graph.as_default(), graph.control_dependencies(None), tf.name_scope("nanwatch"):
-        return tf.compat.v1.placeholder(dtype_of_source(source), source.op.get_attr("shape"))
+        return tf.compat.v1.placeholder(dtype_of(source), source.op.get_attr("shape"))
 
 
 def _has_plain_form(value: tf.Tensor) -> bool:
@@ -165,11 +167,11 @@ def _has_plain_form(value: tf.Tensor) -> bool:
 
 
 def _in_order(graph: Graph, operations: set[Op]) -> Sequence[tuple[Op, Tensor]]:
-    return list(writes(op for op in graph.get_operations() if op in operations))
+    return list(variable_writes(op for op in graph.get_operations() if op in operations))
 
 
 def initializers_of(graph: Graph) -> Mapping[str, Op]:
     """Return what assigns each variable of a graph its first value, by the name of its source."""
     keys = tf.compat.v1.GraphKeys
     variables = [*graph.get_collection(keys.GLOBAL_VARIABLES), *graph.get_collection(keys.LOCAL_VARIABLES)]
-    return {source_of(variable).name: variable.initializer for variable in variables}
+    return {handle_of(variable).name: variable.initializer for variable in variables}

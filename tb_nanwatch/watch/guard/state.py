@@ -13,8 +13,8 @@ from typing import Any
 
 import tensorflow as tf
 
-from tb_nanwatch.watch.tf_internals import written_resources
-from tb_nanwatch.watch.variables import Graph, Op, captured_handles, outermost, with_enclosing
+from tb_nanwatch.watch.graphs import Graph, Op, captured_handles, with_enclosing
+from tb_nanwatch.watch.variables import dtype_of, is_variable, source_behind, writes
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,7 +107,7 @@ def undo_unless(allowed: tf.Tensor, graph: Graph, operations: Sequence[Op], *, b
     guarded = {id(one.handle): one for one in before}
     kept = dict(guarded)
     _keep(kept, operations, lambda _: True)
-    assigned = {id(outermost(placeholder)) for _, placeholder in writes(operations)}
+    assigned = {id(source_behind(placeholder)) for _, placeholder in writes(operations)}
     again = [one for handle, one in kept.items() if handle in assigned or handle not in guarded]
     if not again:
         return
@@ -127,26 +127,6 @@ def put_back_if(condition: tf.Tensor, kept: Sequence[Kept]) -> None:
         tf.cond(condition, put_back, lambda: tf.constant(False))
 
 
-def writes(operations: Sequence[Op]) -> Iterator[tuple[Op, Any]]:
-    """Yield each operation that writes a resource, with the tensor that stands for the resource in its graph."""
-    for op in operations:
-        if any(tensor.dtype == tf.resource for tensor in op.inputs):
-            yield from ((op, placeholder) for placeholder in written_resources(op))
-
-
-def dtype_of(handle: Any) -> tf.DType | None:
-    """Return the dtype of the variable behind a resource; ``None`` of another resource: an iterator, table or queue."""
-    data = getattr(handle, "_handle_data", None)
-    if data is None or len(data.shape_and_type) != 1:
-        return None
-    return tf.as_dtype(data.shape_and_type[0].dtype)
-
-
-def is_variable(handle: Any) -> bool:
-    """Return whether a resource is a variable: what is not cannot be put back."""
-    return dtype_of(handle) is not None
-
-
 def _of_gradients_alone(operations: Sequence[Op]) -> Iterator[Op]:
     own = {op.name for op in operations}
     for op in operations:
@@ -160,7 +140,7 @@ def _keep(kept: dict[int, Kept], operations: Sequence[Op], is_in_question: Calla
     graph = operations[0].graph
     handles = captured_handles(graph)
     for op, placeholder in writes(operations):
-        handle = outermost(placeholder)
+        handle = source_behind(placeholder)
         if placeholder.name not in handles or not is_variable(handle) or not is_in_question(id(handle)):
             continue
         if id(handle) not in kept:

@@ -9,9 +9,9 @@ from typing import Any, Final, NamedTuple
 import tensorflow as tf
 
 from tb_nanwatch.errors import SetupError
+from tb_nanwatch.watch.graphs import Graph, creation_scopes, function_of, is_inside, with_enclosing
 from tb_nanwatch.watch.guard.guard import Guard, GuardKind
 from tb_nanwatch.watch.guard.state import Kept, hold_back, undo_unless
-from tb_nanwatch.watch.variables import Graph, creation_scopes, function_of, is_inside, with_enclosing
 
 _CALLS: Final = frozenset(
     {"If", "StatelessIf", "Case", "While", "StatelessWhile", "PartitionedCall", "StatefulPartitionedCall"}

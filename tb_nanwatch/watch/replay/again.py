@@ -14,7 +14,6 @@ import tensorflow as tf
 
 from tb_nanwatch.schema.records import Link, Replay, Role, Variable
 from tb_nanwatch.watch.boundary import attempt
-from tb_nanwatch.watch.guard.state import dtype_of
 from tb_nanwatch.watch.naming import describe
 from tb_nanwatch.watch.owners import Owners
 from tb_nanwatch.watch.record.batch import Call
@@ -39,7 +38,7 @@ from tb_nanwatch.watch.replay.settled import clear, go_back
 from tb_nanwatch.watch.replay.trial import Given, Scope, Trial
 from tb_nanwatch.watch.replay.walk import Visit, Walk
 from tb_nanwatch.watch.tf_internals import converted
-from tb_nanwatch.watch.variables import handle_of
+from tb_nanwatch.watch.variables import dtype_of, handle_of
 
 Tensor = Any
 _MOST_ORIGINS: Final = 8

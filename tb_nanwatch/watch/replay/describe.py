@@ -13,7 +13,6 @@ import numpy as np
 
 from tb_nanwatch.numerics.finiteness import bad_elements, bad_samples, count_nonfinite
 from tb_nanwatch.schema.records import PHASES, Entry, EntryWay, Kind, Link, Operand, Operation, Source
-from tb_nanwatch.watch.guard.state import writes
 from tb_nanwatch.watch.replay.flow import Flow
 from tb_nanwatch.watch.replay.forward import forward_op
 from tb_nanwatch.watch.replay.lines import has_users_line_within, users_line, whole
@@ -23,7 +22,7 @@ from tb_nanwatch.watch.replay.phases import Phases, Stage
 from tb_nanwatch.watch.replay.probe import Node, constant_of
 from tb_nanwatch.watch.replay.rows import are_samples
 from tb_nanwatch.watch.replay.walk import Visit, Walk
-from tb_nanwatch.watch.variables import handle_of
+from tb_nanwatch.watch.variables import handle_of, writes
 
 Op = Any
 _GLUE: Final = frozenset(

@@ -14,10 +14,10 @@ from typing import Any, Final
 
 import tensorflow as tf
 
-from tb_nanwatch.watch.guard.state import writes
 from tb_nanwatch.watch.replay.lines import Stack, has_users_line_within, stack_of
 from tb_nanwatch.watch.replay.probe import CONTROL_FLOW, Node, Probe, constant_of, is_floating
 from tb_nanwatch.watch.replay.uses import name_of_captured, name_of_constant
+from tb_nanwatch.watch.variables import writes
 
 Op = Any
 Graph = Any

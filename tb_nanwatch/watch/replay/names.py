@@ -11,13 +11,12 @@ import numpy as np
 import tensorflow as tf
 
 from tb_nanwatch.schema.records import Variable
-from tb_nanwatch.watch.guard.state import dtype_of
 from tb_nanwatch.watch.owners import Owners
 from tb_nanwatch.watch.record.batch import Part
 from tb_nanwatch.watch.replay.flow import READS
 from tb_nanwatch.watch.replay.probe import constant_of
 from tb_nanwatch.watch.replay.run import Traced
-from tb_nanwatch.watch.variables import handle_of, name_of
+from tb_nanwatch.watch.variables import dtype_of, handle_of, name_of
 
 Op = Any
 Tensor = Any

@@ -19,7 +19,6 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from tb_nanwatch.watch.guard.state import writes
 from tb_nanwatch.watch.replay.creation import Creation, creation_now
 from tb_nanwatch.watch.replay.labels import TAKES_LABELS, let_labels_pass
 from tb_nanwatch.watch.replay.look import Look, look_at
@@ -33,6 +32,7 @@ from tb_nanwatch.watch.tf_internals import (
     set_string,
     stop_recording,
 )
+from tb_nanwatch.watch.variables import writes
 
 Op = Any
 CONTROL_FLOW: Final = frozenset({"While", "StatelessWhile", "If", "StatelessIf", "Case", "StatelessCase"})

@@ -13,7 +13,6 @@ from typing import Any, Final
 import numpy as np
 import tensorflow as tf
 
-from tb_nanwatch.watch.guard.state import dtype_of, writes
 from tb_nanwatch.watch.replay.flow import Flow
 from tb_nanwatch.watch.replay.probe import Probe
 from tb_nanwatch.watch.replay.scopes import scopes_noted
@@ -26,6 +25,7 @@ from tb_nanwatch.watch.tf_internals import (
     polymorphic_function_type,
     trace_into,
 )
+from tb_nanwatch.watch.variables import dtype_of, writes
 
 Graph = Any
 Tensor = Any

@@ -11,6 +11,7 @@ from typing import Any, Final
 import numpy as np
 
 from tb_nanwatch.schema.records import Link, Phase
+from tb_nanwatch.watch.graphs import Op, Tensor
 from tb_nanwatch.watch.replay.describe import Description
 from tb_nanwatch.watch.replay.flow import READS, inner_graphs
 from tb_nanwatch.watch.replay.names import PASSING, Names
@@ -19,7 +20,7 @@ from tb_nanwatch.watch.replay.probe import CONTROL_FLOW
 from tb_nanwatch.watch.replay.session_probe import EXITS, SOURCES
 from tb_nanwatch.watch.replay.session_scopes import users_scope
 from tb_nanwatch.watch.replay.walk import Visit
-from tb_nanwatch.watch.session_graph import Op, Tensor, name_of_source, source_of, writes
+from tb_nanwatch.watch.variables import handle_of, variable_writes
 
 _FUNCTIONS: Final = frozenset({"PartitionedCall", "StatefulPartitionedCall"})
 
@@ -40,7 +41,7 @@ class GraphNames(Names):
 
     @cached_property
     def _column_of(self) -> Mapping[str, int]:
-        return {source_of(variable).name: column for column, variable in enumerate(self.watched)}
+        return {handle_of(variable).name: column for column, variable in enumerate(self.watched)}
 
     def value(self, placeholder: Tensor) -> Any:
         """Return the value of what is fed, or of a variable."""
@@ -49,7 +50,7 @@ class GraphNames(Names):
     def variable(self, placeholder: Tensor) -> str | None:
         """Return the name of a variable."""
         column = self.column(placeholder)
-        return name_of_source(placeholder) if column is None else self.described[column].name
+        return str(placeholder.op.name) if column is None else self.described[column].name
 
     def constant(self, op: Op) -> str | None:
         """Return the name that the graph has for a constant."""
@@ -99,7 +100,7 @@ class GraphDescription(Description):
     def _link(self, visit: Visit, stage: Stage, *, is_first: bool) -> Link:
         link = super()._link(visit, stage, is_first=is_first)
         if visit.node is not None and visit.node.op in self.phases.besides:
-            written = [self.names.variable(source) for _, source in writes([visit.node.op])]
+            written = [self.names.variable(source) for _, source in variable_writes([visit.node.op])]
             link = replace(link, variable=next(iter(written), None))
         # The operation that was first stands somewhere inside, and what it was nobody saw.
         return replace(link, op=None, inputs=()) if is_first and hides_operations(visit) else link
@@ -109,7 +110,7 @@ class GraphDescription(Description):
         place = self.phases.brought.get(link.tensor or "")
         if place is None:
             return link
-        column = self.names.column(source_of(self.phases.given.variables[place]))
+        column = self.names.column(handle_of(self.phases.given.variables[place]))
         of = None if column is None else self.names.described[column]
         # Rows of a gradient are no samples.
         return link if of is None else replace(link, variable=of.name, layer=of.layer, samples=())

@@ -15,12 +15,13 @@ from typing import Any, Final
 import tensorflow as tf
 
 from tb_nanwatch.watch.drivers.session_v1.intake import source_read
+from tb_nanwatch.watch.graphs import Graph, Op, Tensor, is_in_loop
 from tb_nanwatch.watch.replay.creation import Creation, Forward
 from tb_nanwatch.watch.replay.flow import Flow, Place
 from tb_nanwatch.watch.replay.lines import stack_of
 from tb_nanwatch.watch.replay.probe import Node, Probe
 from tb_nanwatch.watch.replay.walk import Visit, Walk
-from tb_nanwatch.watch.session_graph import HANDLES, REFERENCES, Graph, Op, Tensor, is_in_loop, writes
+from tb_nanwatch.watch.variables import HANDLES, REFERENCES, variable_writes
 
 SOURCES: Final = HANDLES | REFERENCES
 EXITS: Final = frozenset({"Exit", "RefExit"})
@@ -67,7 +68,7 @@ class GraphFlow(Flow):
     @cached_property
     def _writers(self) -> dict[str, list[Op]]:
         found: dict[str, list[Op]] = {}
-        for op, source in writes(node.op for node in self.nodes):
+        for op, source in variable_writes(node.op for node in self.nodes):
             found.setdefault(source.name, []).append(op)
         return found
 
@@ -126,7 +127,7 @@ def _holds(tensor: Tensor) -> bool:
 
 def _is_looked_at(op: Op) -> bool:
     makes_numbers = any(output.dtype.is_floating or output.dtype.is_complex for output in op.outputs)
-    is_seen = makes_numbers or any(True for _ in writes([op]))
+    is_seen = makes_numbers or any(True for _ in variable_writes([op]))
     return is_seen and op.type not in _ROUTES | SOURCES and not is_in_loop(op)
 
 

@@ -17,6 +17,7 @@ from tb_nanwatch.watch.drivers.session_v1.feeds import FedCall, name_of_fed, row
 from tb_nanwatch.watch.drivers.session_v1.intake import source_read
 from tb_nanwatch.watch.drivers.session_v1.others import SideWrites, Writes
 from tb_nanwatch.watch.drivers.session_v1.plan import Built
+from tb_nanwatch.watch.graphs import Op, Tensor, ancestors
 from tb_nanwatch.watch.guard.session_state import Kept, placeholder_for, read_first
 from tb_nanwatch.watch.replay.again import Evidence, ReplayLimits, behind_failed, chains_of, is_loss_bad, is_settled
 from tb_nanwatch.watch.replay.drawn import Drawn, Feed
@@ -31,7 +32,7 @@ from tb_nanwatch.watch.replay.session_describe import GraphDescription, GraphNam
 from tb_nanwatch.watch.replay.session_probe import SOURCES, GraphFlow, GraphProbe, GraphWalk
 from tb_nanwatch.watch.replay.trial import Given, Trial
 from tb_nanwatch.watch.row.measure import dense_values
-from tb_nanwatch.watch.session_graph import Op, Tensor, ancestors, source_of, writes
+from tb_nanwatch.watch.variables import handle_of, variable_writes
 
 _INSIDE: Final = (
     "The first bad value arose inside a loop or a function, into which a replay of a session's graph does not look."
@@ -200,7 +201,7 @@ class Again:
     @contextmanager
     def _variables_kept(self, needed: set[Op]) -> Iterator[None]:
         graph = self.built.graph
-        written = {source.name: source for _, source in writes(needed)}
+        written = {source.name: source for _, source in variable_writes(needed)}
         values = {name: np.array(self.session.run(read_first(graph, source))) for name, source in written.items()}
         given = {name: placeholder_for(graph, source) for name, source in written.items()}
         with graph.as_default(), graph.control_dependencies(None):
@@ -226,9 +227,11 @@ class Again:
         of = evidence.described[[one is variable for one in evidence.variables].index(True)]
         if of.name not in evidence.spoilt:
             return None
-        source = source_of(variable)
+        source = handle_of(variable)
         needed = ancestors([self.built.train_op]) & set(self.built.update_ops)
-        appliers = [op for op, written in writes(needed) if written.name == source.name and op not in self._undoing]
+        appliers = [
+            op for op, written in variable_writes(needed) if written.name == source.name and op not in self._undoing
+        ]
         if len(appliers) != 1 or not appliers[0].type.startswith(_APPLIES) or not self._is_known(appliers[0]):
             return None
         op, stack = appliers[0], stack_of(appliers[0])

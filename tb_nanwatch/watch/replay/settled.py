@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tb_nanwatch.watch.guard.state import dtype_of, writes
+from tb_nanwatch.watch.graphs import captured_handles
 from tb_nanwatch.watch.tf_internals import add_operation_callback, remove_operation_callback
-from tb_nanwatch.watch.variables import captured_handles, handle_of, outermost
+from tb_nanwatch.watch.variables import dtype_of, handle_of, source_behind, writes
 
 
 @contextmanager
@@ -88,14 +88,14 @@ class _SettledReads:
         return outputs
 
     def _settled(self, before: tf.Tensor, read: tf.Tensor, placeholder: Any) -> tf.Tensor:
-        is_bad = None if self._are_slots_bad_before else _bad_elements(outermost(placeholder))
+        is_bad = None if self._are_slots_bad_before else _bad_elements(source_behind(placeholder))
         return before if is_bad is None else tf.where(is_bad, read, before)
 
     def _keep(self, op: Any) -> None:
         for _, placeholder in writes([op]):
             handle = captured_handles(op.graph).get(placeholder.name)
-            dtype = dtype_of(handle)
-            if dtype is None or not dtype.is_floating or id(outermost(handle)) in self._excluded:
+            dtype = None if handle is None else dtype_of(handle)
+            if dtype is None or not dtype.is_floating or id(source_behind(handle)) in self._excluded:
                 continue
             key = id(op.graph), placeholder.name
             if key not in self._before:

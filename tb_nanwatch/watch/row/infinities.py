@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from tb_nanwatch.watch.guard.state import dtype_of
-from tb_nanwatch.watch.variables import Graph, captured_handles, handle_of, outermost
+from tb_nanwatch.watch.graphs import Graph, captured_handles
+from tb_nanwatch.watch.variables import dtype_of, handle_of, source_behind
 
 Mask = npt.NDArray[np.bool_]
 
@@ -30,7 +30,7 @@ class Infinities:
         Args:
             handle: of the variable, in any graph.
         """
-        handle = outermost(handle)
+        handle = source_behind(handle)
         if id(handle) not in self._masks:
             # With the handle, so that no other object takes its place.
             self._masks[id(handle)] = handle, _infinite_elements(handle)
@@ -80,7 +80,7 @@ def handles_read(graph: Graph, tensors: list[tf.Tensor]) -> tuple[set[int], set[
         if op.name in seen:
             continue
         seen.add(op.name)
-        found |= {id(outermost(given)) for given in op.inputs if given.name in handles}
+        found |= {id(source_behind(given)) for given in op.inputs if given.name in handles}
         waiting += [given.op for given in op.inputs]
     return found, seen
 

@@ -12,11 +12,11 @@ from typing import Any, Final
 import tensorflow as tf
 
 from tb_nanwatch.schema.records import Variable
-from tb_nanwatch.watch.guard.state import writes
+from tb_nanwatch.watch.graphs import Graph, captured_handles
 from tb_nanwatch.watch.owners import Owners
 from tb_nanwatch.watch.row.infinities import Infinities, handles_read
 from tb_nanwatch.watch.row.measure import without_infinity
-from tb_nanwatch.watch.variables import Graph, captured_handles, handle_of, name_of, outermost
+from tb_nanwatch.watch.variables import handle_of, name_of, source_behind, writes
 
 _STATISTICS: Final = frozenset({"moving_mean", "moving_variance"})
 _IN_MODEL: Final = 3
@@ -59,7 +59,7 @@ def written_statistics(
         name = None if handle is None or id(handle) in watched else owners.variable(handle) or name_of(handle)
         if name is not None and is_statistic(name, described):
             values = [tensor for tensor in op.inputs if tensor.dtype.is_floating]
-            is_used = id(outermost(handle)) in read or any(tensor.op.name in needed for tensor in values)
+            is_used = id(source_behind(handle)) in read or any(tensor.op.name in needed for tensor in values)
             is_free = may_be_infinite(name) and bool(results) and not is_used
             is_free = is_free or infinities.of(handle) is not None
             found.update((name, without_infinity(tensor) if is_free else tensor) for tensor in values)

@@ -10,9 +10,9 @@ import tensorflow as tf
 
 from tb_nanwatch.watch.row import measure
 from tb_nanwatch.watch.row.cells import ABSENT
+from tb_nanwatch.watch.row.clipping import Factor, scale_factors
 from tb_nanwatch.watch.row.measure import Begun, Gradient, Measured, Seldom
 from tb_nanwatch.watch.row.scalars import UpdateScalars
-from tb_nanwatch.watch.variables import Factor, scale_factors
 
 
 @dataclass(frozen=True, eq=False)

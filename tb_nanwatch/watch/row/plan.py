@@ -15,8 +15,9 @@ from tb_nanwatch.errors import SetupError
 from tb_nanwatch.schema.records import ClipKind, Policy, Variable
 from tb_nanwatch.watch.drivers.building import build
 from tb_nanwatch.watch.drivers.strategy import calls_of
+from tb_nanwatch.watch.graphs import Graph, Op, with_enclosing
 from tb_nanwatch.watch.guard.guard import Guard, GuardKind
-from tb_nanwatch.watch.guard.state import Kept, keep_state, writes, writes_variables
+from tb_nanwatch.watch.guard.state import Kept, keep_state, writes_variables
 from tb_nanwatch.watch.guard.trace import BeginAgain, Traces
 from tb_nanwatch.watch.naming import describe
 from tb_nanwatch.watch.owners import Owners, owners_of
@@ -25,6 +26,7 @@ from tb_nanwatch.watch.record.ring import DeviceRing, HostRing, Ring
 from tb_nanwatch.watch.record.stash import Stash
 from tb_nanwatch.watch.replay.drawn import Drawn
 from tb_nanwatch.watch.row.cells import ABSENT, Layout
+from tb_nanwatch.watch.row.clipping import scale_factors
 from tb_nanwatch.watch.row.infinities import Infinities, Mask, note_on
 from tb_nanwatch.watch.row.inputs import StepInputs
 from tb_nanwatch.watch.row.layer_state import written_statistics
@@ -32,17 +34,10 @@ from tb_nanwatch.watch.row.measure import parts_of
 from tb_nanwatch.watch.row.microbatches import Accumulation
 from tb_nanwatch.watch.row.observation import Observation
 from tb_nanwatch.watch.row.replicas import ReplicaLayout, Replicas, SharedObservation, of_each_replica
-from tb_nanwatch.watch.row.scalars import UpdateScalars, resource_key
+from tb_nanwatch.watch.row.scalars import UpdateScalars
 from tb_nanwatch.watch.row.tensors import Named, PendingTensors
 from tb_nanwatch.watch.tf_internals import WhileBodyFuncGraph, is_in_xla
-from tb_nanwatch.watch.variables import (
-    Graph,
-    Op,
-    backward_order,
-    handle_of,
-    scale_factors,
-    with_enclosing,
-)
+from tb_nanwatch.watch.variables import backward_order, handle_of, key_of, writes
 
 
 class Plan:
@@ -444,7 +439,7 @@ class Plan:
     ) -> Callable[[Sequence[Op], bool], Collection[Op]]:
         """Return what has the scalars of an update looked at, see :class:`~tb_nanwatch.watch.guard.guard.Guard`."""
         before = [op for one in with_enclosing(graph) for op in one.get_operations()]
-        written = {resource_key(resource) for _, resource in writes(before)}
+        written = {key_of(resource) for _, resource in writes(before)}
         written |= {id(handle_of(variable)) for variable in (*self.variables, *inputs.variables)}
         gradients = [value for gradient, _ in inputs.pairs for value in parts_of(gradient)]
         gradients += [value for gradient in inputs.raw or () for value in parts_of(gradient)]
@@ -454,7 +449,6 @@ class Plan:
             operations,
             written,
             gradients=[value for value in gradients if tf.is_symbolic_tensor(value)],
-            writes=writes,
             is_branch=is_branch,
             is_scaled=inputs.scale is not None,
         )

@@ -7,13 +7,14 @@ it, which takes a few operations on single numbers.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final
 
 import tensorflow as tf
 
-from tb_nanwatch.watch.tf_internals import FuncGraph
-from tb_nanwatch.watch.variables import Graph, Op, outermost
+from tb_nanwatch.watch.graphs import Graph, Op, Tensor
+from tb_nanwatch.watch.tf_internals import is_reference, run_independently
+from tb_nanwatch.watch.variables import REFERENCES, key_of, writes
 
 _FACTORS: Final = {"Mul": (0, 1), "AddV2": (0, 1), "Add": (0, 1), "Sub": (0, 1), "RealDiv": (0,), "Div": (0,)}
 """By operation, the places of operands whose Inf or NaN the result always has: not those of a divisor."""
@@ -21,16 +22,12 @@ _ASSIGNS: Final = frozenset({"AssignAddVariableOp", "AssignSubVariableOp", "Assi
 _FUSED: Final = ("ResourceApply", "Apply", "ResourceSparseApply", "SparseApply")
 _RATES: Final = frozenset({"alpha", "lr", "momentum"})
 """What a fused operation calls a scalar that it multiplies by."""
-_REFERENCES: Final = frozenset({"Variable", "VariableV2"})
 _READS: Final = frozenset({"ReadVariableOp"})
 _GIVEN: Final = frozenset({"Const", "Placeholder", "PlaceholderWithDefault"})
-_PASSING: Final = frozenset({"Identity", "RefIdentity", "Switch", "RefSwitch", "Enter", "RefEnter"})
 _MOST_OPERATIONS: Final = 400
 """That a scalar may take to compute; what takes more is no schedule."""
 
-Tensor = Any
 Place = tuple[int, str]
-Writes = Callable[[Sequence[Op]], Iterable[tuple[Op, Tensor]]]
 
 
 class UpdateScalars:
@@ -58,7 +55,6 @@ class UpdateScalars:
         written: set[Any],
         *,
         gradients: Sequence[Tensor],
-        writes: Writes,
         is_branch: bool = False,
         is_scaled: bool = False,
     ) -> set[Op]:
@@ -69,30 +65,20 @@ class UpdateScalars:
             is_branch: whether the update is the first branch of the conditional among them, which the guard decides on.
             is_scaled: whether the owner of a loss scale leaves the update out where gradients overflowed for it: the
                 guard knows of that condition.
-            written: see :func:`resource_key`, of variables whose value the update may find changed: the trained ones,
-                and those that are assigned before it.
+            written: keys, see :func:`~tb_nanwatch.watch.variables.key_of`, of variables whose value may change before
+                or during the update: the trained variables, and those that the step assigns before it.
             gradients: that the update was given; nothing that depends on them is known before.
-            writes: yields the operations that write a variable, with its resource.
 
         Returns:
             The operations of the update that the number depends on.
         """
-        search = _Search(self.cell.graph, operations, written, gradients=gradients, writes=writes)
+        search = _Search(self.cell.graph, operations, written, gradients=gradients)
         # Whatever the user makes the update wait for, the scalars do not wait for.
         with self.cell.graph.as_default(), self.cell.graph.control_dependencies(None):
             self.found = search.scalars(is_branch=is_branch, is_scaled=is_scaled)
             if self.found:
                 self.cell.op._update_input(0, _together(self.found))
         return search.used
-
-
-def resource_key(resource: Tensor) -> Any:
-    """Return what tells the variable behind a resource, or behind a reference of TensorFlow 1, from every other."""
-    if not tf.is_symbolic_tensor(resource) or isinstance(resource.graph, FuncGraph):
-        return id(outermost(resource))
-    while resource.op.type in _PASSING:
-        resource = resource.op.inputs[0]
-    return resource.op.name
 
 
 def _together(scalars: Sequence[Tensor]) -> Tensor:
@@ -118,9 +104,9 @@ class _Search:
     """
 
     def __init__(
-        self, graph: Graph, operations: Sequence[Op], written: set[Any], *, gradients: Sequence[Tensor], writes: Writes
+        self, graph: Graph, operations: Sequence[Op], written: set[Any], *, gradients: Sequence[Tensor]
     ) -> None:
-        self._graph, self._operations, self._writes = graph, operations, writes
+        self._graph, self._operations = graph, operations
         self._own = {op.name for op in operations}
         self._gradients = {_place(tensor) for tensor in gradients}
         self._handed: dict[Place, Tensor] = {}
@@ -149,16 +135,16 @@ class _Search:
         """Note which operations read what is written earlier in the update; return the floating variables written."""
         written, floating = set(before), set[Any]()
         of_op: dict[str, list[Tensor]] = {}
-        for op, resource in self._writes(operations):
+        for op, resource in writes(operations):
             of_op.setdefault(op.name, []).append(resource)
         for op in operations:
-            if any(resource_key(tensor) in written for tensor in op.inputs if _is_resource(tensor)):
+            if any(key_of(tensor) in written for tensor in op.inputs if _is_resource(tensor)):
                 self._stale.add((id(op.graph), op.name))
             for _, branch in _branches(op):
                 handed = zip(branch.inputs, op.inputs[1:], strict=True)
                 self._handed.update((_place(inner), outer) for inner, outer in handed)
                 floating |= self._note_reads(branch.get_operations(), frozenset(written))
-            keys = {resource_key(resource) for resource in of_op.get(op.name, ())}
+            keys = {key_of(resource) for resource in of_op.get(op.name, ())}
             written |= keys
             floating |= keys if not _branches(op) and _writes_numbers(op) else set()
         return floating
@@ -219,7 +205,7 @@ class _Search:
         op = tensor.op
         if (id(op.graph), op.name) in self._stale:
             return False
-        read = [resource_key(given) for given in (tensor, *op.inputs) if _is_resource(given)]
+        read = [key_of(given) for given in (tensor, *op.inputs) if _is_resource(given)]
         if tensor.dtype == tf.resource or (not may_use_gradients and any(key in self._changing for key in read)):
             return False
         if op.graph is self._graph:
@@ -228,7 +214,7 @@ class _Search:
             # What was handed in is resolved already, and what calls a function could be copied only with that.
             calls = any(attr.HasField("func") for attr in op.node_def.attr.values())
             is_free = not calls and op.type not in _GIVEN - {"Const"}
-        return is_free and (op.type in _GIVEN | _REFERENCES | _READS or not op.op_def.is_stateful)
+        return is_free and (op.type in _GIVEN | REFERENCES | _READS or not op.op_def.is_stateful)
 
     def _resolved(self, tensor: Tensor) -> Tensor:
         while _place(tensor) in self._handed:
@@ -253,7 +239,7 @@ class _Search:
         place = id(op.graph), op.name
         if place not in self._keys:
             if op.type in _GIVEN - {"Const"} or _is_resource(tensor):
-                self._keys[place] = resource_key(tensor) if _is_resource(tensor) else place
+                self._keys[place] = key_of(tensor) if _is_resource(tensor) else place
             else:
                 attrs = tuple(sorted((name, str(attr)) for name, attr in op.node_def.attr.items() if name[0] != "_"))
                 self._keys[place] = hash((op.type, attrs, *(self._key(self._resolved(given)) for given in op.inputs)))
@@ -273,7 +259,7 @@ class _Search:
         if op.type in _READS:
             value = tf.raw_ops.ReadVariableOp(resource=inputs[0], dtype=tensor.dtype)
             # It comes before all that the update writes, and must not be ordered behind it.
-            self._graph.experimental_acd_manager.run_independently(value.op)
+            run_independently(value.op)
             return value
         attrs = {name: attr for name, attr in op.node_def.attr.items() if name[0] != "_"}
         dtypes = [output.dtype for output in op.outputs]
@@ -286,7 +272,7 @@ def _place(tensor: Tensor) -> Place:
 
 
 def _is_resource(tensor: Tensor) -> bool:
-    return tensor.dtype == tf.resource or bool(tensor.dtype._is_ref_dtype)
+    return tensor.dtype == tf.resource or is_reference(tensor)
 
 
 def _branches(op: Op) -> list[tuple[bool, Graph]]:

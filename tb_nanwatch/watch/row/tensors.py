@@ -8,8 +8,8 @@ from typing import Any, TypeAlias
 import tensorflow as tf
 
 from tb_nanwatch.errors import SetupError
+from tb_nanwatch.watch.graphs import Graph, is_inside, with_enclosing
 from tb_nanwatch.watch.row.measure import Seldom
-from tb_nanwatch.watch.variables import Graph, is_inside, with_enclosing
 
 Named: TypeAlias = "tf.Tensor | Seldom"
 

@@ -6,16 +6,14 @@ import pytest
 import tensorflow as tf
 
 from tb_nanwatch.watch.guard.state import (
-    dtype_of,
     hold_back,
     hold_update_back,
-    is_variable,
     keep_state,
     put_back_if,
     undo_unless,
-    writes,
     writes_variables,
 )
+from tb_nanwatch.watch.variables import dtype_of, is_variable, writes
 
 WRITES = ("AssignVariableOp", "AssignAddVariableOp")
 

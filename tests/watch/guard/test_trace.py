@@ -170,6 +170,20 @@ class TestATracedStep:
         step()
         assert found == [(False, False), (True, False)]
 
+    def test_that_makes_variables_keeps_its_layout_to_its_end(self, traces):
+        found, made = [], []
+
+        @tf.function
+        def step():
+            graph = current_graph()
+            if not made:
+                made.append(tf.Variable(1.0))
+            traces.lay_out(graph)
+            found.append(traces.is_layout_dropped(graph))
+
+        step()
+        assert found == [False, False]
+
     def test_knows_of_no_update_after_they_are_forgotten(self, traces, variable):
         def body(graph):
             traces.note(graph, [variable], run=1, allowed=tf.constant(True))

@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from tb_nanwatch.watch.variables import handle_of, with_enclosing
+from tb_nanwatch.watch.graphs import with_enclosing
+from tb_nanwatch.watch.variables import handle_of
 
 _lock = threading.Lock()
 _current: ContextVar[_Heard | None] = ContextVar("nanwatch_losses", default=None)

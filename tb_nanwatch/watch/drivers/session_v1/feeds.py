@@ -11,8 +11,9 @@ import tensorflow as tf
 
 from tb_nanwatch.schema.records import Finding
 from tb_nanwatch.watch.drivers.session_v1.intake import Intake
+from tb_nanwatch.watch.graphs import Graph, Tensor, ancestors
 from tb_nanwatch.watch.record.batch import Call, Part
-from tb_nanwatch.watch.session_graph import Graph, Tensor, ancestors, has_read, source_of
+from tb_nanwatch.watch.variables import handle_of, is_used_by
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,12 +144,12 @@ def fed_gradients(gradients: Sequence[Tensor], loss: Tensor | None, variables: S
     Returns:
         By name of the placeholder, the place among the variables.
     """
-    sources = [source_of(variable) for variable in variables]
+    sources = [handle_of(variable) for variable in variables]
     of_loss = set() if loss is None else ancestors([loss])
     found: dict[str, int] = {}
     for place, gradient in enumerate(gradients):
         behind = ancestors([gradient])
-        if not has_read(behind, sources):
+        if not is_used_by(behind, sources):
             found.update({op.name: place for op in behind - of_loss if op.type.startswith("Placeholder")})
     return found
 

@@ -15,10 +15,11 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
+from tb_nanwatch.watch.graphs import Graph, Tensor
 from tb_nanwatch.watch.guard.session_state import read_first
 from tb_nanwatch.watch.row.infinities import Mask
 from tb_nanwatch.watch.row.measure import Begun
-from tb_nanwatch.watch.session_graph import Graph, Tensor, dtype_of_source
+from tb_nanwatch.watch.variables import dtype_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,7 +62,8 @@ class Infinities:
             self._places = tf.compat.v1.placeholder_with_default(np.zeros(0, np.int64), [None], name="infinite")
             for source in sources:
                 shape = tf.TensorShape(source.op.get_attr("shape"))
-                size = shape.num_elements() if dtype_of_source(source).is_floating else None
+                dtype = dtype_of(source)
+                size = shape.num_elements() if dtype is not None and dtype.is_floating else None
                 if size and source.name not in self._reads:
                     value = read_first(graph, source)
                     self._reads[source.name] = _Read(value, tf.nn.l2_loss(value), first, size)

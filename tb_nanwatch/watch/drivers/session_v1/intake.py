@@ -15,9 +15,10 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
+from tb_nanwatch.watch.graphs import Graph, Op, Tensor, is_at_top
 from tb_nanwatch.watch.replay.probe import UNSEEDED
-from tb_nanwatch.watch.session_graph import Graph, Op, Tensor, is_at_top, source_behind
 from tb_nanwatch.watch.tf_internals import array_of_proto
+from tb_nanwatch.watch.variables import is_variable, source_behind
 
 ELEMENTS: Final = ("IteratorGetNext", "QueueDequeue", "ReaderRead", "Unstage", "BarrierTakeMany", "OrderedMapUnstage")
 """How the types of operations begin that take an element of a batch from where the next run takes another."""
@@ -117,7 +118,8 @@ class Intake:
 def source_read(op: Op) -> Tensor | None:
     """Return the source of the variable that an operation does nothing but read; ``None`` of any other operation."""
     is_read = op.type == "ReadVariableOp" or (op.type == "Identity" and op.inputs[0].dtype._is_ref_dtype)
-    return source_behind(op.inputs[0]) if is_read else None
+    source = source_behind(op.inputs[0]) if is_read else None
+    return source if source is not None and is_variable(source) else None
 
 
 def takes_anew(op: Op) -> bool:

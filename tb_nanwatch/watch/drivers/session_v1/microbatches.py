@@ -17,6 +17,7 @@ import tensorflow as tf
 from tb_nanwatch.schema.records import IntArray
 from tb_nanwatch.watch.drivers.session_v1.feeds import FedCall
 from tb_nanwatch.watch.drivers.session_v1.intake import Intake
+from tb_nanwatch.watch.graphs import Graph, Op
 from tb_nanwatch.watch.guard.session_guard import Guard, Seen
 from tb_nanwatch.watch.guard.session_state import KeptState
 from tb_nanwatch.watch.row.cells import ABSENT
@@ -24,7 +25,6 @@ from tb_nanwatch.watch.row.inputs import StepInputs
 from tb_nanwatch.watch.row.measure import Gradient, dense_values
 from tb_nanwatch.watch.row.microbatches import NONE_BAD
 from tb_nanwatch.watch.row.observation import Observation
-from tb_nanwatch.watch.session_graph import Graph, Op
 
 
 class HostAccumulation:

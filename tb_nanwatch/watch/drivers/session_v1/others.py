@@ -17,12 +17,13 @@ from tb_nanwatch.schema.records import Link
 from tb_nanwatch.watch.drivers.session_v1.feeds import FedCall
 from tb_nanwatch.watch.drivers.session_v1.intake import source_read, takes_anew
 from tb_nanwatch.watch.drivers.session_v1.plan import Built
+from tb_nanwatch.watch.graphs import Op, Tensor, ancestors
 from tb_nanwatch.watch.replay.creation import Creation
 from tb_nanwatch.watch.replay.lines import stack_of, users_line
 from tb_nanwatch.watch.replay.look import Look, range_of
 from tb_nanwatch.watch.replay.probe import Node
 from tb_nanwatch.watch.replay.walk import Visit
-from tb_nanwatch.watch.session_graph import Op, Tensor, ancestors, name_of_source, writes
+from tb_nanwatch.watch.variables import variable_writes
 
 _MOST_NAMED: Final = 3
 _NO_ORDER: Final = "Nothing orders that write and the read of the step."
@@ -58,7 +59,7 @@ class Write:
     @property
     def name(self) -> str:
         """The variable's name, as a sentence has it."""
-        return shortened(name_of_source(self.source))
+        return shortened(str(self.source.op.name))
 
     def __str__(self) -> str:
         """Return the operation and its line, as a sentence names them."""
@@ -181,7 +182,7 @@ class Writes:
 
     def without_doubtful(self, chains: tuple[tuple[Link, ...], ...]) -> tuple[tuple[Link, ...], ...]:
         """Leave out what a step may have read only after the run had overwritten it, where there is another origin."""
-        doubtful = {name_of_source(write.source) for write in self._in_place}
+        doubtful = {str(write.source.op.name) for write in self._in_place}
         certain = [
             chain for chain in chains if not any(link.phase == "state" and link.variable in doubtful for link in chain)
         ]
@@ -215,10 +216,10 @@ def other_writes(run: set[Op], built: Built) -> list[Write]:
     own = ancestors([built.guard.passed]) | set(built.update_ops)
     found = [
         Write(op, source)
-        for op, source in writes(run)
+        for op, source in variable_writes(run)
         if op not in own and source.name not in built.guard.state.sources
     ]
-    held = {op for op, _ in writes(built.update_ops)}
+    held = {op for op, _ in variable_writes(built.update_ops)}
     return [write for write in found if not _waits_for(write.op, held, besides=built.train_op)]
 
 
@@ -237,7 +238,7 @@ def _is_computable(behind: set[Op], changed: set[str], had: Mapping[str, Any]) -
     """Return whether some operations give now, that the run is over, what they gave in it."""
     read = {source.name for op in behind if (source := source_read(op)) is not None}
     is_known = all(output.name in had for op in behind if takes_anew(op) for output in op.outputs)
-    return is_known and not any(True for _ in writes(behind)) and not read & changed
+    return is_known and not any(True for _ in variable_writes(behind)) and not read & changed
 
 
 def _waits_for(op: Op, held: set[Op], *, besides: Op) -> bool:

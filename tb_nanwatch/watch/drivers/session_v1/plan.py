@@ -16,19 +16,20 @@ from tb_nanwatch.watch.drivers.options import LoopOptions
 from tb_nanwatch.watch.drivers.session_v1.infinities import Infinities
 from tb_nanwatch.watch.drivers.session_v1.intake import Intake
 from tb_nanwatch.watch.drivers.session_v1.microbatches import Microbatches
+from tb_nanwatch.watch.graphs import Graph, Op, ancestors, is_at_top
 from tb_nanwatch.watch.guard.session_guard import Guard
 from tb_nanwatch.watch.guard.session_state import KeptState, read_first, written_values
 from tb_nanwatch.watch.naming import describe
 from tb_nanwatch.watch.record.ring import HostRing
 from tb_nanwatch.watch.row.cells import Layout
+from tb_nanwatch.watch.row.clipping import scale_factors
 from tb_nanwatch.watch.row.inputs import StepInputs
 from tb_nanwatch.watch.row.layer_state import is_statistic, may_be_infinite
 from tb_nanwatch.watch.row.measure import Begun, dense_values, parts_of, without_infinity
 from tb_nanwatch.watch.row.observation import Observation
 from tb_nanwatch.watch.row.plan import Plan
 from tb_nanwatch.watch.row.scalars import UpdateScalars
-from tb_nanwatch.watch.session_graph import Graph, Op, ancestors, backward_order, is_at_top, source_of
-from tb_nanwatch.watch.variables import scale_factors
+from tb_nanwatch.watch.variables import backward_order, handle_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,7 +93,7 @@ def build(
     graph = tf.compat.v1.get_default_graph()
     _check_place(graph, inputs)
     variables = _watched(plan, inputs)
-    own = {source_of(variable).name for variable in variables}
+    own = {handle_of(variable).name for variable in variables}
     find = partial(_intake, graph, watched=own, options=options)
     microbatches = _microbatches(graph, microbatch, variables, intake_of=find)
     tensors = _tensors(plan, graph, run=None if microbatches is None else _run_of(graph, inputs, microbatches))
@@ -117,8 +118,8 @@ def build(
         scalars=True,
     )
     state = KeptState.of(graph, needed)
-    number = None if step is None else read_first(graph, source_of(step))
-    trained = [source_of(variable) for variable in variables]
+    number = None if step is None else read_first(graph, handle_of(step))
+    trained = [handle_of(variable) for variable in variables]
     infinities = Infinities(graph, [*trained, *(source for source, _ in written.values())])
     begun = [infinities.beside(value, written[name][0], is_whole=True) for name, value in statistics.items()]
     observation = _observation(
@@ -167,8 +168,8 @@ def _check_place(graph: Graph, inputs: StepInputs) -> None:
 
 
 def _watched(plan: Plan, inputs: StepInputs) -> list[Any]:
-    known = {source_of(variable).name for variable in plan.variables}
-    besides = [variable for variable in inputs.variables if source_of(variable).name not in known]
+    known = {handle_of(variable).name for variable in plan.variables}
+    besides = [variable for variable in inputs.variables if handle_of(variable).name not in known]
     if known and besides:
         names = ", ".join(variable.name for variable in describe(besides, [None] * len(besides)))
         warnings.warn(f"tb_nanwatch watches variables that are not among those it was given: {names}", stacklevel=2)
@@ -253,7 +254,7 @@ def _observation(
         clipped=None if layout.clip == "none" else clipped,
         weights=[
             infinities.beside(kept[source.name] if source.name in kept else tf.convert_to_tensor(variable), source)
-            for variable, source in zip(variables, map(source_of, variables), strict=True)
+            for variable, source in zip(variables, map(handle_of, variables), strict=True)
         ],
         tensors=others,
         loss=inputs.loss,
@@ -264,5 +265,5 @@ def _observation(
 
 
 def _by_column(gradients: Sequence[Any], inputs: StepInputs, variables: Sequence[Any]) -> list[Any]:
-    of = {source_of(variable).name: gradient for gradient, (_, variable) in zip(gradients, inputs.pairs, strict=True)}
-    return [of.get(source_of(variable).name) for variable in variables]
+    of = {handle_of(variable).name: gradient for gradient, (_, variable) in zip(gradients, inputs.pairs, strict=True)}
+    return [of.get(handle_of(variable).name) for variable in variables]

@@ -17,12 +17,13 @@ from tb_nanwatch.watch.drivers.session_v1.feeds import FedCall, fed_gradients
 from tb_nanwatch.watch.drivers.session_v1.infinities import Infinities
 from tb_nanwatch.watch.drivers.session_v1.others import Write, Writes, note_on_kept, other_writes
 from tb_nanwatch.watch.drivers.session_v1.plan import Built, build
+from tb_nanwatch.watch.graphs import ancestors
 from tb_nanwatch.watch.guard.session_guard import Seen
 from tb_nanwatch.watch.replay import Evidence, ReplayLimits
 from tb_nanwatch.watch.replay.session_trace import Again
 from tb_nanwatch.watch.row.inputs import StepInputs
 from tb_nanwatch.watch.row.plan import Plan
-from tb_nanwatch.watch.session_graph import ancestors, source_of
+from tb_nanwatch.watch.variables import handle_of
 
 _MOST_KNOWN: Final = 256
 Kind = Literal["update", "microbatch", "other"]
@@ -153,7 +154,7 @@ class SessionRuns:
     def _read_infinities(self, session: Any) -> None:
         infinities = self.built.infinities
         if infinities.read(session):
-            masks = infinities.masks_of([source_of(variable) for variable in self._plan.variables])
+            masks = infinities.masks_of([handle_of(variable) for variable in self._plan.variables])
             self._plan.note_infinities(self.built.layout.variables, masks)
 
     def after_run(self, session: Any, told: Mapping[Kind, Any], feed_dict: Mapping[Any, Any] | None) -> None:
@@ -307,7 +308,7 @@ class _Value:
             value = self._session.run(self._variable)
         except (RuntimeError, AttributeError, tf.errors.OpError):
             return np.zeros(0)
-        return self._infinities.without(value, source_of(self._variable))
+        return self._infinities.without(value, handle_of(self._variable))
 
 
 def _list_as_train_op(built: Built) -> None:
