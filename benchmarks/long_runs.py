@@ -123,7 +123,7 @@ def write_run(directory: Path, run: LongRun, *, seed: int = 0) -> Written:
     """
     layout, draw = run.layout, np.random.default_rng(seed)
     ring = WholeRing()
-    session = Session(layout, policy="record", writer=Writer(str(directory)), recorder=ring, counted=True)
+    session = Session(layout, policy="record", writer=Writer(str(directory)), ring=ring, counted=True)
     blocks = [_rows(run, draw) for _ in range(BLOCKS)]
     host_s, drains = 0.0, max(1, run.steps // WINDOW)
     for drain in range(drains):

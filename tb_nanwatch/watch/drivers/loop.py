@@ -245,13 +245,13 @@ class Loop:
 
     def _outcome(self, look: Callable[[], Outcome | None], *, is_bad: Callable[[], bool]) -> Outcome | None:
         """Look at what ran, and where that fails, or failed before, at whether it was bad and no more."""
-        settled = -1 if self._session is None else self._session.settled
+        settled = -1 if self._session is None else self._session.last_handled
         found = None if self._has_failed else self.boundary.attempt(_READ, lambda: (look(),), otherwise=None)
         if found is not None:
             return found[0]
         self._has_failed = True
         # It may have failed when the incident was dealt with already.
-        is_settled = self._session is not None and self._session.settled != settled
+        is_settled = self._session is not None and self._session.last_handled != settled
         return self._outcome_of_failure(lambda: is_settled or is_bad())
 
     def _outcome_of_failure(self, is_bad: Callable[[], bool]) -> Outcome | None:
@@ -329,7 +329,7 @@ class Loop:
         """Tell of a micro-batch that was bad and whose update did not come."""
         accumulation = self.accumulation or self._plan.accumulation
         number = NONE_BAD if accumulation is None else accumulation.pending()
-        return None if number == NONE_BAD else session.tell_of_microbatch(number, action=self._action)
+        return None if number == NONE_BAD else session.alert_of_microbatch(number, action=self._action)
 
     def _collect(self, call: Call | None) -> Outcome | None:
         session = self._session_now()
@@ -395,7 +395,7 @@ class Loop:
         self._has_met_error = True
         before, calls = session.steps_seen, self._calls
         bad = session.collect(action=self._action)
-        alert = session.tell_of_unfinished(
+        alert = session.alert_of_unfinished(
             error_line(error), action=self._action, is_recorded=session.steps_seen - before == calls + 1
         )
         call = call or (self._find_call() if self._find_call is not None else None)
@@ -504,7 +504,7 @@ class Loop:
             outcome.act(self._options.on_nonfinite)
 
     def _has_news(self, incident: int | None) -> bool:
-        return incident is not None and (self._session is None or not self._session.is_known(incident))
+        return incident is not None and (self._session is None or not self._session.is_handled(incident))
 
     def _schedule(self, *, steps: int, seen: int) -> None:
         # One call may run many steps, and the ring must be read before it comes round.
@@ -516,12 +516,12 @@ class Loop:
 
     def _note_harmless(self, call: Call | None) -> None:
         # An argument that holds NaN in a step that stays finite (a masked label, say) is no origin of anything.
-        if call is not None and self._session is not None and self._session.ended_well:
+        if call is not None and self._session is not None and self._session.is_last_finite:
             self._tolerated |= {found.name for one in self._plan.calls_of(call) for found in one.findings()}
 
     def _session_now(self) -> Session | None:
-        layout, recorder = self._plan.layout, self._plan.ring
-        if self._session is None and layout is not None and recorder is not None:
+        layout, ring = self._plan.layout, self._plan.ring
+        if self._session is None and layout is not None and ring is not None:
             worker = self._plan.replicas.worker if self._plan.replicas and self._plan.has_peers else None
             if worker:
                 self._writer.go_below(f"worker-{worker}")
@@ -529,7 +529,7 @@ class Loop:
                 layout,
                 policy=self._options.policy,
                 writer=self._writer,
-                recorder=recorder,
+                ring=ring,
                 counted=self._plan.counted,
                 accumulation=self.accumulation or self._plan.accumulation,
                 microbatches=self._plan.microbatches_a_step,

@@ -9,7 +9,6 @@ import pytest
 import tensorflow as tf
 
 from tb_nanwatch import NonFiniteError, Watch
-from tb_nanwatch.watch.record.numbering import Numbering
 
 DESCENT = tf.compat.v1.train.GradientDescentOptimizer(0.1)
 BAD = np.float32(np.nan)
@@ -142,26 +141,6 @@ class TestTheUsersStep:
     def test_that_nothing_counts_is_warned_of(self, tmp_path, read):
         with pytest.raises(UserWarning, match="must grow from one training step to the next; it stood at 0"):
             self.train(tmp_path, read, bad=[], counts=False)
-
-
-class TestNumbering:
-    def of(self, *parts):
-        numbering = Numbering()
-        return [numbering.of(np.array(given), np.array(held, bool)).tolist() for given, held in parts]
-
-    def test_what_grows_is_as_it_was_given(self):
-        assert self.of(([3, 4, 9], [0, 0, 0]), ([10, 20], [0, 0])) == [[3, 4, 9], [10, 20]]
-
-    def test_after_an_update_that_was_withheld_steps_are_counted_on_without_a_word(self):
-        assert self.of(([3, 4], [0, 1]), ([4, 5], [0, 0]), ([6, 9], [0, 0])) == [[3, 4], [5, 6], [7, 9]]
-
-    def test_where_the_step_goes_back_so_does_the_number(self):
-        assert self.of(([3, 4, 4], [0, 1, 0]), ([2, 3], [0, 0])) == [[3, 4, 5], [2, 3]]
-
-    def test_a_step_that_stands_still_is_warned_of_once(self):
-        with pytest.warns(UserWarning, match="it stood at 4") as caught:
-            assert self.of(([4, 4, 4], [0, 0, 0]), ([4], [0])) == [[4, 5, 6], [7]]
-        assert len(caught) == 1
 
 
 @pytest.mark.parametrize("policy", ["record", "skip"])

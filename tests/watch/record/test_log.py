@@ -13,7 +13,7 @@ import pytest
 import tensorflow as tf
 
 import tb_nanwatch
-from tb_nanwatch.watch.record.versions import loaded_versions
+from tb_nanwatch.watch.record.log import loaded_versions
 
 
 def test_a_program_whose_packages_have_other_names_is_watched(tmp_path, read, monkeypatch):
