@@ -24,13 +24,14 @@ from tb_nanwatch.plugin.plugin import NanWatchPlugin
 from tb_nanwatch.plugin.requests import AlertRequest
 from tb_nanwatch.schema.codec import dumps
 from tb_nanwatch.schema.records import Alert, Counts, Finding
+from tb_nanwatch.schema.stats import of_scope
 from tests.event_files import HEADER, RunWriter, only_at, series_at, steps_of
 from tests.replays import REPLAY, replayed
 
 PREFIX = "/data/plugin/nanwatch"
 CLIPPED = dataclasses.replace(HEADER, clip="scale", session=1)
 
-OF_VARIABLES = ("grad_norm", "clipped_norm", "clip_ratio", "weight_norm", "microbatch_norm")
+OF_VARIABLES = tuple(stat.key for stat in of_scope("variable"))
 
 
 def loss_alert(step, *, window, session=0, findings=()):
