@@ -194,7 +194,7 @@ RULES: Final[tuple[Rule, ...]] = (
     Rule(
         "bad-start",
         frozenset({"weights"}),
-        "The variable was so when the first watched step began: no watched step made it so.",
+        "The variable was not finite when the first watched step began: no watched step made it so.",
         "Check the initializer and the checkpoint it was restored from; go back to an older checkpoint.",
     ),
     Rule(

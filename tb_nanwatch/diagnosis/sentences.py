@@ -101,7 +101,7 @@ def entry_phrase(entry: Entry | None, tensor: str | None) -> str:
             return f"{'the' if name else 'a'} tensor{name}{_shape_phrase(shape)}, which the step captures"
         case Entry(way="constant", shape=shape):
             return f"{'the' if name else 'a'} constant{name}{_shape_phrase(shape)}, made of the program's data"
-    return f"the input{name}" if name else "what the step was given"
+    return f"the input{name}" if name else "an input of the step"
 
 
 def _shape_phrase(shape: tuple[int, ...]) -> str:

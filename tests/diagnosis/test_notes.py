@@ -48,7 +48,7 @@ def test_the_notes_of_a_failed_replay_are_shown():
     [
         ("forward", "in the forward pass"),
         ("loss", "on the way to the loss"),
-        ("input", "in what the step was given"),
+        ("input", "in an input of the step"),
     ],
 )
 def test_a_value_that_was_hidden_from_the_loss_is_noted(phase, where):

@@ -51,7 +51,7 @@ THREE_INF = Counts(size=64, nan=0, pos_inf=3, neg_inf=0)
                 "computed (3 of 64 elements; sample 7)."
             ),
         ),
-        (origin_at("input", kind="nan"), "Step 411: NaN was in what the step was given, before anything was computed."),
+        (origin_at("input", kind="nan"), "Step 411: NaN was in an input of the step, before anything was computed."),
         (
             origin_at("weights", variable="l3/V", kind="nan"),
             "Step 411: NaN was in the variable l3/V already when watching began.",
@@ -184,7 +184,7 @@ LINE_41 = Source("critic.py", 41, "train_step", "loss = tf.reduce_mean(tf.square
             origin_at("state", variable="bn/moving_variance", kind="nan", evidence="replay"),
             "Step 411: NaN was in bn/moving_variance, kept beside the trained variables, as the step began.",
         ),
-        (origin_at("input", kind="nan"), "Step 411: NaN was in what the step was given, before anything was computed."),
+        (origin_at("input", kind="nan"), "Step 411: NaN was in an input of the step, before anything was computed."),
         (origin_at("forward", kind="nan"), "Step 411: NaN first appeared in the forward pass."),
     ],
 )

@@ -15,8 +15,7 @@ _ZERO_FIX: Final = (
     "tf.math.multiply_no_nan(x, y), where y is the mask."
 )
 _MATRIX_FIX: Final = (
-    "Take Inf out before the product: tf.where(tf.math.is_finite(x), x, 0.0) in the place of x. Then ask where it is "
-    "from."
+    "Take Inf out before the product: tf.where(tf.math.is_finite(x), x, 0.0) in the place of x. Then find its origin."
 )
 _HALF_CONSTANT_FIX: Final = (
     "A constant such as -1e10 is -Inf in float16, whose range ends at 65,504. Take a smaller one, "
@@ -53,7 +52,7 @@ def _inf_minus_inf(link: Link) -> str | None:
     up, down = (sum(counts) for counts in zip(*signs, strict=True)) if signs else (0, 0)
     if not up or not down:
         return None
-    return f"{type_of(link)} takes Inf from Inf: what it was given holds Inf already ({up + down:,} elements)."
+    return f"{type_of(link)} takes Inf from Inf: its inputs hold Inf already ({up + down:,} elements)."
 
 
 def _signs(operand: Operand) -> tuple[int, int]:
@@ -79,7 +78,7 @@ def _entropy_of_mask(link: Link) -> str | None:
     match link.inputs:
         case (x, *_) if infinite(x) and not x.counts.nan:
             held = f"{type_of(link)} of logits that hold Inf ({share(infinite(x), x)})"
-            return f"{held}: a class of probability 0 has an infinite loss, or with a label of 0 none that is a number."
+            return f"{held}: a class of probability 0 has an infinite loss, or with a label of 0 a loss of NaN."
     return None
 
 
@@ -107,7 +106,7 @@ def _empty(link: Link) -> str | None:
 def _no_alignment(link: Link) -> str | None:
     if link.kind != "pos_inf" or not link.inputs or any(operand.counts.nonfinite for operand in link.inputs):
         return None
-    return "Labels do not fit their input: they are more, counting a blank between equal ones, than it has frames."
+    return "Labels do not fit their input: with a blank between equal labels, they need more frames than it has."
 
 
 _PRODUCTS: Final = frozenset({"Mul", "MatMul", "BatchMatMulV2"})
@@ -122,19 +121,19 @@ RULES: Final = (
         "inf-minus-inf",
         frozenset({"Sub", "Add", "AddV2", "AddN", "BiasAdd", "Sum", "Mean", "Cumsum"}),
         _inf_minus_inf,
-        f"Keep Inf out of sums. Of a mask, take {_MASK}.",
+        f"Keep Inf out of sums. In a mask, take {_MASK}.",
     ),
     Rule(
         "masked-softmax",
         _SOFTMAX,
         _masked_softmax,
-        f"Mask with {_MASK}. Or leave something of every row.",
+        f"Mask with {_MASK}. Or leave at least one finite logit in every row.",
     ),
     Rule(
         "masked-softmax",
         _SOFTMAX,
         _infinite_softmax,
-        "Find the overflow that made them so. To bound them is a stopgap: tf.clip_by_value(x, -1e4, 1e4).",
+        "Find the overflow that made them infinite. A bound is only a stopgap: tf.clip_by_value(x, -1e4, 1e4).",
     ),
     Rule(
         "label-range",
@@ -159,14 +158,14 @@ RULES: Final = (
         "empty-tensor",
         frozenset({"Mean"}),
         _empty,
-        "Let something be left to reduce, where a mask or a filter may leave nothing: divide the sum by at least 1, "
+        "Make sure that a mask or a filter leaves something to reduce: divide the sum by at least 1, "
         "tf.reduce_sum(x) / tf.maximum(tf.cast(tf.size(x), x.dtype), 1), or leave such a batch out.",
     ),
     Rule(
         "empty-tensor",
         frozenset({"Max", "Min"}),
         _empty,
-        "Let something be left to reduce, where a mask or a filter may leave nothing: reduce tf.concat([x, [0.0]], 0), "
+        "Make sure that a mask or a filter leaves something to reduce: reduce tf.concat([x, [0.0]], 0), "
         "or leave such a batch out.",
     ),
     Rule(

@@ -26,23 +26,23 @@ _RECIPROCAL_FIX: Final = (
 def _root_at_zero(link: Link) -> str | None:
     match link.inputs:
         case (root, _, *_) if root.zeros:
-            return f"The slope of a square root at 0: what it gave holds 0 ({share(root.zeros, root)})."
+            return f"The slope of a square root at 0: its output holds 0 ({share(root.zeros, root)})."
         case (root, slope, *_) if root.min is not None and 0 < root.min < reach(slope) / (2 * largest(root.dtype)):
-            return f"The slope of a square root near 0: what it gave is as small as {number(root.min)}."
+            return f"The slope of a square root near 0: its output is as small as {number(root.min)}."
     return None
 
 
 def _inverse_root_near_zero(link: Link) -> str | None:
     match link.inputs:
         case (root, slope, *_) if reach(root) * reach(root) * reach(root) * reach(slope) / 2 > largest(root.dtype):
-            return f"The slope of 1 over a square root near 0: what it gave is as large as {number(reach(root))}."
+            return f"The slope of 1 over a square root near 0: its output is as large as {number(reach(root))}."
     return None
 
 
 def _inverse_near_zero(link: Link) -> str | None:
     match link.inputs:
         case (inverse, slope, *_) if reach(inverse) * reach(inverse) * reach(slope) > largest(inverse.dtype):
-            return f"The slope of 1/x near 0: what it gave is as large as {number(reach(inverse))}."
+            return f"The slope of 1/x near 0: its output is as large as {number(reach(inverse))}."
     return None
 
 

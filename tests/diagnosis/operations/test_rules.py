@@ -181,17 +181,17 @@ TEXTS = [
     (
         ("nan", "Sub", operand(0.0, 1.0, pos_inf=2), operand(0.0, 1.0, pos_inf=3)),
         "inf-minus-inf",
-        "Sub takes Inf from Inf: what it was given holds Inf already (5 elements).",
+        "Sub takes Inf from Inf: its inputs hold Inf already (5 elements).",
     ),
     (
         ("nan", "AddV2", operand(0.0, 1.0, pos_inf=2), operand(0.0, 1.0, neg_inf=3)),
         "inf-minus-inf",
-        "AddV2 takes Inf from Inf: what it was given holds Inf already (5 elements).",
+        "AddV2 takes Inf from Inf: its inputs hold Inf already (5 elements).",
     ),
     (
         ("nan", "Sum", operand(0.0, 1.0, pos_inf=2, neg_inf=1)),
         "inf-minus-inf",
-        "Sum takes Inf from Inf: what it was given holds Inf already (3 elements).",
+        "Sum takes Inf from Inf: its inputs hold Inf already (3 elements).",
     ),
     (
         ("nan", "Mul", operand(0.0, 1.0, zeros=12), operand(0.0, 1.0, neg_inf=3)),
@@ -218,7 +218,7 @@ TEXTS = [
         "infinite-logits",
         (
             "SoftmaxCrossEntropyWithLogits of logits that hold Inf (1 of 64 elements): a class of probability 0 has an "
-            "infinite loss, or with a label of 0 none that is a number."
+            "infinite loss, or with a label of 0 a loss of NaN."
         ),
     ),
     (("neg_inf", "Const"), "constant", "A constant of the program is -Inf."),
@@ -230,26 +230,26 @@ TEXTS = [
     (
         ("pos_inf", "CTCLoss", operand(-3.0, 3.0)),
         "ctc-no-alignment",
-        "Labels do not fit their input: they are more, counting a blank between equal ones, than it has frames.",
+        "Labels do not fit their input: with a blank between equal labels, they need more frames than it has.",
     ),
 ]
 
 SLOPE_TEXTS = [
     (
         ("pos_inf", "SqrtGrad", operand(0.0, 2.0, zeros=3), operand(0.0, 1.0)),
-        "The slope of a square root at 0: what it gave holds 0 (3 of 64 elements).",
+        "The slope of a square root at 0: its output holds 0 (3 of 64 elements).",
     ),
     (
         ("pos_inf", "SqrtGrad", operand(1e-30, 2.0), operand(0.0, 1e10)),
-        "The slope of a square root near 0: what it gave is as small as 1e-30.",
+        "The slope of a square root near 0: its output is as small as 1e-30.",
     ),
     (
         ("neg_inf", "RsqrtGrad", operand(1.0, 1e13), operand(0.0, 1.0)),
-        "The slope of 1 over a square root near 0: what it gave is as large as 1e+13.",
+        "The slope of 1 over a square root near 0: its output is as large as 1e+13.",
     ),
     (
         ("neg_inf", "ReciprocalGrad", operand(1.0, 1e20), operand(0.0, 1.0)),
-        "The slope of 1/x near 0: what it gave is as large as 1e+20.",
+        "The slope of 1/x near 0: its output is as large as 1e+20.",
     ),
     (
         ("pos_inf", "Pow", operand(0.0, 2.0, zeros=1), operand(-0.5, -0.5, shape=())),
