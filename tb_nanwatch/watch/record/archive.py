@@ -1,7 +1,7 @@
-"""The archive: the arguments of a bad step in a file, so that they can be looked at and the step run with them again.
+"""The archive: the arguments of a bad step in a file, to inspect them and to run the step with them again.
 
-The file is an ``npz`` without pickled objects: one array for each array or tensor, and ``description``, which is JSON
-and says how the arguments are made of them. It is not compressed: floating samples hardly shrink, and training waits.
+The file is an ``npz`` without pickled objects: a numbered array for each array or tensor, and ``description``, which is
+JSON and says how they make up the arguments. It is not compressed: floats hardly shrink, and training waits.
 """
 
 from __future__ import annotations
@@ -24,37 +24,36 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from tb_nanwatch.errors import RecordError, SchemaError
-from tb_nanwatch.watch.record.batch import Call
+from tb_nanwatch.watch.record.batch import Call, Portion, portion_that_fits
 from tb_nanwatch.watch.record.packing import Packer, Unpacker, is_packable
 from tb_nanwatch.watch.record.paths import require_nameable
-from tb_nanwatch.watch.record.portion import Portion, portion_that_fits
 
 FOLDER: Final = "batches"
 MOST_BYTES: Final = 64 * 1024 * 1024
-"""Of a batch that is saved as a whole."""
+"""The size up to which a whole batch is saved."""
 _DESCRIPTION: Final = "description"
 _VERSION: Final = 1
 _HEADS: Final = {
     (1, 0): np.lib.format.read_array_header_1_0,
     (2, 0): np.lib.format.read_array_header_2_0,
-    # The third differs in how it writes the names of fields.
+    # Version 3 differs only in the encoding of the names of fields.
     (3, 0): np.lib.format.read_array_header_2_0,
 }
-_NO_BATCH = (
+_NOT_A_BATCH = (
     *(ArithmeticError, AttributeError, EOFError, LookupError, MemoryError, RuntimeError, SyntaxError, TypeError),
     *(ValueError, struct.error, tokenize.TokenError, zipfile.BadZipFile, zlib.error, tf.errors.OpError),
 )
-"""What NumPy, zipfile, JSON and TensorFlow raise when they are given what nobody saved."""
+"""Errors of NumPy, zipfile, JSON and TensorFlow on a file that no watch saved."""
 
 
 @dataclass(frozen=True)
 class SavedBatch:
-    """What came of saving a batch.
+    """The result of saving a batch.
 
     Attributes:
-        path: of the file, relative to the run's directory, with forward slashes; ``None`` if there is none.
-        samples: where only the bad samples are in it, their indices in the whole batch; else ``None``.
-        notes: what there is to say about it; a sentence each.
+        path: of the file, relative to the run's directory, with forward slashes; ``None`` if nothing was saved.
+        samples: indices of the saved samples in the whole batch; ``None`` unless only the bad samples were saved.
+        notes: remarks, a sentence each.
     """
 
     path: str | None
@@ -90,21 +89,21 @@ def save_batch(
 
     Args:
         directory: of the run.
-        call: of the step, made or not.
-        step: its number.
-        samples: indices of its bad samples in the leading dimension of the batch, as far as they are known.
-        most_bytes: of more than that only the samples are saved, of each argument with the batch's leading dimension.
+        call: of the step.
+        step: number of the step.
+        samples: known bad samples, as indices in the batch's leading dimension.
+        most_bytes: the size up to which the whole batch is saved. From a larger batch only the samples are saved.
 
     Returns:
-        Without a path where nothing was saved; the notes tell why, unless there was nothing to save.
+        A result without a path if nothing was saved; the notes give the reason, unless there was nothing to save.
     """
     leaves = dict(call.leaves())
     left_out = tuple(name for name, leaf in leaves.items() if not is_packable(leaf))
-    kept = [leaf for leaf in leaves.values() if is_packable(leaf)]
-    if not kept:
+    packable = [leaf for leaf in leaves.values() if is_packable(leaf)]
+    if not packable:
         return SavedBatch(None)
     try:
-        portion = portion_that_fits(kept, samples, most_bytes=most_bytes)
+        portion = portion_that_fits(packable, samples, most_bytes=most_bytes)
         if not portion.fits:
             return SavedBatch(None, notes=(portion.note,))
         notes = (*([portion.note] if portion.note else []), *_on_left_out(left_out))
@@ -153,15 +152,15 @@ def load_batch(path: str | os.PathLike[str]) -> Batch:
         return _decode(data)
     except SchemaError:
         raise
-    except _NO_BATCH as error:
+    except _NOT_A_BATCH as error:
         raise RecordError(
             f"a batch must be a file that a watch saved; {name!r} is none: {_first_line(error)}"
         ) from error
 
 
 def _encode(call: Call, portion: Portion, about: Mapping[str, Any]) -> bytes:
-    packer = Packer({id(leaf): name for name, leaf in call.leaves()}, portion.of)
-    arguments = {"args": packer.pack(call.args), "kwargs": packer.pack(dict(call.kwargs))}
+    packer = Packer({id(leaf): name for name, leaf in call.leaves()}, portion.cut)
+    arguments = {"args": packer.node(call.args), "kwargs": packer.node(dict(call.kwargs))}
     description = json.dumps({"tb_nanwatch_batch": _VERSION, **about, **arguments}, allow_nan=False).encode()
     members = [(_DESCRIPTION, np.frombuffer(description, np.uint8)), *enumerate(packer.arrays)]
     buffer = io.BytesIO()
@@ -173,7 +172,7 @@ def _encode(call: Call, portion: Portion, about: Mapping[str, Any]) -> bytes:
 
 
 def _write(directory: str, step: int, data: bytes) -> str:
-    """Write a file that is there as a whole or not at all, and return its path relative to the directory."""
+    """Write a file, whole or not at all, and return its path relative to the directory."""
     folder = os.path.join(directory, FOLDER)
     require_nameable(folder)
     tf.io.gfile.makedirs(folder)
@@ -198,7 +197,7 @@ def _decode(data: bytes) -> Batch:
         if version > _VERSION:
             raise SchemaError(f"a batch must be of version {_VERSION} at most to be loaded; this one is of {version}")
         unpacker = Unpacker([_array_in(archive, str(place)) for place in range(len(archive.namelist()) - 1)])
-    args, kwargs = unpacker.unpack(description["args"]), unpacker.unpack(description["kwargs"])
+    args, kwargs = unpacker.value(description["args"]), unpacker.value(description["kwargs"])
     if not isinstance(args, tuple) or not isinstance(kwargs, dict) or not all(isinstance(key, str) for key in kwargs):
         raise RecordError("its arguments must be a tuple and a dictionary of names")
     samples = description["samples"]
@@ -213,17 +212,17 @@ def _decode(data: bytes) -> Batch:
 
 
 def _check_sizes(archive: zipfile.ZipFile, *, most_bytes: int) -> None:
-    """Refuse an archive that holds more than it has bytes: compressed, or one part of the file under many names."""
+    """Refuse an archive that unpacks to more bytes than it has, by compression or by members that overlap."""
     members = archive.infolist()
     if any(member.compress_type != zipfile.ZIP_STORED for member in members):
         raise RecordError("its arrays must not be compressed")
-    held = sum(member.file_size for member in members)
-    if held > most_bytes:
-        raise RecordError(f"its arrays must fit in its {most_bytes:,} bytes; they have {held:,}")
+    size = sum(member.file_size for member in members)
+    if size > most_bytes:
+        raise RecordError(f"its arrays must fit in its {most_bytes:,} bytes; they have {size:,}")
 
 
 def _array_in(archive: zipfile.ZipFile, name: str) -> npt.NDArray[Any]:
-    """Read an array; NumPy would make room for as much as its head says, before it looks for the bytes."""
+    """Read an array, after a check of its size: NumPy would allocate as much as the header says."""
     data = archive.read(f"{name}.npy")
     file = io.BytesIO(data)
     read_head = _HEADS.get(np.lib.format.read_magic(file))

@@ -9,6 +9,7 @@ import io
 import json
 import pickle
 import zipfile
+from pathlib import Path
 
 import keras
 import ml_dtypes
@@ -27,6 +28,7 @@ from tb_nanwatch.watch.record.packing import LeftOut
 
 Pair = collections.namedtuple("Pair", ["images", "labels"])
 MIB = 1024 * 1024
+V1 = Path(__file__).parents[2] / "golden" / "batch-v1.npz"
 
 
 def anything(*args, **kwargs):
@@ -179,6 +181,59 @@ class TestRoundTrip:
         args = tf.ones([3, 2], tf.bfloat16), tf.ragged.constant([[1.0], [2.0, 3.0]])
         assert float(step(*args)) == float(step(*there_and_back(tmp_path, *args).args)) == 12.0
         assert len(traces) == 1
+
+
+OPTIONS = {
+    "none": None,
+    "yes": True,
+    "int": -(10**30),
+    "float": float("inf"),
+    "complex": 1 - 2j,
+    "text": "text \ud800 é",
+    "bytes": b"\x00\xff",
+    "list": [1, (2.0,)],
+    ("k", 1): "tuple key",
+    "array": np.array([1, 2], ">i4"),
+    "number": np.float32(1.5),
+    "half": np.array([1.5, np.nan], ml_dtypes.bfloat16),
+    "words": np.array([["left"], ["\ud800 alone"]], object),
+    "strings": tf.constant([b"a", b"", "ü\n".encode()]),
+    "ragged": tf.ragged.constant([[["a", "b"], []], [], [["c"]]]),
+    "uniform": tf.RaggedTensor.from_uniform_row_length(tf.ragged.constant([[1, 2], [3], [], [4]]), 2),
+    "sparse": tf.sparse.from_dense(tf.constant([[0.0, np.nan], [3.0, 0.0]], tf.float16)),
+}
+
+
+class TestTheFormat:
+    """The golden is a file of version 1 with a value of each kind."""
+
+    def call(self):
+        def step(x, options, *, pair, model):
+            """A step with names."""
+
+        pair = Pair(tf.constant([1, 2], tf.bfloat16), np.ones(2))
+        return Call(step, (tf.constant([[1.0, np.nan], [2.0, 3.0]]), OPTIONS), {"pair": pair, "model": object()})
+
+    def test_a_file_of_version_1_is_loaded(self):
+        batch = tb_nanwatch.load_batch(V1)
+        assert (batch.step, batch.samples, batch.left_out) == (7, None, ("model",))
+        (x, options), pair = batch.args, batch.kwargs["pair"]
+        assert is_same(x, tf.constant([[1.0, np.nan], [2.0, 3.0]]))
+        assert (pair._fields, pair.images.dtype, pair.labels.tolist()) == (("images", "labels"), tf.bfloat16, [1, 1])
+        assert batch.kwargs["model"] == LeftOut("model", "object")
+        assert list(options) == list(OPTIONS)
+        for name in ("ragged", "uniform"):
+            assert options[name].to_list() == OPTIONS[name].to_list()
+        np.testing.assert_array_equal(tf.sparse.to_dense(options["sparse"]), [[0.0, np.nan], [3.0, 0.0]])
+        assert all(is_same(options[name], OPTIONS[name]) for name in set(OPTIONS) - {"ragged", "uniform", "sparse"})
+
+    def test_the_same_arguments_are_saved_in_the_same_form(self, tmp_path):
+        saved = save_batch(str(tmp_path), self.call(), step=7)
+        with np.load(V1) as old, np.load(tmp_path / saved.path) as new:
+            assert new.files == old.files
+            assert new["description"].tobytes() == old["description"].tobytes()
+            for name in old.files:
+                assert is_same(new[name], old[name])
 
 
 class TestWhatIsLeftOut:
