@@ -1,9 +1,8 @@
-"""A logdir with real event files, TensorBoard serving it under both of its loaders, and Chromium looking at it."""
+"""A logdir with real event files, TensorBoard that serves it with each of its two loaders, and Chromium."""
 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import re
 import subprocess
@@ -22,6 +21,7 @@ from benchmarks import page_cost
 from tb_nanwatch.schema.records import Alert, Counts, Finding, Header, Variable
 from tests.critic_run import write_critic
 from tests.event_files import RunWriter, series_at, steps_of
+from tests.programs import read_verdicts
 
 HOSTILE_NAMES = (
     "<script>window.hacked = true</script>/V",
@@ -33,7 +33,7 @@ START_TIMEOUT_S = 40
 
 
 def write_hostile(directory: Path) -> None:
-    """Write a run whose names would like to be more than names."""
+    """Write a run whose names imitate markup, hide characters or are very long."""
     norms = np.ones((50, len(HOSTILE.variables)))
     norms[49, 0] = np.nan
     window = steps_of(0, 49, header=HOSTILE, grad_norm=norms)
@@ -43,7 +43,7 @@ def write_hostile(directory: Path) -> None:
 
 
 def write_damaged(directory: Path) -> None:
-    """Write a run of three chunks, in the second of which a byte is flipped."""
+    """Write a run of three chunks, with a flipped byte in the second."""
     writer = RunWriter(directory / "nanwatch").header().spans(series_at(range(100)))
     begin = writer.path.stat().st_size
     data = bytearray(writer.spans(series_at(range(100, 200))).spans(series_at(range(200, 300))).path.read_bytes())
@@ -53,7 +53,7 @@ def write_damaged(directory: Path) -> None:
 
 @pytest.fixture(scope="session")
 def logdir(tmp_path_factory):
-    """A logdir with a run of each sort."""
+    """A logdir with four runs: non-finite, hostile names, finite and damaged."""
     root = tmp_path_factory.mktemp("logdir")
     write_critic(root / "critic")
     write_hostile(root / "<img src=x onerror=alert(1)>")
@@ -64,13 +64,13 @@ def logdir(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def growing_run(logdir):
-    """The writer of a run of 100 steps that is not over yet."""
+    """The writer of a run that has 100 steps and continues."""
     return RunWriter(logdir / "growing" / "nanwatch").header().spans(series_at(range(100)))
 
 
 @pytest.fixture(scope="session")
 def breaking_runs(logdir):
-    """The writers of runs of 100 finite steps that a test may break, by the value of ``--load_fast``."""
+    """The writers of runs with 100 finite steps that a test may make non-finite, by the value of ``--load_fast``."""
     return {
         fast: RunWriter(logdir / f"still-finite-{fast}" / "nanwatch").header().spans(series_at(range(100)))
         for fast in ("true", "false")
@@ -79,14 +79,12 @@ def breaking_runs(logdir):
 
 @pytest.fixture(scope="session")
 def verdicts(logdir, growing_run, breaking_runs):
-    """What the command line says of each run."""
-    command = [sys.executable, "-m", "tb_nanwatch", str(logdir), "--json"]
-    answer = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-    return {verdict["run"]: verdict for verdict in json.loads(answer.stdout)["runs"]}
+    """The verdicts of the command line, by run."""
+    return read_verdicts(logdir)
 
 
 class Server(NamedTuple):
-    """A TensorBoard that is being started."""
+    """A TensorBoard process, and the file with its output."""
 
     process: subprocess.Popen[bytes]
     output: Path
@@ -102,18 +100,18 @@ def start_tensorboard(logdir: Path, output: Path, *flags: str) -> Server:
 
 
 def address_of(server: Server) -> str:
-    """Wait until TensorBoard says where it listens."""
+    """Wait until TensorBoard reports its address, and return it."""
     end = time.monotonic() + START_TIMEOUT_S
     while time.monotonic() < end and server.process.poll() is None:
         if found := re.search(r"at (http://\S+?)/? ", server.output.read_text()):
             return found[1]
         time.sleep(0.1)
-    raise AssertionError(f"TensorBoard must start; it said:\n{server.output.read_text()}")
+    raise AssertionError(f"TensorBoard must start; it printed:\n{server.output.read_text()}")
 
 
 @contextmanager
 def serving(logdir: Path, outputs: Path) -> Iterator[dict[str, str]]:
-    """Serve a logdir with each loader; yields the addresses by the value of ``--load_fast``."""
+    """Serve a logdir with each loader, and yield the addresses by the value of ``--load_fast``."""
     servers = {
         fast: start_tensorboard(logdir, outputs / fast, f"--load_fast={fast}", "--reload_interval=1")
         for fast in ("true", "false")
@@ -126,13 +124,13 @@ def serving(logdir: Path, outputs: Path) -> Iterator[dict[str, str]]:
         for server in servers.values():
             with contextlib.suppress(subprocess.TimeoutExpired):
                 server.process.wait(timeout=10)
-            # It may wait for its data server for ever.
+            # TensorBoard may wait forever for its data server.
             server.process.kill()
 
 
 @pytest.fixture(scope="session")
 def tensorboards(logdir, growing_run, breaking_runs, tmp_path_factory):
-    """The addresses of TensorBoard, by the value of ``--load_fast``."""
+    """The addresses of the two TensorBoards, by the value of ``--load_fast``."""
     with serving(logdir, tmp_path_factory.mktemp("tensorboard")) as addresses:
         yield addresses
 
@@ -145,7 +143,7 @@ def chromium():
 
 
 class Complaints(list[str]):
-    """What a browser has to complain about in a page, and every request that leaves this machine."""
+    """The errors of a page, and its requests to other hosts."""
 
     def watch(self, page: Page) -> None:
         """Collect from ``page``."""
@@ -160,7 +158,7 @@ class Complaints(list[str]):
 
 @pytest.fixture
 def page(chromium):
-    """An empty page in a browser without a past, which must be left without complaints."""
+    """An empty page in a fresh browser context. The test fails if the page has complaints at the end."""
     context = chromium.new_context(viewport={"width": 1280, "height": 1400})
     context.set_default_timeout(15_000)
     page = context.new_page()

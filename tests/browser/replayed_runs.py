@@ -1,4 +1,4 @@
-"""Runs whose bad step was run again, as the training side writes them; what each replay found is made by hand."""
+"""Runs with a replay of their bad step, as the training side writes them. The replays are written by hand."""
 
 from __future__ import annotations
 
@@ -46,11 +46,11 @@ REPLAYS = {
     "stuck": Replay("failed", notes=("The step took longer than 60 s to run again.",), seconds=60.0),
     "hostile": Replay("found", chains=((HOSTILE, *HOPS[:2]), *((HOSTILE,),) * 9)),
 }
-"""What the replay of each run found, by the run's name."""
+"""The replay of each run, by the run's name."""
 
 
 def write_replayed(logdir: Path) -> None:
-    """Write one run for each of :data:`REPLAYS`, and one whose step was not run again."""
+    """Write a run for each of :data:`REPLAYS`, and the run ``alone``, whose step was not replayed."""
     for run, replay in REPLAYS.items():
         _write_run(logdir / run, replay, batch=None if run == "stuck" else BATCH)
     _write_run(logdir / "alone", None, batch=None)

@@ -1,39 +1,32 @@
-"""What the demo's runs look like in the tab. README's screenshot is made here: ``make screenshot``."""
+"""The demo's runs in the tab. ``make screenshot`` makes README's picture here."""
 
 from __future__ import annotations
 
-import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import expect
 
 from tests.browser.conftest import serving
-from tests.browser.test_page import drawn, open_page, show_run
+from tests.browser.test_page import drawn_heatmap, open_page, show_run
+from tests.programs import read_verdicts, run_demo
 
 pytestmark = pytest.mark.browser
-
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
 def demo_logdir(tmp_path_factory):
-    """The demo's two runs, trained for this test; the finite one not to its end."""
+    """The demo's two runs, the finite run shortened to 300 steps."""
     logdir = tmp_path_factory.mktemp("exploding_critic")
-    for flags in (["--activation", "relu"], ["--activation", "tanh", "--steps", "300"]):
-        command = [sys.executable, str(ROOT / "demo" / "exploding_critic.py"), "--logdir", str(logdir), *flags]
-        subprocess.run(command, env={**os.environ, "PYTHONPATH": str(ROOT)}, check=True, capture_output=True)
+    run_demo("exploding_critic", logdir, "--activation", "relu")
+    run_demo("exploding_critic", logdir, "--activation", "tanh", "--steps", 300)
     return logdir
 
 
 @pytest.fixture(scope="module")
-def verdict_of(demo_logdir):
-    command = [sys.executable, "-m", "tb_nanwatch", str(demo_logdir), "--json"]
-    answer = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-    return {verdict["run"]: verdict for verdict in json.loads(answer.stdout)["runs"]}
+def demo_verdicts(demo_logdir):
+    return read_verdicts(demo_logdir)
 
 
 @pytest.fixture(scope="module")
@@ -43,9 +36,9 @@ def addresses(demo_logdir, tmp_path_factory):
 
 
 @pytest.mark.parametrize("load_fast", ["true", "false"])
-def test_the_page_shows_what_the_command_line_says(page, addresses, verdict_of, load_fast):
+def test_the_page_shows_the_verdict_of_the_command_line(page, addresses, demo_verdicts, load_fast):
     frame = open_page(page, addresses[load_fast], run="relu")
-    relu = verdict_of["relu"]
+    relu = demo_verdicts["relu"]
     assert relu["status"] == "nonfinite"
     expect(frame.get_by_test_id("verdict")).to_have_text(relu["text"])
     expect(frame.get_by_test_id("selected-step")).to_have_text(f"{relu['first']['step']:,}")
@@ -54,14 +47,14 @@ def test_the_page_shows_what_the_command_line_says(page, addresses, verdict_of, 
     else:
         expect(frame.get_by_test_id("selected-layer")).to_have_text(relu["first"]["layer"])
     show_run(frame, "tanh")
-    expect(frame.get_by_test_id("verdict")).to_have_text(verdict_of["tanh"]["text"])
+    expect(frame.get_by_test_id("verdict")).to_have_text(demo_verdicts["tanh"]["text"])
     expect(frame.get_by_test_id("verdict-status")).to_contain_text("Finite")
 
 
 def test_the_tab_can_be_pictured(page, addresses, tmp_path):
     target = Path(os.environ.get("NANWATCH_SCREENSHOT", tmp_path / "nan-watch.png"))
     page.set_viewport_size({"width": 1280, "height": 980})
-    drawn(open_page(page, addresses["true"], run="relu"))
+    drawn_heatmap(open_page(page, addresses["true"], run="relu"))
     page.wait_for_load_state("networkidle")
     page.screenshot(path=target)
     assert target.read_bytes().startswith(b"\x89PNG")

@@ -1,4 +1,4 @@
-"""The page as a person meets it: real event files, real TensorBoard, real Chromium."""
+"""The page as a user sees it: real event files, TensorBoard and Chromium."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ pytestmark = pytest.mark.browser
 
 HOSTILE_RUN = "<img src=x onerror=alert(1)>"
 expect.set_options(timeout=15_000)
-# The page asks for news every 5 s, of a TensorBoard that reads every second here; the rest is for a busy machine.
+# The page polls every 5 s, and TensorBoard reads every second here. The rest is for a busy machine.
 RELOAD_MS = 5_000 + 1_000 + 8_000
 
 
 def open_page(page: Page, address: str, **link: object) -> FrameLocator:
-    """Open the tab, and wait for its answer."""
+    """Open the tab, and wait for its verdict."""
     keys = "".join(f"&p.nanwatch.{key}={urllib.parse.quote(str(value), safe='')}" for key, value in link.items())
     page.goto(f"{address}/#nanwatch{keys}")
     frame = page.frame_locator("iframe[src*='name=nanwatch']")
@@ -37,15 +37,15 @@ def reload_data(page: Page) -> None:
     page.locator("button.reload-button").click()
 
 
-def drawn(frame: FrameLocator):
-    """Return the heatmap's canvas, once it is there."""
+def drawn_heatmap(frame: FrameLocator):
+    """Wait for the heatmap's canvas, and return it."""
     canvas = frame.get_by_test_id("heatmap").locator("canvas")
     canvas.wait_for()
     return canvas
 
 
 @pytest.mark.parametrize("load_fast", ["true", "false"])
-def test_the_answer_is_the_first_thing_on_the_page(page, tensorboards, verdicts, load_fast):
+def test_the_verdict_is_at_the_top_of_the_page(page, tensorboards, verdicts, load_fast):
     frame = open_page(page, tensorboards[load_fast], run="critic")
     critic = verdicts["critic"]
     assert critic["status"] == "nonfinite"
@@ -59,14 +59,14 @@ def test_the_answer_is_the_first_thing_on_the_page(page, tensorboards, verdicts,
     expect(frame.get_by_test_id("timeline").locator("canvas")).to_have_count(4)
 
 
-def test_unasked_the_page_opens_with_a_non_finite_run(page, tensorboards, verdicts):
+def test_without_a_link_the_page_opens_with_a_non_finite_run(page, tensorboards, verdicts):
     frame = open_page(page, tensorboards["true"])
     shown = frame.locator('[data-testid="run-row"][aria-current="true"]').get_attribute("data-run")
     assert verdicts[shown]["status"] == "nonfinite"
     assert frame.get_by_test_id("run-row").count() == len(verdicts)
 
 
-def test_a_finite_run_says_so(page, tensorboards, verdicts):
+def test_a_finite_run_is_called_finite(page, tensorboards, verdicts):
     frame = open_page(page, tensorboards["true"])
     show_run(frame, "calm")
     expect(frame.get_by_test_id("verdict")).to_have_text(verdicts["calm"]["text"])
@@ -89,7 +89,7 @@ def test_a_damaged_run_is_not_called_finite(page, tensorboards, verdicts, load_f
 
 def test_a_click_on_a_cell_selects_its_step_and_layer_in_both_charts(page, tensorboards):
     frame = open_page(page, tensorboards["true"], run="critic")
-    box = drawn(frame).bounding_box()
+    box = drawn_heatmap(frame).bounding_box()
     page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] - 5)
     expect(frame.get_by_test_id("selected-layer")).to_have_text("l4")
     step = int(frame.get_by_test_id("selected-step").inner_text())
@@ -100,9 +100,9 @@ def test_a_click_on_a_cell_selects_its_step_and_layer_in_both_charts(page, tenso
         assert abs(marks.first.bounding_box()["x"] - (box["x"] + box["width"] / 2)) < 20
 
 
-def test_a_cell_under_the_pointer_tells_its_numbers(page, tensorboards):
+def test_the_tooltip_shows_the_numbers_of_the_cell_under_the_pointer(page, tensorboards):
     frame = open_page(page, tensorboards["true"], run="critic")
-    box = drawn(frame).bounding_box()
+    box = drawn_heatmap(frame).bounding_box()
     page.mouse.move(box["x"] + 100, box["y"] + box["height"] - 5)
     tooltip = frame.locator(".tooltip")
     for text in ("l4", "Gradient norm", "After clipping", "Clip ratio", "Weight norm"):
@@ -114,7 +114,7 @@ def test_a_cell_under_the_pointer_tells_its_numbers(page, tensorboards):
 def test_arrow_keys_move_the_selection(page, tensorboards, verdicts):
     first = verdicts["critic"]["first"]
     frame = open_page(page, tensorboards["true"], run="critic", step=first["step"], layer=first["layer"])
-    drawn(frame)
+    drawn_heatmap(frame)
     frame.get_by_role("application").focus()
     page.keyboard.press("ArrowUp")
     expect(frame.get_by_test_id("selected-layer")).to_have_text("l3")
@@ -125,9 +125,9 @@ def test_arrow_keys_move_the_selection(page, tensorboards, verdicts):
 
 def test_dragging_zooms_to_single_steps_and_a_double_click_shows_all(page, tensorboards):
     frame = open_page(page, tensorboards["true"], run="critic")
-    box = drawn(frame).bounding_box()
-    whole = frame.get_by_text("steps 0 to 411")
-    whole.wait_for()
+    box = drawn_heatmap(frame).bounding_box()
+    all_steps = frame.get_by_text("steps 0 to 411")
+    all_steps.wait_for()
     page.mouse.move(box["x"] + box["width"] * 0.9, box["y"] + 30)
     page.mouse.down()
     page.mouse.move(box["x"] + box["width"] - 1, box["y"] + 30, steps=3)
@@ -136,10 +136,10 @@ def test_dragging_zooms_to_single_steps_and_a_double_click_shows_all(page, tenso
     expect(frame.get_by_test_id("heatmap-cell-text")).to_have_text(re.compile(r"^Step 411, l3_1: gradient norm Inf"))
     expect(frame.get_by_test_id("selected-step")).to_have_text("411")
     page.mouse.dblclick(box["x"] + 50, box["y"] + 30)
-    expect(whole).to_be_visible()
+    expect(all_steps).to_be_visible()
 
 
-def test_variables_can_be_rows(page, tensorboards, verdicts):
+def test_the_rows_of_the_heatmap_can_be_variables(page, tensorboards, verdicts):
     frame = open_page(page, tensorboards["true"], run="critic")
     frame.get_by_role("button", name="Variables", exact=True).click()
     heatmap = frame.get_by_test_id("heatmap")
@@ -153,7 +153,7 @@ def test_zooming_waits_until_the_steps_are_known(page, tensorboards):
     zoom = frame.get_by_role("button", name="Zoom to selection")
     expect(frame.get_by_test_id("selected-layer")).to_have_text("l3_2")
     expect(zoom).to_be_disabled()
-    # What was held goes on its way.
+    # Let the held request go on.
     page.unroute(re.compile("/series"))
     zoom.click()
     expect(frame.get_by_text("steps 74 to 126")).to_be_visible()
@@ -166,7 +166,7 @@ def test_reloading_keeps_run_zoom_and_selection(page, tensorboards):
         frame.get_by_role("button", name="Zoom to selection").click()
     zoomed = frame.get_by_text("steps 74 to 126")
     zoomed.wait_for()
-    # Without the button, the charts of a run that has not changed are never asked for again.
+    # Only the button makes the page request the charts of an unchanged run again.
     with page.expect_response(re.compile("/series")):
         reload_data(page)
     page.wait_for_timeout(500)
@@ -178,7 +178,7 @@ def test_reloading_keeps_run_zoom_and_selection(page, tensorboards):
 def test_the_address_carries_the_selection(page, tensorboards, verdicts):
     frame = open_page(page, tensorboards["true"])
     show_run(frame, "critic")
-    box = drawn(frame).bounding_box()
+    box = drawn_heatmap(frame).bounding_box()
     expect(frame.get_by_test_id("verdict")).to_have_text(verdicts["critic"]["text"])
     page.mouse.click(box["x"] + 30, box["y"] + box["height"] - 5)
     page.wait_for_url(re.compile(r"#nanwatch.*p\.nanwatch\.run=critic.*p\.nanwatch\.layer=l4"))
@@ -188,7 +188,7 @@ def test_the_address_carries_the_selection(page, tensorboards, verdicts):
     expect(frame.get_by_test_id("selected-step")).to_have_text(step)
 
 
-def test_names_are_text_whatever_is_in_them(page, tensorboards):
+def test_names_are_shown_as_text_whatever_they_contain(page, tensorboards):
     frame = open_page(page, tensorboards["true"])
     show_run(frame, HOSTILE_RUN)
     expect(frame.get_by_test_id("verdict")).to_contain_text("<script>window.hacked = true</script>/V")
@@ -205,14 +205,14 @@ def test_nothing_is_wider_than_the_window(page, tensorboards, run):
     frame = open_page(page, tensorboards["true"], run=run)
     for width in (1280, 760, 480):
         page.set_viewport_size({"width": width, "height": 900})
-        drawn(frame)
+        drawn_heatmap(frame)
         frame.get_by_test_id("findings").wait_for()
         fits = "() => document.documentElement.scrollWidth <= innerWidth"
         page.wait_for_timeout(200)
         assert frame.locator("body").evaluate(fits), f"at {width} pixels"
 
 
-def test_the_page_follows_tensorboard_into_the_dark_and_back(page, tensorboards):
+def test_the_page_follows_tensorboards_dark_mode_on_and_off(page, tensorboards):
     frame = open_page(page, tensorboards["true"])
     background = "() => getComputedStyle(document.body).backgroundColor"
     light = frame.locator("body").evaluate(background)
@@ -224,11 +224,11 @@ def test_the_page_follows_tensorboard_into_the_dark_and_back(page, tensorboards)
     assert frame.locator("body").evaluate(background) == light
 
 
-def test_a_failure_is_a_sentence_and_leaves_the_last_answer_standing(page, tensorboards, verdicts):
+def test_a_failure_is_shown_as_a_sentence_above_the_last_answer(page, tensorboards, verdicts):
     frame = open_page(page, tensorboards["true"], run="critic")
-    drawn(frame)
-    gone = {"status": 200, "content_type": "application/json", "body": '{"schema":1,"runs":7}'}
-    page.route(re.compile("/verdicts"), lambda route: route.fulfill(**gone))
+    drawn_heatmap(frame)
+    wrong = {"status": 200, "content_type": "application/json", "body": '{"schema":1,"runs":7}'}
+    page.route(re.compile("/verdicts"), lambda route: route.fulfill(**wrong))
     reload_data(page)
     expect(frame.get_by_role("status")).to_contain_text("must hold a list at verdicts.runs")
     expect(frame.get_by_test_id("verdict")).to_have_text(verdicts["critic"]["text"])
@@ -237,7 +237,7 @@ def test_a_failure_is_a_sentence_and_leaves_the_last_answer_standing(page, tenso
     expect(frame.get_by_role("status")).not_to_contain_text("verdicts.runs")
 
 
-def test_a_run_that_goes_on_is_followed_and_the_selection_stays(page, tensorboards, growing_run):
+def test_new_steps_of_a_run_appear_and_the_selection_stays(page, tensorboards, growing_run):
     frame = open_page(page, tensorboards["true"], run="growing", step=30, layer="l2")
     expect(frame.get_by_text("steps 0 to 99", exact=True)).to_be_visible()
     growing_run.spans(series_at(range(100, 200)))
@@ -256,16 +256,14 @@ def turn_to_nan(writer: RunWriter) -> None:
 
 
 @pytest.mark.parametrize("load_fast", ["true", "false"])
-def test_an_alert_of_a_run_in_view_is_shown_with_the_next_reload_and_zoom_and_selection_stay(
-    page, tensorboards, breaking_runs, load_fast
-):
+def test_a_new_alert_of_the_shown_run_appears_and_zoom_and_selection_stay(page, tensorboards, breaking_runs, load_fast):
     frame = open_page(page, tensorboards[load_fast], run=f"still-finite-{load_fast}", step=30, layer="l2")
     zoomed = frame.get_by_text("steps 24 to 36", exact=True)
     with page.expect_response(re.compile("/heatmap.*first=24&last=36")):
         frame.get_by_role("button", name="Zoom to selection").click()
     zoomed.wait_for()
     expect(frame.get_by_test_id("verdict-status")).to_contain_text("Finite")
-    # The charts are asked for again in the same zoom.
+    # The page requests the charts again with the same zoom.
     with page.expect_response(re.compile("/heatmap.*first=24&last=36"), timeout=RELOAD_MS):
         turn_to_nan(breaking_runs[load_fast])
         expect(frame.get_by_test_id("verdict-status")).to_contain_text("Non-finite", timeout=RELOAD_MS)
@@ -277,7 +275,7 @@ def test_an_alert_of_a_run_in_view_is_shown_with_the_next_reload_and_zoom_and_se
     expect(frame.get_by_test_id("selected-layer")).to_have_text("l2")
 
 
-def test_without_data_the_page_says_how_to_begin(page, tensorboards):
+def test_without_data_the_page_explains_how_to_begin(page, tensorboards):
     nothing = {"content_type": "application/json", "body": '{"schema":1,"runs":[]}'}
     page.route(re.compile("/verdicts"), lambda route: route.fulfill(**nothing))
     page.goto(f"{tensorboards['true']}/#nanwatch")

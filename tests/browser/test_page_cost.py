@@ -1,4 +1,4 @@
-"""The times that the benchmark takes of the page are of what the browser shows, one after the other."""
+"""The benchmark measures when the browser shows the verdict and then the heatmap."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from benchmarks.page_cost import PageCost, page_cost
 pytestmark = pytest.mark.browser
 
 
-def test_of_each_try_the_verdict_is_timed_and_then_the_heatmap(chromium, tensorboards):
+def test_each_try_measures_the_verdict_and_then_the_heatmap(chromium, tensorboards):
     began = time.perf_counter()
     cost = page_cost(chromium, tensorboards["true"], run="critic", tries=2)
     took_s = time.perf_counter() - began
@@ -21,6 +21,6 @@ def test_of_each_try_the_verdict_is_timed_and_then_the_heatmap(chromium, tensorb
     assert sum(cost.own_s) + sum(cost.heatmap_s) < took_s
 
 
-def test_from_the_address_on_both_waits_of_a_try_count():
+def test_the_time_from_the_address_is_the_sum_of_both_waits_of_a_try():
     cost = PageCost(own_s=(1.0, 5.0, 2.0), verdict_s=(0.5, 0.25, 0.125), heatmap_s=(8.0, 1.0, 4.5))
     assert (cost.verdict_from_address_s, cost.heatmap_from_address_s) == (2.125, 6.5)

@@ -1,10 +1,6 @@
-"""The chain of a replay as a person meets it: real event files, real TensorBoard, real Chromium."""
+"""The chain of a replay as a user sees it: real event files, TensorBoard and Chromium."""
 
 from __future__ import annotations
-
-import json
-import subprocess
-import sys
 
 import pytest
 from playwright.sync_api import expect
@@ -12,6 +8,7 @@ from playwright.sync_api import expect
 from tests.browser.conftest import serving
 from tests.browser.replayed_runs import write_replayed
 from tests.browser.test_page import open_page, show_run
+from tests.programs import read_verdicts
 
 pytestmark = pytest.mark.browser
 
@@ -33,7 +30,7 @@ def addresses(replayed_logdir, tmp_path_factory):
 
 @pytest.fixture
 def opened(page, addresses):
-    """Open the tab on a run whose step was run again."""
+    """A function that opens the tab with a run whose bad step was replayed."""
 
     def open_run(run, load_fast="true"):
         frame = open_page(page, addresses[load_fast], run=run)
@@ -48,7 +45,7 @@ def hops(frame):
 
 
 @pytest.mark.parametrize("load_fast", ["true", "false"])
-def test_the_origin_is_shown_with_its_line_its_inputs_and_its_samples(opened, load_fast):
+def test_the_origin_shows_its_source_line_its_inputs_and_its_samples(opened, load_fast):
     frame = opened("square", load_fast)
     origin = frame.get_by_test_id("hop").first
     for text in ("+Inf", "Square", "train_step/Square", "3 +Inf of 64", "7, 31, 50"):
@@ -62,7 +59,7 @@ def test_the_origin_is_shown_with_its_line_its_inputs_and_its_samples(opened, lo
     expect(cells).to_have_text(["sub:0", "float32 [64, 1]", "-2.5e19", "3.1e18", "0", "none"])
 
 
-def test_the_verdict_names_operation_line_and_evidence(opened):
+def test_the_verdict_names_operation_source_line_and_evidence(opened):
     frame = opened("square")
     facts = frame.locator(".origin")
     for text in ("Square", "critic.py:41 in train_step", "loss = tf.reduce_mean", "seen in a replay"):
@@ -73,7 +70,7 @@ def test_the_verdict_names_operation_line_and_evidence(opened):
     expect(frame.get_by_test_id("replay")).to_have_count(0)
 
 
-def test_hops_open_on_demand_and_the_stack_is_folded(opened):
+def test_hops_open_on_a_click_and_the_stack_is_folded(opened):
     frame = opened("square")
     last = frame.get_by_test_id("chain").first.get_by_test_id("hop").nth(2)
     inputs = last.get_by_test_id("operands")
@@ -88,7 +85,7 @@ def test_hops_open_on_demand_and_the_stack_is_folded(opened):
     expect(outer).to_be_visible()
 
 
-def test_further_origins_are_listed_folded(opened):
+def test_further_origins_are_listed_and_folded(opened):
     frame = opened("square")
     other = frame.get_by_test_id("other-chain")
     expect(other.locator("> summary")).to_have_text("-InfLog2 hopslossentropycritic.py:29")
@@ -98,7 +95,7 @@ def test_further_origins_are_listed_folded(opened):
     expect(other.get_by_test_id("operands").first).to_contain_text("probabilities:0")
 
 
-def test_a_long_chain_shows_its_ends_until_it_is_asked_for(opened):
+def test_a_long_chain_shows_its_ends_until_a_click_unfolds_it(opened):
     frame = opened("long")
     expect(hops(frame)).to_have_count(7)
     expect(hops(frame).nth(5)).to_contain_text("41")
@@ -108,7 +105,7 @@ def test_a_long_chain_shows_its_ends_until_it_is_asked_for(opened):
     assert numbers == [str(number) for number in range(1, 43)]
 
 
-def test_what_came_with_the_batch_is_named_as_an_argument_and_no_operation(opened):
+def test_a_value_of_the_batch_is_named_as_an_argument_without_an_operation(opened):
     frame = opened("batch")
     expect(hops(frame)).to_have_count(1)
     expect(hops(frame)).to_contain_text("Argumentstates")
@@ -122,7 +119,7 @@ def test_what_came_with_the_batch_is_named_as_an_argument_and_no_operation(opene
     ("run", "sentence"),
     [("lucky", "this time everything in it was finite"), ("stuck", "could not be run again, or not to its end (60 s)")],
 )
-def test_a_replay_that_found_nothing_says_so(opened, run, sentence):
+def test_a_replay_without_an_origin_says_why(opened, run, sentence):
     frame = opened(run)
     expect(frame.get_by_test_id("replay")).to_contain_text(sentence)
     expect(frame.get_by_test_id("hop")).to_have_count(0)
@@ -138,7 +135,7 @@ def test_the_call_that_loads_the_batch_can_be_copied(page, opened):
     assert page.evaluate("navigator.clipboard.readText()") == call
 
 
-def test_where_the_browser_refuses_the_clipboard_the_call_is_copied_all_the_same(page, opened):
+def test_the_call_can_be_copied_even_if_the_browser_refuses_the_clipboard(page, opened):
     frame = opened("square")
     page.frames[-1].evaluate("Object.defineProperty(navigator, 'clipboard', { value: undefined })")
     frame.get_by_role("button", name="Copy").click()
@@ -147,7 +144,7 @@ def test_where_the_browser_refuses_the_clipboard_the_call_is_copied_all_the_same
     assert selected == 'tb_nanwatch.load_batch("square/nanwatch/batches/step-29.npz")'
 
 
-def test_hostile_names_are_text_and_break_no_layout(page, opened):
+def test_hostile_names_are_shown_as_text_and_keep_the_layout(page, opened):
     frame = opened("hostile")
     origin = frame.get_by_test_id("hop").first
     expect(origin).to_contain_text("<img src=x onerror=window.hacked=true>tf.\\u{202e}exp\\u{202c}\\u{7}")
@@ -165,20 +162,18 @@ def test_hostile_names_are_text_and_break_no_layout(page, opened):
         assert frame.locator(".hop-head").first.bounding_box()["height"] < 100
 
 
-def test_nothing_is_said_of_clipping_where_nothing_is_clipped(opened):
+def test_the_page_does_not_mention_clipping_if_nothing_is_clipped(opened):
     frame = opened("square")
     frame.get_by_role("button", name="l2", exact=True).click()
-    said = frame.get_by_test_id("heatmap-cell-text")
-    expect(said).to_have_text("Step 29, l2: gradient norm NaN; weight norm 1.414")
+    description = frame.get_by_test_id("heatmap-cell-text")
+    expect(description).to_have_text("Step 29, l2: gradient norm NaN; weight norm 1.414")
     for name in ("After clipping", "Clip ratio"):
         expect(frame.get_by_text(name)).to_have_count(0)
 
 
 def test_the_command_line_names_the_same_origins(replayed_logdir, opened):
-    command = [sys.executable, "-m", "tb_nanwatch", str(replayed_logdir), "--json"]
-    answer = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-    (square,) = [run for run in json.loads(answer.stdout)["runs"] if run["run"] == "square"]
+    square = read_verdicts(replayed_logdir)["square"]
     frame = opened("square")
     expect(frame.get_by_test_id("verdict")).to_have_text(square["text"])
-    named = frame.get_by_test_id("chain").first.locator(".hop-name > .name").all_inner_texts()
-    assert named == [link["op"]["type"] for link in square["chain"]]
+    types = frame.get_by_test_id("chain").first.locator(".hop-name > .name").all_inner_texts()
+    assert types == [link["op"]["type"] for link in square["chain"]]

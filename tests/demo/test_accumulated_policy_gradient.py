@@ -1,38 +1,26 @@
-"""The test runs the demo as a user does, and reads the result from its log."""
+"""The demo runs as a user runs it. Its log says what happened."""
 
 from __future__ import annotations
 
-import json
-import os
 import re
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from demo import accumulated_policy_gradient
 from tb_nanwatch import load_batch
+from tests.programs import ROOT, read_verdicts, run_demo
 
-ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "demo" / "accumulated_policy_gradient.py"
 SEEDS = (1, 4)
 UPDATES = 40
 
 
-def run_python(*arguments):
-    command = [sys.executable, *map(str, arguments)]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240, check=False)
-
-
-def run_demo(logdir, *flags):
-    """Return what the program prints, and its verdict."""
-    program = run_python(SOURCE, "--logdir", logdir, *flags)
-    assert program.returncode == 0, program.stderr
-    (run,) = json.loads(run_python("-m", "tb_nanwatch", logdir, "--json").stdout)["runs"]
-    return program.stdout, run
+def run_and_read(logdir, *flags):
+    """Run the demo, and return what it prints and its verdict."""
+    printed = run_demo("accumulated_policy_gradient", logdir, *flags)
+    (verdict,) = read_verdicts(logdir).values()
+    return printed, verdict
 
 
 def time_steps(printed):
@@ -42,21 +30,21 @@ def time_steps(printed):
 
 @pytest.fixture(scope="module")
 def sums(tmp_path_factory):
-    """For each seed, the logdir of a run with sums, its output, and its verdict; a run takes a while."""
+    """The logdir, the output and the verdict of a run that sums gradients, by seed. A run may last for a while."""
     runs = {}
     for seed in SEEDS:
         logdir = tmp_path_factory.mktemp(f"sum-{seed}")
-        runs[seed] = (logdir, *run_demo(logdir, "--seed", seed, "--updates", 200))
+        runs[seed] = (logdir, *run_and_read(logdir, "--seed", seed, "--updates", 200))
     return runs
 
 
 @pytest.fixture(scope="module")
 def mean(tmp_path_factory):
-    return run_demo(tmp_path_factory.mktemp("mean"), "--accumulate", "mean", "--updates", UPDATES)
+    return run_and_read(tmp_path_factory.mktemp("mean"), "--accumulate", "mean", "--updates", UPDATES)
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_the_verdict_names_the_logarithm_of_0_and_its_mini_batch(sums, seed):
+def test_the_verdict_names_the_logarithm_of_a_probability_of_0_and_its_mini_batch(sums, seed):
     logdir, printed, run = sums[seed]
     first = run["first"]
     assert first["step"] > 5
@@ -73,14 +61,14 @@ def test_the_verdict_names_the_logarithm_of_0_and_its_mini_batch(sums, seed):
     }
 
 
-def test_a_likely_cause_is_that_the_gradients_are_a_sum(sums):
-    # The confidence depends on the episodes.
+def test_the_sum_of_gradients_is_a_likely_cause(sums):
+    # The episodes of a seed decide whether the records show enough evidence of it.
     causes = [{cause["id"] for cause in run["causes"]} for _, _, run in sums.values()]
-    assert all("logarithm-of-zero" in some for some in causes)
-    assert any("accumulated-sum" in some for some in causes)
+    assert all("logarithm-of-zero" in found for found in causes)
+    assert any("accumulated-sum" in found for found in causes)
 
 
-def test_the_mean_stays_finite_without_a_warning_and_learns(mean):
+def test_with_the_mean_of_gradients_the_run_is_finite_without_a_warning_and_learns(mean):
     printed, run = mean
     assert (run["status"], run["steps_seen"], run["warnings"], run["causes"]) == ("finite", UPDATES, [], [])
     assert f"All {UPDATES} updates stayed finite" in printed
@@ -88,12 +76,12 @@ def test_the_mean_stays_finite_without_a_warning_and_learns(mean):
     assert at_best > 2 * at_first
 
 
-def test_returns_are_discounted_sums_of_later_rewards():
+def test_a_return_is_the_discounted_sum_of_later_rewards():
     returns = accumulated_policy_gradient.discounted_returns(3)
     np.testing.assert_allclose(returns, [1 + 0.99 + 0.99**2, 1 + 0.99, 1])
 
 
-def test_mini_batches_hold_all_time_steps_in_order():
+def test_the_mini_batches_hold_all_time_steps_in_order():
     moments = accumulated_policy_gradient.Moments(np.zeros((19, 4)), np.arange(19), np.zeros(19))
     batches = list(moments.mini_batches())
     assert [len(batch.states) for batch in batches] == [8, 8, 3]

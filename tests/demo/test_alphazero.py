@@ -1,45 +1,29 @@
-"""The test runs the demo as a user does, and reads the result from its log."""
+"""The demo runs as a user runs it. Its log says what happened."""
 
 from __future__ import annotations
-
-import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from demo import alphazero
 from tb_nanwatch import load_batch
+from tests.programs import ROOT, read_verdicts, run_demo
 
-ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "demo" / "alphazero.py"
 # Half the batch and twice the learning rate of a user's run.
 QUICKLY = ("--batch-size", "16", "--learning-rate", "0.04", "--steps", "120")
 
 
-def run_python(*arguments):
-    command = [sys.executable, *map(str, arguments)]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240, check=False)
-
-
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory):
-    """The program's output and verdict for each loss; the healthy run is longer than the other needs to diverge."""
-    logdir, printed = tmp_path_factory.mktemp("alphazero"), {}
-    for loss in ("probabilities", "logits"):
-        program = run_python(SOURCE, "--logdir", logdir, "--loss", loss, *QUICKLY)
-        assert program.returncode == 0, program.stderr
-        printed[loss] = program.stdout
-    answer = run_python("-m", "tb_nanwatch", logdir, "--json")
-    verdicts = {run["run"]: run for run in json.loads(answer.stdout)["runs"]}
-    return logdir, printed, verdicts
+    """The logdir, the outputs and the verdicts by loss. The finite run is longer than the run that diverges."""
+    logdir = tmp_path_factory.mktemp("alphazero")
+    losses = ("probabilities", "logits")
+    printed = {loss: run_demo("alphazero", logdir, "--loss", loss, *QUICKLY) for loss in losses}
+    return logdir, printed, read_verdicts(logdir)
 
 
-def test_the_verdict_names_the_logarithm_of_0_after_many_finite_steps(demo):
+def test_the_verdict_names_the_logarithm_of_a_probability_of_0_after_many_finite_steps(demo):
     logdir, printed, verdicts = demo
     first = verdicts["probabilities"]["first"]
     assert 50 < first["step"] < 120
@@ -57,8 +41,8 @@ def test_the_loss_from_logits_stays_finite(demo):
     assert "All 120 steps stayed finite" in printed["logits"]
 
 
-def test_a_piece_moves_as_far_as_its_line_has_pieces_and_not_over_an_opponent():
-    # Own pieces at 9 and 11 of the second row, an opponent's at 12; 11 to the right would jump over it.
+def test_a_piece_moves_as_many_squares_as_its_line_has_pieces_and_never_over_an_opponent():
+    # Own pieces are at 9 and 11 of the second row, an opponent's at 12. From 11 to the right, a piece would jump.
     position = alphazero.Position(frozenset({9, 11}), frozenset({12}))
     right, left = 4, 3
     moves = position.moves()
@@ -68,14 +52,14 @@ def test_a_piece_moves_as_far_as_its_line_has_pieces_and_not_over_an_opponent():
     assert position.after(9 * 8 + right, 12) == (frozenset(), frozenset({11, 12}))
 
 
-def test_the_opening_gives_both_sides_eight_pieces_in_no_group():
+def test_the_opening_gives_both_sides_eight_unconnected_pieces():
     own, other = alphazero.opening()
     assert (len(own), len(other), own & other) == (8, 8, frozenset())
     assert not alphazero.is_connected(own)
     assert alphazero.is_connected(frozenset({0, 9, 18}))
 
 
-def test_the_side_that_moved_last_wins_and_all_visits_move_own_pieces():
+def test_the_last_player_to_move_wins_and_the_search_visits_only_moves_of_own_pieces():
     game = alphazero.play_game(np.random.default_rng(0))
     np.testing.assert_allclose(game.visits.sum(axis=1), 1, rtol=1e-6)
     assert game.outcomes[-1] == 1

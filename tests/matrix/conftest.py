@@ -1,4 +1,4 @@
-"""Fixtures that read runs back, and keep TensorFlow from regrouping its computations."""
+"""Fixtures that read runs back, and that keep TensorFlow from regrouping operations."""
 
 from __future__ import annotations
 
@@ -10,5 +10,5 @@ __all__ = ["as_written", "read"]
 
 
 @pytest.fixture(autouse=True)
-def each_as_written(as_written):
-    """Turn off TensorFlow's graph optimiser, so that it computes every program as written."""
+def every_program_as_written(as_written):
+    """Keep TensorFlow's graph optimiser from regrouping arithmetic in every test."""

@@ -1,6 +1,6 @@
-"""The network that every way of training trains, and its batches.
+"""The network that every way to train uses, and its batches.
 
-One batch holds a 0 that a root is taken of: the loss stays finite, and the gradient of the root's layer does not.
+One batch holds a 0 under a square root. The loss stays finite; the gradient of the root's layer does not.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Batch = tuple[np.ndarray, np.ndarray]
 
 
 def batches(*, steps: int = STEPS, bad: bool = False) -> list[Batch]:
-    """Return batches of 16 samples; sample 3 of the bad batch has a 0."""
+    """Return batches of 16 samples. In the bad batch, sample 3 has a 0."""
     random = np.random.default_rng(0)
     x = random.uniform(0.5, 2.0, size=(steps, SIZE, 3)).astype("float32")
     y = random.normal(size=(steps, SIZE, 1)).astype("float32")
@@ -30,7 +30,7 @@ def batches(*, steps: int = STEPS, bad: bool = False) -> list[Batch]:
 
 
 class Root(keras.layers.Layer):
-    """The root of its input times a gain; at 0 its slope is not finite."""
+    """The square root of the input times a gain. Its slope at 0 is not finite."""
 
     def build(self, shape: Any) -> None:
         self.gain = self.add_weight(name="gain", shape=(shape[-1],), initializer="ones")
@@ -40,7 +40,7 @@ class Root(keras.layers.Layer):
 
 
 class Network:
-    """Three layers, each built by itself, so that the name of a variable holds only its layer."""
+    """Four layers, each built alone, so that the name of a variable begins with its layer."""
 
     def __init__(self, *, mixed: bool = False, is_built: bool = True) -> None:
         keras.utils.set_random_seed(5)
@@ -71,10 +71,11 @@ class Network:
         with tf.GradientTape() as tape:
             loss = self.loss(x, y)
             target = loss if scale is None else scale(loss)
-        # The step has built the layers, if they were not built before.
+        # The loss has built the layers that were not built before.
         return loss, tape.gradient(target, self.variables)
 
     def state(self, *optimizers: keras.optimizers.Optimizer) -> list[np.ndarray]:
-        """Return weights, batch-norm statistics and the optimizers' slots."""
-        kept = [variable for layer in self.layers for variable in layer.variables]
-        return [np.asarray(v.numpy()) for v in (*kept, *(slot for one in optimizers for slot in one.variables))]
+        """Return the weights, the batch-norm statistics and the optimizers' slots."""
+        weights = [variable for layer in self.layers for variable in layer.variables]
+        slots = [slot for optimizer in optimizers for slot in optimizer.variables]
+        return [np.asarray(variable.numpy()) for variable in (*weights, *slots)]

@@ -1,19 +1,18 @@
-"""Watching changes no training whose first step builds the layers or the optimizers."""
+"""Where the first step builds the layers and optimizers, watching does not change the training."""
 
 from __future__ import annotations
 
 import pytest
 
 from tests.matrix.network import FEW_STEPS, batches
-from tests.matrix.same import assert_same
-from tests.matrix.ways import WAYS
+from tests.matrix.ways import WAYS, assert_same
 
 BUILDING = [pytest.param(way, id=way.name) for way in WAYS if way.builds]
 
 
 @pytest.mark.parametrize(("built", "policy"), [("layers", "raise"), ("nothing", "skip")])
 @pytest.mark.parametrize("way", BUILDING)
-def test_a_training_whose_first_step_builds_it_ends_as_it_does_unwatched(way, built, policy, tmp_path, read):
+def test_layers_and_optimizers_built_in_the_first_step_train_as_unwatched(way, built, policy, tmp_path, read):
     few = batches(steps=FEW_STEPS)
     possible = policy if policy in way.policies else "raise"
     watched = way.train(tmp_path, possible, few, built=built)

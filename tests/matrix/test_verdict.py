@@ -1,4 +1,4 @@
-"""Every way to train gives the same verdict on a bad batch, under every policy."""
+"""Every way to train, with every policy, gives the same verdict about a bad batch."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.matrix.ways import WAYS
 ROWS = [pytest.param(way, policy, id=f"{way.name}-{policy}") for way in WAYS for policy in way.policies]
 
 
-def step_phase_layer(verdict):
+def first_place(verdict):
     return verdict.first.step, verdict.first.phase, verdict.first.layer
 
 
@@ -29,5 +29,5 @@ def test_every_way_reports_the_same_first_step_and_layer(way, policy, tmp_path, 
         verdict = read(tmp_path).verdict
         assert verdict.steps_seen == FEW_STEPS
         assert verdict.skipped_steps == (policy == "skip")
-    assert step_phase_layer(verdict) == (BAD_STEP, "backward", "root")
-    assert step_phase_layer(read(tmp_path).verdict) == step_phase_layer(verdict)
+    assert first_place(verdict) == (BAD_STEP, "backward", "root")
+    assert first_place(read(tmp_path).verdict) == first_place(verdict)

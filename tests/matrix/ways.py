@@ -1,4 +1,4 @@
-"""Every supported way to train: the code that a user writes, and a function that trains, watched or not."""
+"""Every supported way to train: the code that a user writes, and a program that trains this way."""
 
 from __future__ import annotations
 
@@ -19,18 +19,19 @@ Policy = str
 State = list[np.ndarray]
 Built = Literal["all", "layers", "nothing"]
 ALL: Final = ("raise", "skip", "record")
-GROWING: Final = {"dynamic_growth_steps": BAD_STEP + 3}
-"""The loss scale is still 1 in the bad step, and grows soon after."""
+SCALE_GROWTH: Final = {"dynamic_growth_steps": BAD_STEP + 3}
+"""The loss scale is 1 up to the bad step, and grows soon after it."""
 
 
 @dataclass(frozen=True)
 class Setup:
-    """How to run a way.
+    """The options of a training.
 
     Attributes:
-        logdir: of the watch; ``None`` to train unwatched.
-        policy: of the watch.
-        built: parts that are built before the first step: ``"all"``, the ``"layers"`` or ``"nothing"``.
+        logdir: directory of the watch; ``None`` to train unwatched.
+        policy: policy of the watch.
+        built: the parts that are built before the first step: ``"all"``, the ``"layers"`` or ``"nothing"``. The first
+            step builds the rest.
     """
 
     logdir: Path | None
@@ -46,28 +47,39 @@ class Way:
     """A way to train.
 
     Attributes:
-        name: its common name.
+        name: its name in the documentation.
         code: the code that a user writes.
-        trained: trains on batches, and returns the state that it leaves.
-        policies: the policies that work.
-        replays: whether a bad step is replayed, so that the operation is named.
-        is_whole: whether a step is one call, so that a skip leaves no trace of the step.
-        exact: whether a watched run equals an unwatched run bit for bit, without TensorFlow's graph optimiser.
-        builds: whether its first step may build the layers and the optimizers.
+        program: trains on batches, and returns the final state.
+        policies: the policies that work with it.
+        replays: whether the watch replays a bad step, and so names the operation.
+        is_whole: whether a step is a single call, so that a skip undoes all of the step.
+        is_exact: whether a watched training equals an unwatched training bit for bit. This holds while TensorFlow's
+            optimiser does not regroup arithmetic.
+        builds: whether the first step may build the layers and the optimizers.
     """
 
     name: str
     code: str
-    trained: Train
+    program: Train
     policies: tuple[Policy, ...] = ALL
     replays: bool = True
     is_whole: bool = True
-    exact: bool = True
+    is_exact: bool = True
     builds: bool = True
 
     def train(self, logdir: Path | None, policy: Policy, batches: Sequence[Batch], *, built: Built = "all") -> State:
-        """Train on batches, and return the state that it leaves; watched if there is a directory."""
-        return self.trained(Setup(logdir, policy, built), batches)
+        """Train on batches, watched if there is a log directory, and return the final state."""
+        return self.program(Setup(logdir, policy, built), batches)
+
+
+def assert_same(way: Way, first: State, second: State) -> None:
+    """Check that two trainings end in the same state: bit for bit, or where XLA compiles, up to rounding."""
+    assert len(first) == len(second)
+    for a, b in zip(first, second, strict=True):
+        if way.is_exact:
+            assert np.array_equal(a, b)
+        else:
+            assert np.allclose(a, b, rtol=1e-6, atol=1e-7)
 
 
 def tensors(batch: Batch) -> tuple[tf.Tensor, tf.Tensor]:
@@ -82,8 +94,8 @@ class Loop:
         self.optimizer = optimizer or keras.optimizers.SGD(1e-2, momentum=0.9)
         if setup.built == "all":
             self.optimizer.build(self.net.variables)
-        known = None if setup.built == "nothing" else self.net.variables
-        self.watch = None if setup.logdir is None else Watch(setup.logdir, known, policy=setup.policy)
+        variables = None if setup.built == "nothing" else self.net.variables
+        self.watch = None if setup.logdir is None else Watch(setup.logdir, variables, policy=setup.policy)
 
     def step(self, x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
         loss, raw = self.net.gradients(x, y, getattr(self.optimizer, "scale_loss", None))
@@ -103,10 +115,14 @@ class Loop:
         else:
             self.watch.apply_gradients(self.optimizer, pairs, raw=raw, loss=loss)
 
-    def over(self, step: Callable[..., Any], batches: Sequence[Batch], *, after: bool = False) -> State:
+    def compile(self, step: Callable[..., Any], **options: Any) -> Callable[..., Any]:
+        make: Callable[..., Any] = tf.function if self.watch is None else self.watch.step
+        return make(step, **options)
+
+    def train(self, step: Callable[..., Any], batches: Sequence[Batch], *, calls_after_step: bool = False) -> State:
         for batch in batches:
             step(*tensors(batch))
-            if after and self.watch is not None:
+            if calls_after_step and self.watch is not None:
                 self.watch.after_step()
         if self.watch is not None:
             self.watch.close()
@@ -116,33 +132,31 @@ class Loop:
 def compiled(**options: Any) -> Train:
     def train(setup: Setup, batches: Sequence[Batch]) -> State:
         loop = Loop(setup)
-        bare = tf.function(loop.clipped_step, **options)
-        step = bare if loop.watch is None else loop.watch.step(loop.clipped_step, **options)
-        return loop.over(step, batches)
+        return loop.train(loop.compile(loop.clipped_step, **options), batches)
 
     return train
 
 
 def above_a_tf_function(setup: Setup, batches: Sequence[Batch]) -> State:
     loop = Loop(setup)
-    bare = tf.function(loop.step)
-    return loop.over(bare if loop.watch is None else loop.watch.step(bare), batches)
+    step = tf.function(loop.step)
+    return loop.train(step if loop.watch is None else loop.watch.step(step), batches)
 
 
 def eager(setup: Setup, batches: Sequence[Batch]) -> State:
     loop = Loop(setup)
-    return loop.over(loop.step, batches)
+    return loop.train(loop.step, batches)
 
 
 def undecorated(setup: Setup, batches: Sequence[Batch]) -> State:
     loop = Loop(setup)
-    return loop.over(tf.function(loop.step), batches, after=True)
+    return loop.train(tf.function(loop.step), batches, calls_after_step=True)
 
 
 def half_precision(setup: Setup, batches: Sequence[Batch]) -> State:
-    optimizer = keras.optimizers.LossScaleOptimizer(keras.optimizers.Adam(1e-2), initial_scale=1.0, **GROWING)
+    optimizer = keras.optimizers.LossScaleOptimizer(keras.optimizers.Adam(1e-2), initial_scale=1.0, **SCALE_GROWTH)
     loop = Loop(setup, optimizer, mixed=True)
-    return loop.over(tf.function(loop.step) if loop.watch is None else loop.watch.step(loop.step), batches)
+    return loop.train(loop.compile(loop.step), batches)
 
 
 def two_optimizers(setup: Setup, batches: Sequence[Batch]) -> State:
@@ -152,21 +166,21 @@ def two_optimizers(setup: Setup, batches: Sequence[Batch]) -> State:
     def step(x: tf.Tensor, y: tf.Tensor) -> None:
         loss, raw = loop.net.gradients(x, y)
         pairs = list(zip(raw, loop.net.variables, strict=True))
-        for optimizer, some in ((second, pairs[1:]), (first, pairs[:1])):
+        for optimizer, part in ((second, pairs[1:]), (first, pairs[:1])):
             if loop.watch is None:
-                optimizer.apply_gradients(some)
+                optimizer.apply_gradients(part)
             else:
-                loop.watch.apply_gradients(optimizer, some, loss=loss)
+                loop.watch.apply_gradients(optimizer, part, loss=loss)
 
     if setup.built == "all":
         second.build(loop.net.variables[1:])
         first.build(loop.net.variables[:1])
-    loop.over(tf.function(step) if loop.watch is None else loop.watch.step(step), batches)
+    loop.train(loop.compile(step), batches)
     return loop.net.state(first, second)
 
 
 class Accumulating(Loop):
-    """A loop that adds up the gradients of two halves of a batch in variables of its own."""
+    """A loop that sums the gradients of the two halves of a batch in its own variables."""
 
     def __init__(self, setup: Setup) -> None:
         super().__init__(setup)
@@ -198,24 +212,23 @@ class Accumulating(Loop):
 
 def accumulated_in_one_step(setup: Setup, batches: Sequence[Batch]) -> State:
     loop = Accumulating(setup)
-    return loop.over(tf.function(loop.whole) if loop.watch is None else loop.watch.step(loop.whole), batches)
+    return loop.train(loop.compile(loop.whole), batches)
 
 
 def accumulated_in_calls(setup: Setup, batches: Sequence[Batch]) -> State:
     loop = Accumulating(setup)
-    make: Callable[..., Any] = tf.function if loop.watch is None else loop.watch.step
-    microbatch, update = make(loop.microbatch), make(loop.update)
+    microbatch, update = loop.compile(loop.microbatch), loop.compile(loop.update)
 
     def step(x: tf.Tensor, y: tf.Tensor) -> None:
         microbatch(x[:8], y[:8])
         microbatch(x[8:], y[8:])
         update()
 
-    return loop.over(step, batches)
+    return loop.train(step, batches)
 
 
 class LateModel(keras.Model):
-    """The network with a ``train_step`` of its own, whose layers and optimizer Keras cannot build before it."""
+    """The network with its own ``train_step``. Keras cannot build its layers and optimizer before this step."""
 
     def __init__(self, net: Network) -> None:
         super().__init__()
@@ -239,7 +252,7 @@ def fitted(*, mixed: bool = False, accumulation: int | None = None, **compile_op
             1e-2, momentum=0.9, global_clipnorm=1.0, gradient_accumulation_steps=accumulation
         )
         if mixed:
-            optimizer = keras.optimizers.LossScaleOptimizer(optimizer, initial_scale=1.0, **GROWING)
+            optimizer = keras.optimizers.LossScaleOptimizer(optimizer, initial_scale=1.0, **SCALE_GROWTH)
         model.compile(optimizer, "mse", **compile_options)
         x, y = (np.concatenate(part) for part in zip(*batches, strict=True))
         callbacks = [] if setup.logdir is None else [NanWatchCallback(setup.logdir, policy=setup.policy)]
@@ -250,7 +263,7 @@ def fitted(*, mixed: bool = False, accumulation: int | None = None, **compile_op
 
 
 class SessionGraph:
-    """The network as a graph of TensorFlow 1."""
+    """The network as a TensorFlow 1 graph."""
 
     def __init__(self, setup: Setup) -> None:
         v1 = tf.compat.v1
@@ -258,9 +271,9 @@ class SessionGraph:
         self.x, self.y = v1.placeholder(tf.float32, [None, 3]), v1.placeholder(tf.float32, [None, 1])
         with v1.variable_scope("root"):
             hidden = tf.sqrt(v1.get_variable("gain", initializer=tf.ones([3])) * self.x)
-        for name, width, wide in (("hidden", 3, 8), ("head", 8, 1)):
+        for name, inputs, outputs in (("hidden", 3, 8), ("head", 8, 1)):
             with v1.variable_scope(name):
-                start = np.random.default_rng(width).normal(size=(width, wide)).astype("float32") / 3
+                start = np.random.default_rng(inputs).normal(size=(inputs, outputs)).astype("float32") / 3
                 hidden = hidden @ v1.get_variable("kernel", initializer=start)
                 hidden = tf.tanh(hidden) if name == "hidden" else hidden
         loss = tf.reduce_mean(tf.square(hidden - self.y))
@@ -279,7 +292,7 @@ class SessionGraph:
 
 
 class AccumulatingGraph(SessionGraph):
-    """The same graph, fed with the mean over two halves of a batch, which NumPy computes."""
+    """The same graph, where NumPy takes the mean over the two halves of a batch and feeds it back."""
 
     def training(self, optimizer: Any, pairs: Sequence[tuple[Any, Any]], loss: Any) -> Any:
         self.gradients, variables = zip(*pairs, strict=True)
@@ -299,32 +312,32 @@ def monitored_session(setup: Setup, batches: Sequence[Batch]) -> State:
     with tf.Graph().as_default():
         graph = SessionGraph(setup)
         hooks = [] if graph.watch is None else [NanWatchHook(graph.watch)]
-        kept = tf.compat.v1.global_variables()
+        variables = tf.compat.v1.global_variables()
         with tf.compat.v1.train.MonitoredTrainingSession(hooks=hooks) as session:
             for batch in batches:
                 graph.step(session.run, batch)
-            return list(session.run(kept))
+            return list(session.run(variables))
 
 
 def plain_session(build: Callable[[Setup], SessionGraph]) -> Train:
     def train(setup: Setup, batches: Sequence[Batch]) -> State:
         with tf.Graph().as_default(), tf.compat.v1.Session() as session:
             graph = build(setup)
-            kept = tf.compat.v1.global_variables()
+            variables = tf.compat.v1.global_variables()
             session.run([tf.compat.v1.global_variables_initializer(), tf.compat.v1.local_variables_initializer()])
             run = session.run if graph.watch is None else partial(graph.watch.session_run, session)
             for batch in batches:
                 graph.step(run, batch)
             if graph.watch is not None:
                 graph.watch.close()
-            return list(session.run(kept))
+            return list(session.run(variables))
 
     return train
 
 
 WAYS: Final = (
     Way("custom loop, compiled", "`@watch.step` instead of `@tf.function`", compiled()),
-    Way("custom loop, XLA", "`@watch.step(jit_compile=True)`", compiled(jit_compile=True), exact=False),
+    Way("custom loop, XLA", "`@watch.step(jit_compile=True)`", compiled(jit_compile=True), is_exact=False),
     Way("a step that is a `tf.function` already", "`watch.step(train_step)`", above_a_tf_function),
     Way("custom loop, eager", "`watch.apply_gradients`", eager, policies=("raise", "record"), replays=False),
     Way("a compiled step not decorated", "`watch.after_step()` after each call", undecorated, replays=False),
@@ -333,7 +346,7 @@ WAYS: Final = (
     Way("micro-batches in one step", "`watch.accumulate` for each", accumulated_in_one_step),
     Way("micro-batches, a call each", "`watch.accumulate` for each", accumulated_in_calls, is_whole=False),
     Way("`model.fit`", "`NanWatchCallback(log_dir)`", fitted(jit_compile=False)),
-    Way("`model.fit`, XLA", "the same", fitted(jit_compile=True), exact=False),
+    Way("`model.fit`, XLA", "the same", fitted(jit_compile=True), is_exact=False),
     Way("`model.fit`, many steps a call", "the same", fitted(steps_per_execution=4, jit_compile=False)),
     Way("`model.fit`, eager", "the same", fitted(run_eagerly=True)),
     Way("`model.fit`, half precision", "the same", fitted(mixed=True, jit_compile=False)),

@@ -1,6 +1,5 @@
 import { useSignal } from "@preact/signals";
 import { useRef } from "preact/hooks";
-import { copyText } from "../clipboard";
 import { pythonString } from "../format";
 
 /** The call that loads the batch of a bad step. The page never reads the file itself. */
@@ -21,4 +20,19 @@ export function Batch({ path }: { readonly path: string }) {
       </button>
     </span>
   );
+}
+
+/**
+ * Select an element's text and copy it. Return whether that worked; if not, the user can still copy the selection.
+ *
+ * On a page without HTTPS, browsers refuse `navigator.clipboard`.
+ */
+async function copyText(element: HTMLElement): Promise<boolean> {
+  getSelection()?.selectAllChildren(element);
+  try {
+    await navigator.clipboard.writeText(element.textContent ?? "");
+    return true;
+  } catch {
+    return document.execCommand("copy");
+  }
 }

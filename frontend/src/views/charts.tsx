@@ -1,27 +1,26 @@
 import { useMemo, useRef } from "preact/hooks";
 import { showAllSteps, showSession, zoomToSelection } from "../actions";
-import { type Frame, frameOf } from "../charts/frame";
+import { type Frame, useFrame } from "../charts/frame";
 import { Heatmap } from "../charts/heatmap";
 import { Panel } from "../charts/panel";
 import { rowPanel, runPanels } from "../charts/panels";
 import { Ruler } from "../charts/ruler";
-import { useWidth } from "../charts/width";
 import { formatStep } from "../format";
 import { HEATMAP_STATS, isInformative, statLabel } from "../heatmap_stats";
 import type { Palette } from "../palette";
 import type { HeatmapAnswer, SeriesAnswer } from "../protocol.gen";
 import type { Spacing, StepRange } from "../scale";
 import type { Grouping, State } from "../state";
-import { Choice } from "./choice";
+import { Choice } from "./controls";
 import { Selection } from "./selection";
 
 /** The timeline and below it the heatmap, on the same axis of steps. */
 export function Charts({ state }: { readonly state: State }) {
   const box = useRef<HTMLDivElement>(null);
-  const frame = frameOf(useWidth(box));
+  const frame = useFrame(box);
   const { series, heatmap, range } = state.derived;
   const palette = state.palette.value;
-  const isReady = frame.width > 0 && range.value !== null && palette !== null;
+  const isReady = frame !== null && range.value !== null && palette !== null;
   return (
     <section class="charts" aria-label="Timeline and heatmap">
       <ChartBar state={state} series={series.value} />

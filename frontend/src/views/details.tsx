@@ -1,7 +1,7 @@
 import { countsText, samplesText, sortFindings } from "../evidence";
 import { formatStep, NO_VALUE, ROLE_LABELS } from "../format";
 import type { AlertAnswer, FindingRow, Origin } from "../protocol.gen";
-import { useBeginning } from "./more";
+import { useBeginning } from "./controls";
 import { Name } from "./name";
 import { Norms } from "./norms";
 

@@ -3,8 +3,7 @@ import { countedKinds, isClipped, sortVariables } from "../evidence";
 import { formatStep, formatValue, plural } from "../format";
 import { type HeatmapStat, isInformative, statLabel } from "../heatmap_stats";
 import type { AlertAnswer, VariableRow } from "../protocol.gen";
-import { Choice } from "./choice";
-import { useBeginning } from "./more";
+import { Choice, useBeginning } from "./controls";
 import { Name } from "./name";
 
 type NormKey = keyof VariableRow & HeatmapStat;

@@ -2,7 +2,7 @@ import { isAllFinite, operandType, zerosText } from "../chain";
 import { nonfiniteText } from "../evidence";
 import { formatValue } from "../format";
 import type { Operand } from "../protocol.gen";
-import { useBeginning } from "./more";
+import { useBeginning } from "./controls";
 import { Name } from "./name";
 
 const FIRST_OPERANDS = 6;

@@ -2,8 +2,8 @@ import { useSignal } from "@preact/signals";
 import { folded } from "../chain";
 import { formatNumber, formatStep, plural, shorten, visible } from "../format";
 import type { AlertAnswer, Link, Replay } from "../protocol.gen";
+import { ShowMore, useBeginning } from "./controls";
 import { Hop, HopHead } from "./hop";
-import { ShowMore, useBeginning } from "./more";
 
 type Links = ReadonlyArray<Link>;
 

@@ -12,7 +12,7 @@ import {
   summarizeRuns,
 } from "../runs";
 import type { State } from "../state";
-import { Choice } from "./choice";
+import { Choice } from "./controls";
 import { Name } from "./name";
 
 /** With this many runs, finding a run by eye gets slow. */
