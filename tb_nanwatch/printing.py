@@ -9,7 +9,7 @@ from typing import Final
 
 from rich.text import Text
 
-from tb_nanwatch.diagnosis.sentences import KINDS, format_source, shortened
+from tb_nanwatch.diagnosis.sentences import KINDS, format_source, shorten
 from tb_nanwatch.schema.records import Link, Operand, Source, Status, Verdict
 
 _STYLES: Final[dict[Status, str]] = {
@@ -146,4 +146,4 @@ def _columns(rows: Sequence[Sequence[str]]) -> Iterator[str]:
 
 
 def _cell(text: str) -> str:
-    return visible(shortened(text))
+    return visible(shorten(text))

@@ -12,7 +12,7 @@ from typing import Final
 
 from tb_nanwatch.diagnosis.operations import causes_of_chain, domains, overflow
 from tb_nanwatch.diagnosis.origin import First
-from tb_nanwatch.diagnosis.sentences import shortened
+from tb_nanwatch.diagnosis.sentences import shorten
 from tb_nanwatch.diagnosis.signs import Signs, norm_limit
 from tb_nanwatch.schema.records import PHASES, Cause, Confidence, EntryWay, Origin, Phase, Variable
 
@@ -179,7 +179,7 @@ def _state_text(clues: Clues) -> str | None:
     # Records report the state after the step wrote it. A replay reports the state before.
     if origin.variable is None or origin.evidence == "records":
         return None
-    return f"{shortened(origin.variable)} was not finite as the step began: no operation of this step made it so."
+    return f"{shorten(origin.variable)} was not finite as the step began: no operation of this step made it so."
 
 
 _COMPUTED: Final = frozenset(PHASES) - {"input", "weights"}

@@ -54,7 +54,7 @@ def origin_sentence(origin: Origin) -> str:
     return f"Step {origin.step:,}: {KINDS[origin.kind]} {place}{_remarks(origin)}."
 
 
-def shortened(name: str) -> str:
+def shorten(name: str) -> str:
     """Return a name that fits a sentence; the middle of a very long name is left out."""
     if len(name) <= _LONGEST_NAME:
         return name
@@ -69,22 +69,22 @@ def format_source(source: Source) -> str:
         >>> format_source(Source("critic.py", 41, "train_step", "loss = tf.square(error)"))
         'critic.py:41, in train_step'
     """
-    function = "" if source.function in {"", "<module>"} else f", in {shortened(source.function)}"
-    return f"{shortened(source.file)}:{source.line}{function}"
+    function = "" if source.function in {"", "<module>"} else f", in {shorten(source.function)}"
+    return f"{shorten(source.file)}:{source.line}{function}"
 
 
 def _operation(origin: Origin, op: Operation) -> str:
     source = f" ({format_source(origin.source)})" if origin.source else ""
     # In the other phases the layer is at most a name scope.
     is_in_layer = origin.layer is not None and origin.phase in {"forward", "backward"}
-    layer = f" in the layer {shortened(origin.layer or '')}" if is_in_layer else ""
-    return f"first appeared in the output of {shortened(op.type)}{source}{layer}, {_DURING[origin.phase]}"
+    layer = f" in the layer {shorten(origin.layer or '')}" if is_in_layer else ""
+    return f"first appeared in the output of {shorten(op.type)}{source}{layer}, {_DURING[origin.phase]}"
 
 
 def _input(origin: Origin) -> str:
     phrase = entry_phrase(origin.entry, origin.tensor)
     line = f" ({format_source(origin.source)})" if origin.source else ""
-    layer = f" in the layer {shortened(origin.layer)}" if origin.layer is not None else ""
+    layer = f" in the layer {shorten(origin.layer)}" if origin.layer is not None else ""
     return f"was in {phrase}{line}{layer}, before anything was computed"
 
 
@@ -95,7 +95,7 @@ def entry_phrase(entry: Entry | None, tensor: str | None) -> str:
         >>> entry_phrase(Entry("captured", (2,), ((1,),)), "mean")
         'the tensor mean of shape [2], which the step captures'
     """
-    name = f" {shortened(tensor)}" if tensor else ""
+    name = f" {shorten(tensor)}" if tensor else ""
     match entry:
         case Entry(way="captured", shape=shape):
             return f"{'the' if name else 'a'} tensor{name}{_shape_phrase(shape)}, which the step captures"
@@ -113,7 +113,7 @@ def _weights(origin: Origin) -> str:
 
 
 def _forward(origin: Origin) -> str:
-    name = f"the tensor {shortened(origin.tensor)}, in " if origin.tensor else ""
+    name = f"the tensor {shorten(origin.tensor)}, in " if origin.tensor else ""
     return f"first appeared in {name}the forward pass"
 
 
@@ -140,8 +140,8 @@ def _state(origin: Origin) -> str:
     if origin.variable is None:
         return "first appeared in several statistics that are kept beside the variables"
     if origin.evidence == "records":
-        return f"was in what the step wrote to the statistic {shortened(origin.variable)}"
-    return f"was in {shortened(origin.variable)}, kept beside the trained variables, as the step began"
+        return f"was in what the step wrote to the statistic {shorten(origin.variable)}"
+    return f"was in {shorten(origin.variable)}, kept beside the trained variables, as the step began"
 
 
 _PLACES: Final[dict[Phase, Callable[[Origin], str]]] = {
@@ -158,8 +158,8 @@ _PLACES: Final[dict[Phase, Callable[[Origin], str]]] = {
 
 def _owner(origin: Origin, singular: str, plural: str) -> str:
     if origin.variable is not None:
-        return f"{singular} {shortened(origin.variable)}"
-    return f"several {plural}" + (f" of the layer {shortened(origin.layer)}" if origin.layer is not None else "")
+        return f"{singular} {shorten(origin.variable)}"
+    return f"several {plural}" + (f" of the layer {shorten(origin.layer)}" if origin.layer is not None else "")
 
 
 def _remarks(origin: Origin) -> str:

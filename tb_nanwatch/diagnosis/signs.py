@@ -20,7 +20,7 @@ from tb_nanwatch.diagnosis.accumulation import Totals, find_sum
 from tb_nanwatch.diagnosis.notes import unfinished_sentence
 from tb_nanwatch.diagnosis.operations.ranges import largest
 from tb_nanwatch.diagnosis.run_log import SessionLog, layer_columns
-from tb_nanwatch.diagnosis.sentences import shortened
+from tb_nanwatch.diagnosis.sentences import shorten
 from tb_nanwatch.numerics.norms import combined_norm
 from tb_nanwatch.schema import records
 from tb_nanwatch.schema.records import Header, Series, Variable
@@ -143,7 +143,7 @@ def _exploding(signs: Signs) -> Sign | None:
     explosion = signs.explosion
     if explosion is None:
         return None
-    most = f", most of all in the layer {shortened(explosion.layer)}" if explosion.layer else ""
+    most = f", most of all in the layer {shorten(explosion.layer)}" if explosion.layer else ""
     text = (
         f"The gradients explode from step {explosion.first_step:,} on: their global norm rose from "
         f"{explosion.before:.3g}, the median until then, to {explosion.peak:.3g}{most}."
@@ -167,7 +167,7 @@ def _frozen(signs: Signs) -> Sign | None:
     layers = {variable.layer for variable in first}
     step = int(session.series.first_step[row])
     text = (
-        f"From step {step:,} on, clipping left nothing of the finite gradient of {shortened(first[0].name)}"
+        f"From step {step:,} on, clipping left nothing of the finite gradient of {shorten(first[0].name)}"
         f"{f' and of {others:,} more' if others else ''}: a variable whose gradient is clipped to 0 does not learn."
     )
     return Sign(step, layers.pop() if len(layers) == 1 else None, text)

@@ -12,7 +12,7 @@ from tb_nanwatch.diagnosis import RunLog, SessionLog, origin_of_alert
 from tb_nanwatch.diagnosis.origin import path_of_batch
 from tb_nanwatch.plugin.answers import session_of
 from tb_nanwatch.plugin.requests import AlertRequest, not_found
-from tb_nanwatch.reading.thinning import integers, numbers
+from tb_nanwatch.reading.selection import integers, numbers
 from tb_nanwatch.schema.protocol import AlertAnswer, BatchAnswer, FindingRow, Numbers, VariableRow
 from tb_nanwatch.schema.records import Alert, ColumnKey, Header, Series
 

@@ -8,9 +8,10 @@ from typing import Final
 from tb_nanwatch.diagnosis import RunLog, SessionLog
 from tb_nanwatch.diagnosis.run_log import layer_columns
 from tb_nanwatch.diagnosis.verdict import deciding_session
+from tb_nanwatch.numerics.spans import thin_to
 from tb_nanwatch.plugin.requests import HeatmapRequest, SeriesRequest, not_found
 from tb_nanwatch.reading.grouping import LayerCache
-from tb_nanwatch.reading.thinning import curve, integers, kinds, numbers, only, thinned, within
+from tb_nanwatch.reading.selection import curve, integers, kinds, numbers, select_columns, select_steps
 from tb_nanwatch.schema.protocol import Curve, HeatmapAnswer, HeatmapRow, SeriesAnswer
 from tb_nanwatch.schema.records import ColumnKey, Header, Series
 from tb_nanwatch.schema.stats import of_scope
@@ -40,7 +41,7 @@ def series_answer(log: RunLog, request: SeriesRequest, layers: LayerCache) -> Se
     """Return the timeline of one session."""
     session = session_of(log, request.session)
     step_stats = [stat.key for stat in of_scope("step") if (stat.key, "kinds") in session.series.columns]
-    steps = _shown(only(session.series, step_stats), request, request.points)
+    steps = _shown(select_columns(session.series, step_stats), request, request.points)
     return SeriesAnswer(
         run=log.run,
         session=session.header.session,
@@ -64,7 +65,7 @@ def heatmap_answer(log: RunLog, request: HeatmapRequest, layers: LayerCache) -> 
     # Merging means needs the number of their steps.
     keeps = (request.keeps, "kinds", "count") if request.keeps == "mean" else (request.keeps, "kinds")
     if request.by == "variable":
-        series = only(session.series, [request.stat], keeps=keeps)
+        series = select_columns(session.series, [request.stat], keeps=keeps)
     else:
         series = layers.grouped(session.series, request.stat, keeps=keeps, groups=[group for _, group in rows])
     shown = _shown(series, request, columns)
@@ -89,7 +90,7 @@ def _sessions(log: RunLog) -> tuple[int, ...]:
 
 
 def _shown(series: Series, request: SeriesRequest | HeatmapRequest, spans: int) -> Series:
-    return thinned(within(series, first=request.first, last=request.last), spans)
+    return thin_to(select_steps(series, first=request.first, last=request.last), spans)
 
 
 def _ratio(session: SessionLog, request: SeriesRequest, layers: LayerCache) -> tuple[Curve, ...]:
@@ -104,7 +105,7 @@ def _ratio(session: SessionLog, request: SeriesRequest, layers: LayerCache) -> t
 def _tensors(session: SessionLog, request: SeriesRequest) -> tuple[Curve, ...]:
     if ("tensor_norm", "min") not in session.series.columns:
         return ()
-    shown = _shown(only(session.series, ["tensor_norm"]), request, request.points)
+    shown = _shown(select_columns(session.series, ["tensor_norm"]), request, request.points)
     names = session.header.tensors
     return tuple(curve(shown, "tensor_norm", name=name, column=column) for column, name in enumerate(names))
 

@@ -11,7 +11,7 @@ from typing import Any, Final, Literal, TypeVar
 from tensorboard.errors import InvalidArgumentError, NotFoundError
 from werkzeug.datastructures import MultiDict
 
-from tb_nanwatch.diagnosis.sentences import shortened
+from tb_nanwatch.diagnosis.sentences import shorten
 from tb_nanwatch.schema.stats import BY_KEY, of_scope
 
 MOST_SPANS: Final = 2000
@@ -146,4 +146,4 @@ def _require(holds: bool, sentence: str) -> None:
 
 
 def _quoted(text: str) -> str:
-    return ascii(shortened(text))
+    return ascii(shorten(text))

@@ -16,7 +16,7 @@ import numpy as np
 
 from tb_nanwatch.diagnosis import RunLog, SessionLog
 from tb_nanwatch.errors import RecordError
-from tb_nanwatch.reading.completion import completed, is_below
+from tb_nanwatch.reading.completion import is_below, join_messages
 from tb_nanwatch.reading.derived import with_derived
 from tb_nanwatch.reading.messages import TagContent, Written
 from tb_nanwatch.reading.tags import Tag
@@ -81,7 +81,7 @@ class _SessionReader:
         return SessionLog(self.header, series, bad, tuple(alert for alert in alerts if alert.error))
 
     def _alerts(self) -> Iterable[Alert]:
-        return completed(self._readable_alerts())
+        return join_messages(self._readable_alerts())
 
     def _readable_alerts(self) -> Iterable[Alert]:
         for alert in _of_type(Alert, self.written):

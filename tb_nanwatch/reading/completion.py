@@ -15,7 +15,7 @@ from tb_nanwatch.schema.records import Alert, Finding
 _Key = tuple[int, tuple[Finding, ...]]
 
 
-def completed(alerts: Iterable[Alert]) -> tuple[Alert, ...]:
+def join_messages(alerts: Iterable[Alert]) -> tuple[Alert, ...]:
     """Join the messages about each bad step.
 
     Args:

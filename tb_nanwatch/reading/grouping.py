@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tb_nanwatch.reading.cache import StampedCache
-from tb_nanwatch.reading.thinning import only
+from tb_nanwatch.reading.selection import select_columns
 from tb_nanwatch.schema.columns import is_shared, stored_part
 from tb_nanwatch.schema.records import Array, ColumnKey, Series, unique_arrays
 from tb_nanwatch.schema.stats import BY_KEY
@@ -36,7 +36,7 @@ class LayerCache:
         stamp = ref(series)
         layers = self._cache.get(key, stamp)
         if layers is None:
-            layers = group_columns(only(series, [stat], keeps=keeps), stat, groups)
+            layers = group_columns(select_columns(series, [stat], keeps=keeps), stat, groups)
             self._cache.put(key, stamp, value=layers)
         return layers
 

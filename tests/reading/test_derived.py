@@ -8,8 +8,9 @@ import math
 import numpy as np
 import pytest
 
+from tb_nanwatch.numerics.spans import thin_to
 from tb_nanwatch.reading.derived import with_derived
-from tb_nanwatch.reading.thinning import only, thinned
+from tb_nanwatch.reading.selection import select_columns
 from tb_nanwatch.schema.records import ColumnKey
 from tests.event_files import HEADER, steps_of
 
@@ -53,7 +54,7 @@ def test_derived_statistics_are_complete_and_can_be_merged():
     series = derived(steps_of(0, 3))
     for stat, kept in KEPT.items():
         assert {key.keeps for key in series.columns if key.stat == stat} == kept
-    assert thinned(only(series, KEPT), 1).column("clip_ratio", "count").tolist() == [[4] * 4]
+    assert thin_to(select_columns(series, KEPT), 1).column("clip_ratio", "count").tolist() == [[4] * 4]
 
 
 def test_written_columns_are_kept():
@@ -66,5 +67,5 @@ def test_written_columns_are_kept():
 
 
 def test_without_gradients_nothing_is_derived():
-    series = derived(only(steps_of(0, 1), ["loss"]))
+    series = derived(select_columns(steps_of(0, 1), ["loss"]))
     assert {key.stat for key in series.columns} == {"loss"}

@@ -9,9 +9,10 @@ from weakref import ref
 import numpy as np
 import pytest
 
+from tb_nanwatch.numerics.spans import thin_to
 from tb_nanwatch.reading import grouping
 from tb_nanwatch.reading.grouping import LayerCache, group_columns
-from tb_nanwatch.reading.thinning import only, thinned
+from tb_nanwatch.reading.selection import select_columns
 from tb_nanwatch.schema.columns import is_shared
 from tests.event_files import HEADER, only_at, series_at, steps_of
 
@@ -34,7 +35,7 @@ def test_a_layer_keeps_the_non_finite_steps_of_all_its_variables():
     grads = only_at(2, math.nan, first=0, last=3, width=4, column=1)
     grads[3, 0] = math.inf
     layers = group_columns(steps_of(0, 3, grad_norm=grads), "grad_norm", [[0, 1], [2, 3]])
-    whole = thinned(layers, 1)
+    whole = thin_to(layers, 1)
     assert whole.column("grad_norm", "kinds").tolist() == [[1 | 8, 0]]
     assert whole.column("grad_norm", "first_nonfinite").tolist() == [[2, -1]]
 
@@ -66,7 +67,7 @@ def test_a_norm_whose_square_overflows_float32_stays_finite():
 def test_the_counts_of_a_layer_are_the_largest_of_its_variables():
     grads = np.array([[1.0, math.nan, 1.0, 1.0]] * 2 + [[1.0, 1.0, 1.0, math.nan]])
     grads[1, 0] = math.nan
-    whole = thinned(steps_of(0, 2, grad_norm=grads), 1)
+    whole = thin_to(steps_of(0, 2, grad_norm=grads), 1)
     layers = group_columns(whole, "grad_norm", [[0, 1], [2, 3]])
     assert whole.column("grad_norm", "nonfinite").tolist() == [[1, 2, 0, 1]]
     assert layers.column("grad_norm", "nonfinite").tolist() == [[2, 1]]
@@ -82,7 +83,7 @@ def test_variables_of_a_layer_may_be_in_any_order():
 def test_the_number_of_rows_at_once_does_not_change_the_result(monkeypatch, at_once):
     monkeypatch.setattr(grouping, "_ROWS_AT_ONCE", at_once)
     grads = np.arange(12.0).reshape(6, 2)[:, [0, 0, 1, 1]]
-    layers = group_columns(only(steps_of(0, 5, grad_norm=grads), ["grad_norm"]), "grad_norm", [[0], [2], [3]])
+    layers = group_columns(select_columns(steps_of(0, 5, grad_norm=grads), ["grad_norm"]), "grad_norm", [[0], [2], [3]])
     assert layers.column("grad_norm", "max").tolist() == [[2.0 * n, 2 * n + 1, 2 * n + 1] for n in range(6)]
 
 

@@ -13,7 +13,7 @@ from tb_nanwatch.diagnosis.operations.ranges import (
     magnitude,
     nearest_to_zero,
     number,
-    reach,
+    peak,
     share,
     zeros,
 )
@@ -159,8 +159,8 @@ def _power_of_zero(link: Link) -> str | None:
 
 def _power_overflow(link: Link) -> str | None:
     match link.inputs:
-        case (x, power, *_) if power.max is not None and reach(x) > 1:
-            if power.max * math.log(reach(x)) > math.log(largest(x.dtype)):
+        case (x, power, *_) if power.max is not None and peak(x) > 1:
+            if power.max * math.log(peak(x)) > math.log(largest(x.dtype)):
                 return f"{_power(link)} of {magnitude(x)} {_exponents(link)} leaves the range of {x.dtype}."
     return None
 
@@ -196,7 +196,7 @@ def _division(link: Link) -> str | None:
 
 def _small_divisor(link: Link) -> str | None:
     match link.inputs:
-        case (x, y, *_) if nearest_to_zero(y) and reach(x) / largest(x.dtype) > nearest_to_zero(y):
+        case (x, y, *_) if nearest_to_zero(y) and peak(x) / largest(x.dtype) > nearest_to_zero(y):
             least = number(nearest_to_zero(y))
             return f"{type_of(link)} of {magnitude(x)} by values as small as {least} leaves the range of {x.dtype}."
     return None
@@ -204,7 +204,7 @@ def _small_divisor(link: Link) -> str | None:
 
 def _small_divisor_fix(link: Link) -> str:
     x, y = link.inputs[:2]
-    least = f"{max(1e-6, 2 * reach(x) / largest(x.dtype)):.1e}"
+    least = f"{max(1e-6, 2 * peak(x) / largest(x.dtype)):.1e}"
     sign = "-" if (y.max or 0.0) < 0 else ""
     bound = f"tf.minimum(y, -{least})" if sign else f"tf.maximum(y, {least})"
     return f"Keep the divisor away from 0: x / {bound}."
@@ -235,7 +235,7 @@ def _exponential(link: Link) -> str | None:
     match link.inputs:
         case (x, *_) if x.max is not None:
             limit = _exponential_limit(link)
-            most = reach(x) if is_hyperbolic else x.max
+            most = peak(x) if is_hyperbolic else x.max
             if most > limit:
                 figure = "largest magnitude" if is_hyperbolic else "maximum"
                 beyond = f"beyond {limit:.4g} it leaves the range of {x.dtype}"

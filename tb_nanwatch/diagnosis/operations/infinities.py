@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from tb_nanwatch.diagnosis.operations.ranges import infinite, number, share
+from tb_nanwatch.diagnosis.operations.ranges import count_inf, number, share
 from tb_nanwatch.diagnosis.operations.rule import Case, Rule, in_phase, makes_nan, type_of
 from tb_nanwatch.diagnosis.sentences import KINDS
 from tb_nanwatch.schema.records import Link, Operand
@@ -31,8 +31,8 @@ def _zero_times_inf(link: Link) -> str | None:
     match link.inputs:
         case (a, b, *_) if makes_nan(link) and not a.counts.nan + b.counts.nan:
             for factor, other in ((a, b), (b, a)):
-                if infinite(factor) and other.zeros:
-                    held = f"one factor holds Inf ({share(infinite(factor), factor)})"
+                if count_inf(factor) and other.zeros:
+                    held = f"one factor holds Inf ({share(count_inf(factor), factor)})"
                     return f"{type_of(link)} of 0 and Inf is NaN: {held}, the other 0 ({share(other.zeros, other)})."
     return None
 
@@ -40,7 +40,7 @@ def _zero_times_inf(link: Link) -> str | None:
 def _is_half_constant(case: Case) -> bool:
     """Return whether a factor is a scalar that is Inf in float16."""
     numbers = [operand for operand in case.link.inputs if operand.dtype == "float16" and not operand.shape]
-    return any(infinite(operand) for operand in numbers)
+    return any(count_inf(operand) for operand in numbers)
 
 
 def _inf_minus_inf(link: Link) -> str | None:
@@ -76,8 +76,8 @@ def _infinite_softmax(link: Link) -> str | None:
 
 def _entropy_of_mask(link: Link) -> str | None:
     match link.inputs:
-        case (x, *_) if infinite(x) and not x.counts.nan:
-            held = f"{type_of(link)} of logits that hold Inf ({share(infinite(x), x)})"
+        case (x, *_) if count_inf(x) and not x.counts.nan:
+            held = f"{type_of(link)} of logits that hold Inf ({share(count_inf(x), x)})"
             return f"{held}: a class of probability 0 has an infinite loss, or with a label of 0 a loss of NaN."
     return None
 

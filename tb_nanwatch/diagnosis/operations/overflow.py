@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final
 
-from tb_nanwatch.diagnosis.operations.ranges import largest, magnitude, number, reach
+from tb_nanwatch.diagnosis.operations.ranges import largest, magnitude, number, peak
 from tb_nanwatch.diagnosis.operations.rule import Case, Rule, in_phase, is_half, type_of
 from tb_nanwatch.schema.records import Link, Operand
 
@@ -65,7 +65,7 @@ def _is_first_step(case: Case) -> bool:
 
 def _is_one_number(case: Case) -> bool:
     x = case.link.inputs[:1]
-    return bool(x) and x[0].min == x[0].max and reach(x[0]) > largest("float16")
+    return bool(x) and x[0].min == x[0].max and peak(x[0]) > largest("float16")
 
 
 def _size(given: Given) -> int:
@@ -73,7 +73,7 @@ def _size(given: Given) -> int:
 
 
 def _square(given: Given) -> float:
-    largest_sum = sum(map(reach, given))
+    largest_sum = sum(map(peak, given))
     return largest_sum * largest_sum
 
 
@@ -82,7 +82,7 @@ def _sum_of_squares(given: Given) -> float:
 
 
 def _product(given: Given) -> float:
-    return math.prod(map(reach, given))
+    return math.prod(map(peak, given))
 
 
 def _contraction(given: Given) -> float:
@@ -90,15 +90,15 @@ def _contraction(given: Given) -> float:
 
 
 def _sum(given: Given) -> float:
-    return sum(map(reach, given))
+    return sum(map(peak, given))
 
 
 def _reduction(given: Given) -> float:
-    return reach(given[0]) * given[0].counts.size
+    return peak(given[0]) * given[0].counts.size
 
 
 def _long_product(given: Given) -> float:
-    return math.inf if reach(given[0]) > 1 and given[0].counts.size > 1 else reach(given[0])
+    return math.inf if peak(given[0]) > 1 and given[0].counts.size > 1 else peak(given[0])
 
 
 _WHOLE_NUMBERS: Final = frozenset({"int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "bool"})
@@ -129,7 +129,7 @@ BOUNDS: Final[dict[str, Bound]] = SQUARES | PRODUCTS | SUMS
 def _narrowing(link: Link) -> str | None:
     match link.inputs:
         case (x, *_) if x.dtype in {"float32", "float64"} and not x.counts.nonfinite:
-            narrower = [dtype for dtype in ("float32", "float16") if largest(dtype) < reach(x)]
+            narrower = [dtype for dtype in ("float32", "float16") if largest(dtype) < peak(x)]
             if narrower:
                 limit = number(largest(narrower[0]))
                 return f"Cast of {magnitude(x)} to {narrower[0]}, whose range ends at {limit}."
@@ -138,7 +138,7 @@ def _narrowing(link: Link) -> str | None:
 
 def _large_variance(link: Link) -> str | None:
     match link.inputs:
-        case (x, *_) if reach(x) * reach(x) > largest("float32"):
+        case (x, *_) if peak(x) * peak(x) > largest("float32"):
             return f"The variance of {magnitude(x)} leaves the range of float32 (up to {number(largest('float32'))})."
     return None
 

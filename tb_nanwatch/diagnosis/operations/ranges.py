@@ -22,7 +22,7 @@ def largest(dtype: str) -> float:
     return _LARGEST.get(dtype, _LARGEST_OTHER)
 
 
-def reach(operand: Operand) -> float:
+def peak(operand: Operand) -> float:
     """Return the largest magnitude of the finite elements; 0 without finite elements."""
     return max(abs(operand.min or 0.0), abs(operand.max or 0.0))
 
@@ -34,7 +34,7 @@ def nearest_to_zero(operand: Operand) -> float:
     return min(abs(operand.min), abs(operand.max))
 
 
-def infinite(operand: Operand) -> int:
+def count_inf(operand: Operand) -> int:
     """Return the number of elements that are +Inf or -Inf."""
     return operand.counts.pos_inf + operand.counts.neg_inf
 
@@ -69,4 +69,4 @@ def zeros(operand: Operand) -> str:
 
 def magnitude(operand: Operand) -> str:
     """Return a phrase for the largest magnitude of the elements."""
-    return f"values up to {number(reach(operand))}"
+    return f"values up to {number(peak(operand))}"

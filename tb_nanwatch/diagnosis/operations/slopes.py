@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from tb_nanwatch.diagnosis.operations.ranges import largest, number, reach, share
+from tb_nanwatch.diagnosis.operations.ranges import largest, number, peak, share
 from tb_nanwatch.diagnosis.operations.rule import Rule, type_of
 from tb_nanwatch.schema.records import Link
 
@@ -27,22 +27,22 @@ def _root_at_zero(link: Link) -> str | None:
     match link.inputs:
         case (root, _, *_) if root.zeros:
             return f"The slope of a square root at 0: its output holds 0 ({share(root.zeros, root)})."
-        case (root, slope, *_) if root.min is not None and 0 < root.min < reach(slope) / (2 * largest(root.dtype)):
+        case (root, slope, *_) if root.min is not None and 0 < root.min < peak(slope) / (2 * largest(root.dtype)):
             return f"The slope of a square root near 0: its output is as small as {number(root.min)}."
     return None
 
 
 def _inverse_root_near_zero(link: Link) -> str | None:
     match link.inputs:
-        case (root, slope, *_) if reach(root) * reach(root) * reach(root) * reach(slope) / 2 > largest(root.dtype):
-            return f"The slope of 1 over a square root near 0: its output is as large as {number(reach(root))}."
+        case (root, slope, *_) if peak(root) * peak(root) * peak(root) * peak(slope) / 2 > largest(root.dtype):
+            return f"The slope of 1 over a square root near 0: its output is as large as {number(peak(root))}."
     return None
 
 
 def _inverse_near_zero(link: Link) -> str | None:
     match link.inputs:
-        case (inverse, slope, *_) if reach(inverse) * reach(inverse) * reach(slope) > largest(inverse.dtype):
-            return f"The slope of 1/x near 0: its output is as large as {number(reach(inverse))}."
+        case (inverse, slope, *_) if peak(inverse) * peak(inverse) * peak(slope) > largest(inverse.dtype):
+            return f"The slope of 1/x near 0: its output is as large as {number(peak(inverse))}."
     return None
 
 

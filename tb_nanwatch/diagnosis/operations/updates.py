@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from tb_nanwatch.diagnosis.operations.ranges import largest, magnitude, number, reach
+from tb_nanwatch.diagnosis.operations.ranges import largest, magnitude, number, peak
 from tb_nanwatch.diagnosis.operations.rule import Rule, type_of
 from tb_nanwatch.schema.records import Link, Operand
 
@@ -51,9 +51,9 @@ def _epsilon(link: Link) -> str | None:
 
 def _step_out_of_range(link: Link) -> str | None:
     rate, gradient = _input(link, _LEARNING_RATE), _input(link, _PLAIN)
-    if rate is None or gradient is None or reach(rate) * reach(gradient) <= largest(rate.dtype):
+    if rate is None or gradient is None or peak(rate) * peak(gradient) <= largest(rate.dtype):
         return None
-    product = f"A learning rate of {number(reach(rate))} times gradients with {magnitude(gradient)}"
+    product = f"A learning rate of {number(peak(rate))} times gradients with {magnitude(gradient)}"
     return f"{product} leaves the range of {rate.dtype}."
 
 

@@ -12,7 +12,7 @@ from typing import Any, Final
 import numpy as np
 import tensorflow as tf
 
-from tb_nanwatch.diagnosis.sentences import format_source, shortened
+from tb_nanwatch.diagnosis.sentences import format_source, shorten
 from tb_nanwatch.schema.records import Link
 from tb_nanwatch.watch.drivers.session_v1.feeds import FedCall
 from tb_nanwatch.watch.drivers.session_v1.intake import source_read, takes_anew
@@ -59,7 +59,7 @@ class Write:
     @property
     def name(self) -> str:
         """The variable's name, as a sentence has it."""
-        return shortened(str(self.source.op.name))
+        return shorten(str(self.source.op.name))
 
     def __str__(self) -> str:
         """Return the operation and its line, as a sentence names them."""

@@ -1,4 +1,4 @@
-"""Thinning a series for a chart loses no peak and no first bad step."""
+"""The selection of steps and columns for a chart loses no peak and no first bad step."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tb_nanwatch.numerics.spans import merge_spans
-from tb_nanwatch.reading.thinning import curve, only, thinned, within
+from tb_nanwatch.numerics.spans import merge_spans, thin_to
+from tb_nanwatch.reading.selection import curve, select_columns, select_steps
 from tests.event_files import steps_of
 
 
@@ -20,12 +20,12 @@ from tests.event_files import steps_of
 )
 def test_a_span_is_kept_if_it_overlaps_the_range(first, last, expected):
     spans = merge_spans(steps_of(0, 11), [0, 4, 8])
-    assert within(spans, first=first, last=last).first_step.tolist() == expected
+    assert select_steps(spans, first=first, last=last).first_step.tolist() == expected
 
 
 def test_an_empty_series_stays_empty():
-    empty = within(steps_of(0, 3), first=9, last=9)
-    assert len(thinned(empty, 5)) == 0
+    empty = select_steps(steps_of(0, 3), first=9, last=9)
+    assert len(thin_to(empty, 5)) == 0
 
 
 def test_a_non_finite_value_is_none_with_its_kind():
@@ -47,7 +47,7 @@ def test_a_merge_that_is_not_kept_is_an_empty_list():
 def test_thinning_keeps_every_peak_and_every_first_bad_step(norms, spans, bad):
     norms = np.array(norms)
     norms[bad % len(norms)] = math.nan
-    shown = thinned(only(steps_of(0, len(norms) - 1, loss=norms), ["loss"]), spans)
+    shown = thin_to(select_columns(steps_of(0, len(norms) - 1, loss=norms), ["loss"]), spans)
     assert len(shown) <= spans
     firsts = shown.column("loss", "first_nonfinite")
     assert firsts[firsts >= 0].tolist() == [bad % len(norms)]

@@ -1,4 +1,4 @@
-"""The reduction of a series to the data of a chart: a range of steps, few spans, and ``None`` for NaN."""
+"""The selection of steps and columns for a chart, and their conversion for JSON, with ``None`` for NaN."""
 
 from __future__ import annotations
 
@@ -6,26 +6,20 @@ from collections.abc import Container
 
 import numpy as np
 
-from tb_nanwatch.numerics.spans import thin_to
 from tb_nanwatch.schema.codec import finite_or_none
 from tb_nanwatch.schema.protocol import Curve, Numbers
 from tb_nanwatch.schema.records import Array, ColumnKey, IntArray, Series
 from tb_nanwatch.schema.stats import BY_KEY
 
 
-def within(series: Series, *, first: int | None, last: int | None) -> Series:
+def select_steps(series: Series, *, first: int | None, last: int | None) -> Series:
     """Return the spans that overlap the steps ``first`` to ``last``, inclusive; ``None`` leaves an end open."""
     begin = 0 if first is None else int(np.searchsorted(series.last_step, first))
     end = len(series) if last is None else int(np.searchsorted(series.first_step, last, side="right"))
     return series.rows(slice(begin, end))
 
 
-def thinned(series: Series, spans: int) -> Series:
-    """Return the series, merged to at most ``spans`` spans."""
-    return thin_to(series, spans) if len(series) else series
-
-
-def only(series: Series, stats: Container[str], *, keeps: Container[str] | None = None) -> Series:
+def select_columns(series: Series, stats: Container[str], *, keeps: Container[str] | None = None) -> Series:
     """Return the series with only some statistics and, if ``keeps`` is given, only some of their columns."""
     keys = [key for key in series.columns if key.stat in stats and (keeps is None or key.keeps in keeps)]
     return Series(series.first_step, series.last_step, {key: series.columns[key] for key in keys})
