@@ -9,8 +9,6 @@ from docs.generated import markdown_table, with_section, write_or_check
 from tests.matrix.ways import ALL, WAYS
 
 PAGE = Path(__file__).parents[2] / "docs" / "ways-to-train.md"
-REPLAYING = ("raise", "skip")
-"""The policies that replay a bad step and name its operation."""
 ELSEWHERE = (
     ("`MirroredStrategy`, custom loop or `model.fit`", "the same, around `strategy.run`", *("yes",) * 3, "raise, skip"),
     ("`MultiWorkerMirroredStrategy`, custom loop", "the same, in each process", *("yes",) * 3, "raise, skip"),
@@ -25,7 +23,7 @@ def render() -> str:
             way.name,
             way.code,
             *("yes" if policy in way.policies else "no" for policy in ALL),
-            ", ".join(policy for policy in REPLAYING if policy in way.policies) if way.replays else "never",
+            ", ".join(way.naming) or "never",
         )
         for way in WAYS
     ]

@@ -67,6 +67,11 @@ class Way:
     is_exact: bool = True
     builds: bool = True
 
+    @property
+    def naming(self) -> tuple[Policy, ...]:
+        """The policies under which a replay names the operation; ``"record"`` never replays."""
+        return tuple(policy for policy in self.policies if self.replays and policy != "record")
+
     def train(self, logdir: Path | None, policy: Policy, batches: Sequence[Batch], *, built: Built = "all") -> State:
         """Train on batches, watched if there is a log directory, and return the final state."""
         return self.program(Setup(logdir, policy, built), batches)

@@ -89,11 +89,13 @@ def test_a_step_that_is_skipped_leaves_every_replica_as_if_it_had_not_been(said,
     np.testing.assert_array_equal(values(said["skipped"]), values(said["without the batch"]))
     verdict = diagnose(log_of("skipped", logdir))
     assert (verdict.skipped_steps, verdict.steps_seen, verdict.first.replica) == (1, 8, 1)
+    assert verdict.first.op.type == "SquaredDifference"
 
 
 def test_a_step_that_is_only_recorded_trains_on(said, logdir):
     assert not np.isfinite(values(said["recorded"])).all()
-    assert diagnose(log_of("recorded", logdir)).first.replica == 0
+    first = diagnose(log_of("recorded", logdir)).first
+    assert (first.replica, first.op) == (0, None)
 
 
 def test_a_step_is_one_span_of_all_its_replicas(logdir):

@@ -72,3 +72,4 @@ def test_what_is_healthy_and_what_is_skipped_counts_once(said, logdir):
     assert (verdict_of("watched", logdir).status, verdict_of("watched", logdir).steps_seen) == ("finite", 8)
     skipped = verdict_of("skipped", logdir)
     assert (skipped.skipped_steps, skipped.steps_seen, skipped.first.worker) == (1, 8, 1)
+    assert skipped.first.op.type == "SquaredDifference"
