@@ -8,7 +8,7 @@ import math
 import numpy as np
 import pytest
 
-from tb_nanwatch.diagnosis import RunLog, SessionLog, diagnose
+from tb_nanwatch.diagnosis import RunLog, SessionLog, causes, diagnose
 from tb_nanwatch.schema.records import Alert, Counts, Entry, Finding, Replay
 from tests.event_files import HEADER, steps_of
 from tests.replays import SQUARE, alert_of, link, operand
@@ -152,3 +152,14 @@ def test_the_cause_of_a_bad_input_names_the_way_of_its_entry(way, text):
     (cause,) = causes_at(link("nan", op=None, phase="input", tensor="x", entry=Entry(way, (3,), ((1,),))))
     assert cause.text == text
     assert "batch" not in f"{cause.text} {cause.fix}"
+
+
+@pytest.mark.parametrize("explains_operations", [True, False])
+def test_an_entry_in_the_table_is_all_that_a_new_cause_needs(monkeypatch, explains_operations):
+    rule = causes.Rule(
+        "novelty", frozenset({"loss"}), "It is new.", "Wait.", "low", explains_operations=explains_operations
+    )
+    monkeypatch.setattr(causes, "RULES", (*causes.RULES, rule))
+    assert ("novelty", "low") in causes_of("loss", "loss")
+    assert "novelty" not in dict(causes_of("gradient"))
+    assert ("novelty" in causes_of_link(SQUARE)) == explains_operations

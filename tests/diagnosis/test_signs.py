@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tb_nanwatch.diagnosis import SessionLog
-from tb_nanwatch.diagnosis.signs import Signs, find_explosion, warnings_about
+from tb_nanwatch.diagnosis import RunLog, SessionLog, diagnose, signs
+from tb_nanwatch.diagnosis.signs import Sign, Signs, find_explosion, warnings_about
 from tb_nanwatch.numerics.spans import merge_spans
+from tb_nanwatch.schema import records
 from tb_nanwatch.schema.records import Variable
 from tests.event_files import HEADER, series_at, steps_of
 
@@ -169,3 +170,10 @@ def test_a_log_without_these_statistics_has_no_warning():
     series = steps_of(0, 5)
     bare = dataclasses.replace(series, columns={})
     assert warnings_about(Signs(SessionLog(HEADER, bare))) == ()
+
+
+def test_an_entry_in_the_table_is_all_that_a_new_warning_needs(monkeypatch):
+    monkeypatch.setitem(signs.WARNINGS, "novelty", lambda _: Sign(3, "l1", "The run is new."))
+    verdict = diagnose(RunLog("run", (session_of([1.0] * 10),)))
+    assert (verdict.status, verdict.text) == ("warning", "Finite in all 10 steps. The run is new.")
+    assert verdict.warnings == (records.Warning(kind="novelty", first_step=3, layer="l1", text="The run is new."),)

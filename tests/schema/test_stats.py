@@ -19,6 +19,19 @@ def test_keys_are_unique_and_every_statistic_has_one_scope():
     assert sorted(stat.key for scope in scopes for stat in scope) == sorted(BY_KEY)
 
 
+def test_a_role_belongs_to_one_statistic():
+    roles = [stat.role for stat in STATS if stat.role is not None]
+    assert len(set(roles)) == len(roles)
+
+
+def test_a_statistic_keeps_no_merge_that_its_unclipped_twin_lacks():
+    pairs = [(stat, BY_KEY[stat.unclipped]) for stat in STATS if stat.unclipped is not None]
+    assert [stat.key for stat, _ in pairs] == ["clipped_norm", "clipped_global_norm"]
+    for stat, twin in pairs:
+        assert stat.scope == twin.scope
+        assert set(stat.merges) <= set(twin.merges)
+
+
 @pytest.mark.parametrize("generator", ["frontend/generate_protocol.py", "docs/generate.py"])
 def test_generated_files_are_up_to_date(generator):
     done = subprocess.run(
