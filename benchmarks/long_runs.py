@@ -17,7 +17,9 @@ import numpy.typing as npt
 from tb_nanwatch.schema.records import Variable
 from tb_nanwatch.watch.record.session import Session
 from tb_nanwatch.watch.record.writer import Writer
-from tb_nanwatch.watch.row.cells import ABSENT, Layout
+from tb_nanwatch.watch.row.cells import Layout
+from tb_nanwatch.watch.row.decoding import RowDecoder
+from tb_nanwatch.watch.row.encoding import ABSENT
 
 WINDOW = 256
 BLOCKS = 16
@@ -123,7 +125,7 @@ def write_run(directory: Path, run: LongRun, *, seed: int = 0) -> Written:
     """
     layout, draw = run.layout, np.random.default_rng(seed)
     ring = WholeRing()
-    session = Session(layout, policy="record", writer=Writer(str(directory)), ring=ring, counted=True)
+    session = Session(RowDecoder(layout), policy="record", writer=Writer(str(directory)), ring=ring, counted=True)
     blocks = [_rows(run, draw) for _ in range(BLOCKS)]
     host_s, drains = 0.0, max(1, run.steps // WINDOW)
     for drain in range(drains):

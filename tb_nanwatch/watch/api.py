@@ -31,7 +31,7 @@ from tb_nanwatch.watch.record.writer import Writer
 from tb_nanwatch.watch.replay import Evidence, current_trial, replay
 from tb_nanwatch.watch.replay.one_replica import replay_of_replica
 from tb_nanwatch.watch.row.inputs import StepInputs, loss_scale_of, session_loss_scale_of
-from tb_nanwatch.watch.row.measure import Seldom
+from tb_nanwatch.watch.row.measure import SampledTensor
 from tb_nanwatch.watch.row.plan import Plan
 from tb_nanwatch.watch.row.rates import rate_known
 from tb_nanwatch.watch.tf_internals import autograph_status, converted_method
@@ -475,7 +475,7 @@ class Watch:
             is_due: bool scalar.
         """
         if current_trial() is None:
-            self._plan.tensors_of(replica_here()).add(name, Seldom(value, is_due))
+            self._plan.tensors_of(replica_here()).add(name, SampledTensor(value, is_due))
 
     def session_run(
         self,

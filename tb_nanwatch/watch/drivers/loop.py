@@ -520,13 +520,13 @@ class Loop:
             self._tolerated |= {found.name for one in self._plan.calls_of(call) for found in one.findings()}
 
     def _session_now(self) -> Session | None:
-        layout, ring = self._plan.layout, self._plan.ring
-        if self._session is None and layout is not None and ring is not None:
+        decoder, ring = self._plan.decoder, self._plan.ring
+        if self._session is None and decoder is not None and ring is not None:
             worker = self._plan.replicas.worker if self._plan.replicas and self._plan.has_peers else None
             if worker:
                 self._writer.go_below(f"worker-{worker}")
             self._session = Session(
-                layout,
+                decoder,
                 policy=self._options.policy,
                 writer=self._writer,
                 ring=ring,

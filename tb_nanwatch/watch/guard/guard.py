@@ -17,11 +17,10 @@ from tb_nanwatch.watch.graphs import Op
 from tb_nanwatch.watch.guard.state import Kept, hold_update_back, put_back_if
 from tb_nanwatch.watch.record.ring import DeviceRing, Entry
 from tb_nanwatch.watch.row.observation import Observation
-from tb_nanwatch.watch.row.replicas import SharedObservation
+from tb_nanwatch.watch.row.replicas import ReplicasObservation
 from tb_nanwatch.watch.tf_internals import keep_as_one_operation
 
 GuardKind = Literal["stop", "latch", "skip", "none"]
-Seen = Observation | SharedObservation
 MESSAGE = "tb_nanwatch withheld the update of a step with a non-finite value"
 
 
@@ -54,7 +53,7 @@ class Guard:
     keep_batch: Callable[[tf.Tensor], tf.Tensor | None] | None = None
     fill: Callable[[Sequence[Op], bool], Collection[Op]] = lambda *_: ()
 
-    def observe(self, observation: Seen, step: tf.Tensor | None) -> tf.Tensor:
+    def observe(self, observation: Observation, step: tf.Tensor | None) -> tf.Tensor:
         """Record the step and return whether its update may run.
 
         Args:
@@ -71,7 +70,7 @@ class Guard:
             tf.reduce_all(tf.math.is_finite(row)),
             lambda: (tf.identity(row), tf.constant(True)),
             lambda: self._look_closer(observation, entry),
-            is_spread=isinstance(observation, SharedObservation),
+            is_spread=isinstance(observation, ReplicasObservation),
         )
         allowed = passed & self.recorder.is_quiet() if self.kind == "latch" else passed
         allowed = allowed if self.after is None else allowed & self.after
@@ -102,15 +101,13 @@ class Guard:
             hold_update_back(held, until=allowed.op, is_clipped=self.is_clipped)
         return result
 
-    def _look_closer(self, observation: Seen, entry: Entry) -> tuple[tf.Tensor, tf.Tensor]:
-        counts = observation.counts()
-        row = observation.settled_row()
+    def _look_closer(self, observation: Observation, entry: Entry) -> tuple[tf.Tensor, tf.Tensor]:
+        row, counts, is_overflow = observation.resolve()
         bad = ~tf.reduce_all(tf.math.is_finite(row))
-        if observation.scale is not None:
-            is_overflow = observation.is_overflow(counts)
-            row, bad = tf.where(is_overflow, observation.overflown_row(row), row), bad & ~is_overflow
-        settled = entry._replace(row=row)
-        return settled.row, tf.cond(bad, lambda: self._tell(settled, counts), lambda: tf.constant(True))
+        if is_overflow is not None:
+            bad &= ~is_overflow
+        resolved = entry._replace(row=row)
+        return resolved.row, tf.cond(bad, lambda: self._tell(resolved, counts), lambda: tf.constant(True))
 
     def _tell(self, settled: Entry, counts: tf.Tensor) -> tf.Tensor:
         kept = None if self.keep_batch is None else self.keep_batch(self.recorder.is_quiet())

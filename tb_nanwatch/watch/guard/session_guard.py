@@ -20,7 +20,7 @@ from tb_nanwatch.watch.drivers.session_v1.intake import Intake
 from tb_nanwatch.watch.graphs import Op, ancestors, is_in_loop
 from tb_nanwatch.watch.guard.session_state import KeptState
 from tb_nanwatch.watch.row.measure import parts_of
-from tb_nanwatch.watch.row.observation import Observation
+from tb_nanwatch.watch.row.observation import StepObservation
 from tb_nanwatch.watch.tf_internals import conditional, keep_as_one_operation
 from tb_nanwatch.watch.variables import key_of, variable_writes
 
@@ -74,13 +74,13 @@ class Guard:
     passed: tf.Tensor
     state: KeptState
     intake: Intake
-    observation: Observation
+    observation: StepObservation
     trained: Sequence[tf.Tensor] = ()
 
     @classmethod
     def of(
         cls,
-        observation: Observation,
+        observation: StepObservation,
         *,
         step: tf.Tensor | None,
         state: KeptState,
@@ -140,7 +140,7 @@ class Guard:
         return _nothing_but(tf.raw_ops.Merge(inputs=[done, self._put_back(stay)]).output)
 
     def _look_at_scalars(self, update_ops: Sequence[Op]) -> None:
-        seen = self.observation
+        seen = self.observation.tensors
         if seen.scalars is None:
             return
         kept = [*self.state.before, *self.state.beside]
@@ -161,12 +161,10 @@ class Guard:
 
 
 def _look_closer(
-    observation: Observation, state: KeptState, intake: Intake, *, number: tf.Tensor
+    observation: StepObservation, state: KeptState, intake: Intake, *, number: tf.Tensor
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    counts = observation.counts()
+    row, counts, _ = observation.resolve()
     flat = tf.reshape(tf.cast(counts, tf.float64), [-1])
-    row = observation.settled_row()
-    row = tf.where(observation.is_overflow(counts), observation.overflown_row(row), row)
     told = tf.concat([number, tf.cast(row, tf.float64), flat, state.beside_flat(), intake.packed()], 0)
     return told, tf.reduce_all(tf.math.is_finite(row))
 

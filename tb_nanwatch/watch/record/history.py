@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from tb_nanwatch.schema.records import STEPS_BELOW, Action, IntArray, Series
 from tb_nanwatch.watch.record.ring import Ring, Rows
-from tb_nanwatch.watch.row.cells import Layout
+from tb_nanwatch.watch.row.decoding import Decoder
 
 _Bools = npt.NDArray[np.bool_]
 NO_STEPS: Final = Series(np.zeros(0, np.int64), np.zeros(0, np.int64), {})
@@ -49,15 +49,15 @@ class History:
         rows_read: how many rows were read, with those that were lost.
     """
 
-    def __init__(self, layout: Layout, ring: Ring, *, counted: bool) -> None:
+    def __init__(self, decoder: Decoder, ring: Ring, *, counted: bool) -> None:
         """Begin before the first row.
 
         Args:
-            layout: of the rows.
+            decoder: reads the rows.
             ring: holds the rows.
             counted: whether a step is the number of its row; else the ring holds the user's steps.
         """
-        self._layout, self._ring, self._counted = layout, ring, counted
+        self._decoder, self._ring, self._counted = decoder, ring, counted
         self._steps = np.zeros(ring.window, np.int64)
         self._numbering = Numbering()
         self.rows_read = 0
@@ -123,7 +123,7 @@ class History:
         counts = {}
         if incident is not None and first <= incident.number < first + len(rows):
             counts = {incident.number - first: incident.counts}
-        return self._layout.decode(rows, steps, counts)
+        return self._decoder.decode(rows, steps, counts)
 
 
 def _growing_parts(steps: IntArray) -> list[slice]:

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from tb_nanwatch.schema.records import IntArray
-from tb_nanwatch.watch.row.cells import ABSENT
+from tb_nanwatch.watch.row.encoding import ABSENT
 from tb_nanwatch.watch.tf_internals import ResourceVariable
 
 Rows = npt.NDArray[np.float32]

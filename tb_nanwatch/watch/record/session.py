@@ -18,7 +18,8 @@ from tb_nanwatch.watch.record.history import NO_STEPS, Block, History, Incident
 from tb_nanwatch.watch.record.log import Log
 from tb_nanwatch.watch.record.ring import Ring, Rows
 from tb_nanwatch.watch.record.writer import Writer
-from tb_nanwatch.watch.row.cells import Layout
+from tb_nanwatch.watch.row.cells import places_of
+from tb_nanwatch.watch.row.decoding import Decoder, findings_of_microbatch
 
 _MOST_NAMED: Final = 3
 _COLLAPSED: Final = (
@@ -49,7 +50,7 @@ class Session:
 
     def __init__(
         self,
-        layout: Layout,
+        decoder: Decoder,
         *,
         policy: Policy,
         writer: Writer,
@@ -63,7 +64,7 @@ class Session:
         """Begin a session; nothing is written before its first step.
 
         Args:
-            layout: of the rows.
+            decoder: reads the rows.
             policy: the policy that the user chose.
             writer: takes the messages.
             ring: holds the rows.
@@ -73,10 +74,10 @@ class Session:
             worker: number of this process; ``None`` if only one process trains.
             boundary: of the watch. If the log cannot be written, alerts are still returned.
         """
-        self._layout, self._ring = layout, ring
-        self._history = History(layout, ring, counted=counted)
+        self._decoder, self._ring = decoder, ring
+        self._history = History(decoder, ring, counted=counted)
         self._accumulation, self._microbatches = accumulation, microbatches
-        self._log = Log(layout, writer=writer, boundary=boundary or Boundary(), policy=policy, worker=worker)
+        self._log = Log(decoder.layout, writer=writer, boundary=boundary or Boundary(), policy=policy, worker=worker)
         self._reported_infinities: set[str] = set()
         self.skips_in_a_row = 0
         self.is_last_finite = True
@@ -157,7 +158,7 @@ class Session:
         """
         if self.header is None or self._accumulation is None:
             return None
-        findings = self._layout.findings_of_microbatch(self._accumulation.counts())
+        findings = findings_of_microbatch(self._decoder.layout, self._accumulation.counts())
         return self._alert(action, findings, self._history.window(), step=self._log.last_step + 1, microbatch=number)
 
     def alert_of_unfinished(self, error: str, *, action: Action, is_recorded: bool) -> Alert | None:
@@ -169,8 +170,8 @@ class Session:
             is_recorded: whether the step wrote its row before it failed.
         """
         if self.header is None:
-            rows = np.zeros([0, len(self._layout.cells)], np.float32)
-            self._log.begin(self._layout.decode(rows, np.zeros(0, np.int64), {}))
+            rows = np.zeros([0, len(self._decoder.cells)], np.float32)
+            self._log.begin(self._decoder.decode(rows, np.zeros(0, np.int64), {}))
         window = self._history.window()
         return self._alert(action, (), window, step=self._log.last_step + (not is_recorded), error=error)
 
@@ -196,14 +197,14 @@ class Session:
         self.skips_in_a_row = len(bad) - 1 - int(good[-1]) if len(good) else self.skips_in_a_row + len(bad)
 
     def _warn_of_infinities(self, rows: Rows) -> None:
-        names = [name for name in self._layout.meant_infinities(rows) if name not in self._reported_infinities]
+        names = [name for name in self._decoder.intended_infinities(rows) if name not in self._reported_infinities]
         if not names:
             return
         self._reported_infinities.update(names)
         listed = ", ".join(map(repr, names[:_MOST_NAMED]))
         more = f" and {len(names) - _MOST_NAMED:,} more" if len(names) > _MOST_NAMED else ""
-        results = "the loss and the gradients" if self._layout.loss else "the gradients"
-        overflows = ", but for overflows of the loss scale" if self._layout.scale else ""
+        results = "the loss and the gradients" if self._decoder.layout.loss else "the gradients"
+        overflows = ", but for overflows of the loss scale" if self._decoder.layout.scale else ""
         warnings.warn(
             f"tb_nanwatch takes the Inf in the output of {listed}{more} as meant: {results} of those steps are finite"
             f"{overflows}; the norms are those of the finite elements",
@@ -237,7 +238,7 @@ class Session:
 
     def _alert_of(self, incident: Incident, *, action: Action, inputs: Sequence[Finding]) -> Alert | None:
         number, counts = incident
-        findings, source = (*inputs, *self._layout.findings(counts)), self._layout.whose(counts)
+        findings, source = (*inputs, *self._decoder.findings(counts)), self._decoder.origin_device(counts)
         if not self._history.has_row(number):
             step = self._history.step_of_lost(number, otherwise=self._log.last_step)
             first_step = max(0, min(self._log.first_step, step - number))
@@ -256,7 +257,7 @@ class Session:
         return self._alert(action, findings, window, step=step, notes=notes, microbatch=microbatch, source=source)
 
     def _bad_microbatch(self, number: int) -> int | None:
-        places = self._layout.places_of("bad microbatch")
+        places = places_of(self._decoder.cells, "bad microbatch")
         if not places:
             return number % self._microbatches if self._microbatches > 1 else None
         row = self._ring.rows(number, number + 1)[0][0]
@@ -271,11 +272,11 @@ class Session:
         if self._accumulation is None or (of_step and self._has_bad_microbatch_since(number)):
             return of_step
         others = [finding for finding in of_step if finding.role not in ("gradient", "clipped", "loss", "input")]
-        return (*others, *self._layout.findings_of_microbatch(self._accumulation.counts()))
+        return (*others, *findings_of_microbatch(self._decoder.layout, self._accumulation.counts()))
 
     def _has_bad_microbatch_since(self, number: int) -> bool:
         rows, _ = self._ring.rows(number + 1, self.steps_seen)
-        return bool((rows[:, self._layout.places_of("bad microbatch")] >= 0).any())
+        return bool((rows[:, places_of(self._decoder.cells, "bad microbatch")] >= 0).any())
 
     def _alert(
         self,

@@ -168,7 +168,7 @@ class Again:
     def _stages(self, evidence: Evidence) -> list[tuple[Stage, list[Tensor]]]:
         given = self._given()
         in_question = evidence.scope in ("state", "whole step")
-        scalars = self.built.guard.observation.scalars
+        scalars = self.built.guard.observation.tensors.scalars
         return [
             ("forward", [*self.built.tensors.values(), *given.losses]),
             ("backward", [gradient for gradient in given.raw if gradient is not None]),

@@ -1,89 +1,69 @@
-"""The row: what one step leaves in the device's ring, and how it is read back.
+"""The cells of a row: one table that says what a step measures, how, and how the host reads it.
 
-A row is a vector of float32 cells, one for each thing that is measured. A cell holds half the sum of squares of its
-tensor (what ``tf.nn.l2_loss`` gives), because the root is free on the host and not on the device. Three forms are
-outside the range of a sum of squares:
+A step leaves one row in the ring: a vector of float32 cells, in the order of :data:`KINDS`. Most cells encode the norm
+of a tensor, see :mod:`~tb_nanwatch.watch.row.encoding`. A few hold a number: the loss, the loss scale, the count of
+micro-batches, the sum of the update's scalars.
 
-- ``ABSENT`` (-1): there was nothing to measure, as for a variable without a gradient;
-- a number below -1: minus the norm itself, where the squares overflow although every element is finite. Squares
-  overflow above 1e19, so the two cannot be confused;
-- a number between -1 and 0: minus ``MEANT`` times the norm of the finite elements. The others are infinities that the
-  layer puts out on purpose.
-
-The loss is the exception: its cell holds the loss. The cell of the update's scalars holds their sum. That of the loss
-scale holds the scale, which is negative in a step whose update the scale's owner leaves out because the scaled
-gradients overflowed; their cells are then ``ABSENT``. A step that has none of these has no such cells.
+To add a statistic that a step measures, add its entry to the catalogue (``schema/stats.py``), a function to
+``measure.py``, and a kind of cell here. A statistic that the host computes from others is an entry of ``DERIVED`` in
+``decoding.py``.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
-from itertools import accumulate
-from typing import Final, Literal, NamedTuple, cast
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
+import tensorflow as tf
 
-from tb_nanwatch.numerics.finiteness import NAN, NEG_INF, POS_INF, kinds_of
-from tb_nanwatch.numerics.norms import clip_ratio, combined_norm
-from tb_nanwatch.numerics.spans import single_steps
-from tb_nanwatch.schema.records import (
-    ClipKind,
-    Counts,
-    DoubleArray,
-    Finding,
-    IntArray,
-    KindArray,
-    Role,
-    Series,
-    Variable,
+from tb_nanwatch.numerics.finiteness import NEG_INF, POS_INF, kinds_of
+from tb_nanwatch.schema.records import ClipKind, KindArray, Role, Variable
+from tb_nanwatch.watch.row.encoding import Rows, norms_of
+from tb_nanwatch.watch.row.measure import (
+    Gradient,
+    InitiallyInfinite,
+    Resolved,
+    SampledTensor,
+    count,
+    half_sum_of_squares,
+    loss_cell,
+    resolve,
+    resolve_loss,
+    unscaled_cells,
 )
+from tb_nanwatch.watch.row.scalars import UpdateScalars
 
-ABSENT: Final = -1.0
-MEANT: Final = 2.0**-65
-"""Times the norm of float32 squares that do not overflow, below 1; a power of 2, so that no digit is lost."""
-LEAST_MEANT: Final = float(np.finfo(np.float32).tiny)
-"""In place of a product that is smaller: a cell of 0 says that nothing was infinite."""
-
-_STAT_OF: Final[dict[str, str]] = {
-    "loss": "loss",
-    "scale": "loss_scale",
-    "microbatch": "microbatch_norm",
-    "microbatches": "microbatches",
-    "gradient": "grad_norm",
-    "clipped": "clipped_norm",
-    "weight": "weight_norm",
-    "tensor": "tensor_norm",
-}
-
-Rows = npt.NDArray[np.float32]
-Norms = npt.NDArray[np.floating]
+CellRole = Role | Literal["scale", "microbatch", "microbatches", "bad microbatch", "bad microbatch mark"]
 
 
 class Cell(NamedTuple):
-    """What one place in the row is a measure of."""
+    """What one element of a row measures."""
 
-    role: Role | Literal["scale", "microbatch", "microbatches", "bad microbatch", "mark"]
+    role: CellRole
     name: str
+
+
+def places_of(cells: Sequence[Cell], role: CellRole) -> list[int]:
+    """Return the indices of the cells with a role."""
+    return [place for place, cell in enumerate(cells) if cell.role == role]
 
 
 @dataclass(frozen=True)
 class Layout:
-    """The order of cells in a row: gradients, clipped gradients, variables, watched tensors, statistics, the loss.
+    """What a step on one device measures; it decides which cells a row has.
 
     Attributes:
         variables: in column order.
         tensors: names of watched tensors.
         loss: whether the step gives its loss.
-        state: names of layers' statistics that the forward pass writes.
-        scale: whether the loss is scaled by a factor that changes.
+        clip: with ``"none"`` a row has no cells for clipped gradients, because they equal the gradients.
+        state: names of the layers' statistics that the forward pass writes.
+        scale: whether a factor that changes scales the loss.
         skips: whether the policy leaves out the update of a bad step.
-        accumulates: whether a step is made of micro-batches.
-        scalars: whether the scalars that the update multiplies by are known before it: one cell for all.
-        clip: with ``"none"`` a row has no cells for clipped gradients: they are the gradients.
+        accumulates: whether a step consists of micro-batches.
+        scalars: whether the scalars of the update are known before it; one cell holds all of them.
     """
 
     variables: tuple[Variable, ...]
@@ -97,155 +77,192 @@ class Layout:
     scalars: bool = False
 
     @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the variables."""
+        return tuple(variable.name for variable in self.variables)
+
+    @property
     def cells(self) -> tuple[Cell, ...]:
         """Every cell of the row, in order."""
-        names = [variable.name for variable in self.variables]
-        roles: tuple[Role, ...] = ("gradient", "weight") if self.clip == "none" else ("gradient", "clipped", "weight")
-        measured = [Cell(role, name) for role in roles for name in names]
-        last = (Cell("loss", "loss"),) if self.loss else ()
-        tensors = (Cell("tensor", name) for name in self.tensors)
-        state = (Cell("state", name) for name in self.state)
-        scale = (Cell("scale", "loss_scale"),) if self.scale else ()
-        scalars = (Cell("scalar", "the update"),) if self.scalars else ()
-        return (*measured, *tensors, *state, *self._microbatch_cells(names), *scalars, *scale, *last)
-
-    def decode(self, rows: Rows, steps: IntArray, counts: Mapping[int, IntArray]) -> Series:
-        """Turn rows of the ring into single steps.
-
-        Args:
-            rows: float32 ``[n, cells]``, oldest first.
-            steps: int64 ``[n]``, strictly increasing.
-            counts: by place in ``rows``, int64 ``[cells, 4]`` as :meth:`findings` takes them, where they were taken.
-
-        Returns:
-            n spans of length 1, with every statistic of the catalogue that this run records.
-        """
-        norms, kinds = self._norms(rows), self._kinds(rows)
-        for place, table in counts.items():
-            kinds[place] = _bits(table)
-        values = {role: norms[:, at] for role, at in self._places.items()}
-        bits = {role: kinds[:, at] for role, at in self._places.items()}
-        stats, stat_kinds = self._statistics(values, bits)
-        if self.scale or self.skips:
-            stats["skipped"] = self._skipped(rows)[:, None]
-            stat_kinds["skipped"] = np.zeros(stats["skipped"].shape, np.uint8)
-        return single_steps(steps, stats, stat_kinds)
-
-    def findings(self, counts: IntArray) -> tuple[Finding, ...]:
-        """Return what was non-finite, given the exact counts of every cell.
-
-        Args:
-            counts: int64 ``[cells, 4]``: size, NaN, +Inf, -Inf.
-        """
-        return _findings(self.cells, counts)
-
-    def meant_infinities(self, rows: Rows) -> tuple[str, ...]:
-        """Return the names of the tensors in which infinities were taken as meant.
-
-        Args:
-            rows: float32 ``[n, cells]``.
-        """
-        places = self.places_of("tensor")
-        found = ((rows[:, places] < 0) & (rows[:, places] > ABSENT)).any(axis=0)
-        return tuple(dict.fromkeys(self.cells[places[at]].name for at in np.flatnonzero(found)))
-
-    def whose(self, counts: IntArray) -> tuple[int | None, int | None]:
-        """Return the replica and the process that :meth:`findings` are of; ``None`` where there is but one."""
-        del counts
-        return None, None
-
-    def findings_of_microbatch(self, counts: IntArray) -> tuple[Finding, ...]:
-        """Return what was non-finite in a micro-batch, given the exact counts of its gradients and its loss.
-
-        Args:
-            counts: int64 ``[V + 1, 4]``: size, NaN, +Inf, -Inf.
-        """
-        cells = [*(Cell("gradient", variable.name) for variable in self.variables), Cell("loss", "loss")]
-        return _findings(cells, counts)
-
-    def places_of(self, *roles: str) -> list[int]:
-        """Return the places of every cell that plays one of the roles."""
-        return [place for place, cell in enumerate(self.cells) if cell.role in roles]
-
-    def _microbatch_cells(self, names: Sequence[str]) -> tuple[Cell, ...]:
-        if not self.accumulates:
-            return ()
-        total = (Cell("microbatches", ""), Cell("bad microbatch", ""), Cell("mark", ""))
-        return (*(Cell("microbatch", name) for name in names), *total)
-
-    @cached_property
-    def _places(self) -> dict[str, slice]:
-        # The cells of a role stand side by side.
-        counted = Counter(cell.role for cell in self.cells)
-        ends = accumulate(counted.values())
-        return {role: slice(end - counted[role], end) for role, end in zip(counted, ends, strict=True)}
-
-    def _skipped(self, rows: Rows) -> DoubleArray:
-        by_policy = ~np.isfinite(rows).all(axis=1) if self.skips else np.zeros(len(rows), bool)
-        by_scale = (rows[:, self.places_of("scale")] < 0).any(axis=1)
-        return np.where(by_policy | by_scale, 1.0, 0.0)
-
-    def _norms(self, rows: Rows) -> Rows:
-        norms = _roots(rows)
-        for role in ("loss", "microbatches", "scale"):
-            if role in self._places:
-                cells = rows[:, self._places[role]]
-                norms[:, self._places[role]] = np.abs(cells) if role == "scale" else cells
-        return norms
-
-    def _kinds(self, rows: Rows) -> KindArray:
-        kinds = kinds_of(rows)
-        if self.loss:
-            loss = rows[:, -1]
-            kinds[:, -1] = np.where(np.isposinf(loss), POS_INF, np.where(np.isneginf(loss), NEG_INF, kinds[:, -1]))
-        return kinds
-
-    def _statistics(
-        self, values: dict[str, Rows], bits: dict[str, KindArray]
-    ) -> tuple[dict[str, Norms], dict[str, KindArray]]:
-        own = {_STAT_OF[role]: role for role in values if role in _STAT_OF}
-        stats: dict[str, Norms] = {stat: values[role] for stat, role in own.items()}
-        kinds = {stat: bits[role] for stat, role in own.items()}
-        stats["global_norm"], kinds["global_norm"] = _together(values["gradient"], bits["gradient"])
-        if self.clip != "none":
-            stats["clip_ratio"] = clip_ratio(values["gradient"], values["clipped"])
-            kinds["clip_ratio"] = np.zeros_like(bits["clipped"])
-            stats["clipped_global_norm"], kinds["clipped_global_norm"] = _together(values["clipped"], bits["clipped"])
-        return stats, kinds
+        return tuple(Cell(kind.role, name) for kind in KINDS for name in kind.names(self))
 
 
-def _findings(cells: Sequence[Cell], counts: IntArray) -> tuple[Finding, ...]:
-    exact = [Counts(*(int(number) for number in row)) for row in counts]
-    return tuple(
-        Finding(cast("Role", cell.role), cell.name, count)
-        for cell, count in zip(cells, exact, strict=True)
-        if count.nonfinite
-    )
+@dataclass(frozen=True, eq=False)
+class StepTensors:
+    """The tensors of one step on one device that fill the cells of a row.
+
+    Attributes:
+        raw: gradients before clipping, ``[V]``.
+        clipped: gradients after clipping, ``[V]``; ``None`` where nothing clips.
+        weights: the variables as tensors, as the step began, ``[V]``; ``None`` for one that is already measured.
+        watched: tensors that the user watches.
+        loss: scalar, or one value for each sample; ``None`` if the step does not give it.
+        state: what the forward pass writes to layers' statistics.
+        scale: of the loss, if it is scaled. The gradients have the same factor, and are measured without it.
+        is_unscaled: whether the given gradients are already without the factor.
+        microbatches: the cells of the step's micro-batches, ``[V + 3]``; ``None`` where it has none.
+        scalars: that the update multiplies by; ``None`` where they are not known before it.
+    """
+
+    raw: Sequence[Gradient]
+    clipped: Sequence[Gradient] | None
+    weights: Sequence[tf.Tensor | InitiallyInfinite | None]
+    watched: Sequence[tf.Tensor | SampledTensor | None]
+    loss: tf.Tensor | None
+    state: Sequence[tf.Tensor | InitiallyInfinite | None] = ()
+    scale: tf.Tensor | None = None
+    is_unscaled: bool = False
+    microbatches: tf.Tensor | Sequence[tf.Tensor] | None = None
+    scalars: UpdateScalars | None = None
+
+    def unstacked(self) -> StepTensors:
+        """Return the same with one tensor for each cell of the micro-batches, in the graph that is traced now."""
+        return self if self.microbatches is None else replace(self, microbatches=tf.unstack(self.microbatches))
 
 
-def _roots(rows: Rows) -> Rows:
-    """Return the norms that half the sums of squares are of, and NaN where there is none."""
-    with np.errstate(over="ignore"):
-        norms: Rows = np.sqrt(2.0 * np.maximum(rows, np.float32(0)))
-    beyond = np.isinf(norms)
-    if beyond.any():
-        # Twice a number is out of float32's range where its root is not.
-        norms[beyond] = np.sqrt(2.0 * rows[beyond].astype(np.float64))
-    is_other = rows < 0
-    if is_other.any():
-        cells = rows[is_other]
-        with np.errstate(over="ignore"):
-            meant = np.where(cells < -LEAST_MEANT, cells / np.float32(-MEANT), 0)
-        norms[is_other] = np.where(cells < ABSENT, -cells, np.where(cells == ABSENT, np.nan, meant))
-    return norms
+def _given(number: tf.Tensor) -> tf.Tensor:
+    return number
 
 
-def _together(norms: Rows, kinds: KindArray) -> tuple[DoubleArray, KindArray]:
-    whole = np.where(kinds != 0, np.nan, norms) if kinds.any() else norms
-    return combined_norm(whole)[:, None], np.bitwise_or.reduce(kinds, axis=1, keepdims=True)
+def _never_an_origin(number: tf.Tensor) -> Resolved:
+    return Resolved(None, number)
 
 
-def _bits(counts: IntArray) -> KindArray:
-    nan, pos_inf, neg_inf = (counts[:, 1:] > 0).astype(np.uint8).T
-    bits: KindArray = nan * np.uint8(NAN) + pos_inf * np.uint8(POS_INF) + neg_inf * np.uint8(NEG_INF)
-    return bits
+def _resolve_number(number: tf.Tensor) -> Resolved:
+    return Resolved(count(number), number)
+
+
+def _signed_kinds(rows: Rows) -> KindArray:
+    kinds = kinds_of(rows)
+    return np.where(np.isposinf(rows), POS_INF, np.where(np.isneginf(rows), NEG_INF, kinds))
+
+
+@dataclass(frozen=True)
+class CellKind:
+    """One kind of cell, on the device and on the host.
+
+    Attributes:
+        role: of its cells; no other kind has it.
+        names: names of its cells in a row with a given layout; none where such a row lacks the kind.
+        tensors: the tensors that its cells measure in a given step, as many as it has names.
+        stat: key of the statistic in the catalogue that its cells hold; ``None`` where the log does not keep them.
+        measure: a tensor to its cell, float32 scalar, in every step. The cell is finite only if the tensor is.
+        resolve: a tensor to its exact counts and its cell, in a step with a cell that is not finite.
+        decode: cells to values of the statistic, both ``[n, cells]``.
+        kinds: cells to the bits of what is non-finite in them.
+        unscale: cells (as one vector) and the loss scale to cells without that; ``None`` for a kind that the loss scale
+            does not multiply. A kind with ``unscale`` measures gradients.
+        without_update: its cells in a step whose update the loss scale's owner leaves out, because the scaled gradients
+            overflowed: kept, ``ABSENT`` or the negative.
+    """
+
+    role: CellRole
+    names: Callable[[Layout], Sequence[str]]
+    tensors: Callable[[StepTensors], Sequence[Any]]
+    stat: str | None = None
+    measure: Callable[[Any], tf.Tensor] = half_sum_of_squares
+    resolve: Callable[[Any], Resolved] = resolve
+    decode: Callable[[Rows], Rows] = norms_of
+    kinds: Callable[[Rows], KindArray] = kinds_of
+    unscale: Callable[[tf.Tensor, tf.Tensor], tf.Tensor] | None = None
+    without_update: Literal["kept", "absent", "negative"] = "kept"
+
+
+KINDS: tuple[CellKind, ...] = (
+    CellKind(
+        "gradient",
+        names=lambda layout: layout.names,
+        tensors=lambda step: step.raw,
+        stat="grad_norm",
+        unscale=unscaled_cells,
+        without_update="absent",
+    ),
+    CellKind(
+        "clipped",
+        names=lambda layout: () if layout.clip == "none" else layout.names,
+        tensors=lambda step: step.clipped or (),
+        stat="clipped_norm",
+        unscale=unscaled_cells,
+        without_update="absent",
+    ),
+    CellKind(
+        "weight",
+        names=lambda layout: layout.names,
+        tensors=lambda step: step.weights,
+        stat="weight_norm",
+    ),
+    CellKind(
+        "tensor",
+        names=lambda layout: layout.tensors,
+        tensors=lambda step: step.watched,
+        stat="tensor_norm",
+    ),
+    CellKind(
+        "state",
+        names=lambda layout: layout.state,
+        tensors=lambda step: step.state,
+    ),
+    CellKind(
+        "microbatch",
+        names=lambda layout: layout.names if layout.accumulates else (),
+        tensors=lambda step: () if step.microbatches is None else step.microbatches[:-3],
+        stat="microbatch_norm",
+        measure=_given,
+        resolve=_never_an_origin,
+    ),
+    CellKind(
+        "microbatches",
+        names=lambda layout: ("",) if layout.accumulates else (),
+        tensors=lambda step: () if step.microbatches is None else [step.microbatches[-3]],
+        stat="microbatches",
+        measure=_given,
+        resolve=_never_an_origin,
+        decode=lambda cells: cells,
+    ),
+    CellKind(
+        "bad microbatch",
+        names=lambda layout: ("",) if layout.accumulates else (),
+        tensors=lambda step: () if step.microbatches is None else [step.microbatches[-2]],
+        measure=_given,
+        resolve=_never_an_origin,
+    ),
+    CellKind(
+        # NaN if a micro-batch was bad: that makes the row non-finite although the total may be finite.
+        "bad microbatch mark",
+        names=lambda layout: ("",) if layout.accumulates else (),
+        tensors=lambda step: () if step.microbatches is None else [step.microbatches[-1]],
+        measure=_given,
+        resolve=_never_an_origin,
+    ),
+    CellKind(
+        "scalar",
+        names=lambda layout: ("the update",) if layout.scalars else (),
+        tensors=lambda step: () if step.scalars is None else [step.scalars.cell],
+        measure=_given,
+        resolve=_resolve_number,
+        # An update that is left out multiplies by nothing.
+        without_update="absent",
+    ),
+    CellKind(
+        "scale",
+        names=lambda layout: ("loss_scale",) if layout.scale else (),
+        tensors=lambda step: () if step.scale is None else [tf.cast(step.scale, tf.float32)],
+        stat="loss_scale",
+        measure=_given,
+        resolve=_never_an_origin,
+        decode=np.abs,
+        # The sign tells the host that the update was left out.
+        without_update="negative",
+    ),
+    CellKind(
+        "loss",
+        names=lambda layout: ("loss",) if layout.loss else (),
+        tensors=lambda step: () if step.loss is None else [step.loss],
+        stat="loss",
+        measure=loss_cell,
+        resolve=resolve_loss,
+        decode=lambda cells: cells,
+        kinds=_signed_kinds,
+    ),
+)
+"""Every kind of cell, in the order of a row. Kinds with the same ``unscale`` stand side by side."""

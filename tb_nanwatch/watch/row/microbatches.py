@@ -13,7 +13,7 @@ from tb_nanwatch.watch.guard.guard import rarely
 from tb_nanwatch.watch.guard.state import Kept, put_back_if
 from tb_nanwatch.watch.record.ring import device_variable
 from tb_nanwatch.watch.row import measure
-from tb_nanwatch.watch.row.cells import ABSENT
+from tb_nanwatch.watch.row.encoding import ABSENT
 from tb_nanwatch.watch.row.measure import Gradient
 
 NONE_BAD = -1

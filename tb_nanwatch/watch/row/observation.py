@@ -1,163 +1,193 @@
-"""One step's tensors, and the row they leave."""
+"""One observed step: the operations that turn its tensors into a row, and resolve a row that is not finite."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import groupby
+from typing import NamedTuple, Protocol
 
+import numpy as np
 import tensorflow as tf
 
-from tb_nanwatch.watch.row import measure
-from tb_nanwatch.watch.row.cells import ABSENT
-from tb_nanwatch.watch.row.clipping import Factor, scale_factors
-from tb_nanwatch.watch.row.measure import Begun, Gradient, Measured, Seldom
-from tb_nanwatch.watch.row.scalars import UpdateScalars
+from tb_nanwatch.watch.row import cells as table
+from tb_nanwatch.watch.row.cells import CellKind, StepTensors
+from tb_nanwatch.watch.row.clipping import Factor, clipped_cells, keep_absent, scale_factors, scaled_gradient
+from tb_nanwatch.watch.row.encoding import ABSENT
+from tb_nanwatch.watch.row.measure import (
+    Resolved,
+    SampledTensor,
+    half_sums_of_squares,
+    unscaled_cells,
+    without_intended_infinities,
+)
+
+_Measured = list[tuple[CellKind, list[tf.Tensor]]]
+_Exact = list[tuple[CellKind, list[Resolved]]]
+
+
+class ResolvedRow(NamedTuple):
+    """A row with its doubtful cells resolved.
+
+    Attributes:
+        row: float32 ``[cells]``, not finite only where a tensor is not.
+        counts: size, NaN, +Inf, -Inf of every cell's tensor, int64 ``[cells, 4]``.
+        is_overflow: whether nothing is bad but scaled gradients, bool scalar. A loss scale that changes causes that now
+            and then. ``None`` without such a scale.
+    """
+
+    row: tf.Tensor
+    counts: tf.Tensor
+    is_overflow: tf.Tensor | None
+
+    def without_overflow(self, without: Callable[[tf.Tensor], tf.Tensor]) -> ResolvedRow:
+        """Return the same with the cells of an overflow replaced.
+
+        Args:
+            without: a row to the row of a step without an update.
+        """
+        if self.is_overflow is None:
+            return self
+        return self._replace(row=tf.where(self.is_overflow, without(self.row), self.row))
+
+
+class Observation(Protocol):
+    """A step as the guard sees it, on one device or several."""
+
+    def row(self) -> tf.Tensor:
+        """Return the row, float32 ``[cells]``: finite if and only if all tensors are and no square overflows."""
+
+    def resolve(self) -> ResolvedRow:
+        """Return the row and the exact counts; call it in the branch that a row with a non-finite cell takes."""
 
 
 @dataclass(frozen=True, eq=False)
-class Observation:
-    """What is seen of one step, in the order of :class:`~tb_nanwatch.watch.row.cells.Layout`.
+class StepObservation:
+    """The observation of a step on one device.
 
     Attributes:
-        raw: gradients before clipping, ``[V]``.
-        clipped: gradients after clipping, ``[V]``; ``None`` where nothing clips.
-        weights: the variables as tensors, as the step began, ``[V]``; ``None`` for one that was measured already.
-        tensors: watched tensors, then what was written to layers' statistics.
-        loss: scalar, or one for each sample; ``None`` if the step does not give it.
-        is_unscaled: whether the gradients were given without their scale.
-        microbatches: the cells of an accumulated step's micro-batches; ``None`` where it has none.
-        scalars: that the update multiplies by, see :class:`UpdateScalars`; ``None`` where
-            they are not known before it.
-        scale: of the loss, if it is scaled; the gradients are scaled by it too, and measured as if they were not.
+        tensors: of the step.
     """
 
-    raw: Sequence[Gradient]
-    clipped: Sequence[Gradient] | None
-    weights: Sequence[tf.Tensor | Begun | None]
-    tensors: Sequence[tf.Tensor | Seldom | Begun | None]
-    loss: tf.Tensor | None
-    scale: tf.Tensor | None = None
-    is_unscaled: bool = False
-    microbatches: tf.Tensor | None = None
-    scalars: UpdateScalars | None = None
-
-    @cached_property
-    def factors(self) -> list[Factor] | None:
-        """What a norm clip scales by; ``None`` if nothing clips, or clipping is something else, or not known."""
-        return None if self.clipped is None else scale_factors(self.raw, self.clipped)
+    tensors: StepTensors
 
     def row(self) -> tf.Tensor:
-        """Return the row, float32 ``[cells]``: finite if and only if all was finite and no square overflowed."""
-        rest = [measure.half_sum_of_squares(tensor) for tensor in (*self.weights, *self.tensors)]
-        rest += [
-            *self._microbatch_cells(),
-            *self._scalar_cells(),
-            *self._scale_cells(),
-            *([] if self.loss is None else [measure.loss_cell(self.loss)]),
+        """Return the row; see :class:`Observation`."""
+        step = self.tensors.unstacked()
+        if self._factors is None:
+            return self._joined(_measured(step, table.KINDS))
+        before = half_sums_of_squares(step.raw)
+        before = before if self._scale is None else unscaled_cells(before, self._scale)
+        after = keep_absent(clipped_cells(before, self._factors), step.raw)
+        others = [kind for kind in table.KINDS if kind.role not in ("gradient", "clipped")]
+        return tf.concat([before, after, self._joined(_measured(step, others))], axis=0)
+
+    def resolve(self) -> ResolvedRow:
+        """Return the row and the exact counts; see :class:`Observation`."""
+        row, counts, kinds = self.resolve_cells()
+        if self.tensors.scale is None:
+            return ResolvedRow(row, counts, None)
+        resolved = ResolvedRow(row, counts, is_overflow(counts, kinds, self.tensors.scale))
+        return resolved.without_overflow(lambda row: without_update(row, kinds))
+
+    def resolve_cells(self) -> tuple[tf.Tensor, tf.Tensor, list[CellKind]]:
+        """Return the row and the counts as they are, overflows of the loss scale included, and the kind of each cell.
+
+        Returns:
+            float32 ``[cells]``; int64 ``[cells, 4]``; one kind for each cell.
+        """
+        exact = self._exact(replace(self.tensors.unstacked(), clipped=self._clipped_again()))
+        row = self._joined([(kind, [resolved.cell for resolved in some]) for kind, some in exact])
+        nothing = tf.zeros([4], tf.int64)
+        counts = [resolved.counts for _, some in exact for resolved in some]
+        kinds = [kind for kind, some in exact for _ in some]
+        return row, tf.stack([nothing if count is None else count for count in counts]), kinds
+
+    def _exact(self, step: StepTensors) -> _Exact:
+        exact = [(kind, [kind.resolve(tensor) for tensor in kind.tensors(step)]) for kind in table.KINDS]
+        sampled = [
+            (resolved, place, tensor)
+            for kind, resolved in exact
+            for place, tensor in enumerate(kind.tensors(step))
+            if isinstance(tensor, SampledTensor)
         ]
-        if self.factors is None:
-            gradients = [measure.half_sum_of_squares(gradient) for gradient in (*self.raw, *(self.clipped or ()))]
-            if self.scale is None:
-                return tf.stack([*gradients, *rest])
-            return tf.concat([self._unscaled(tf.stack(gradients)), tf.stack(rest)], axis=0)
-        before = self._unscaled(measure.half_sums_of_squares(self.raw))
-        after = self._kept_absent(measure.clipped_cells(before, self.factors))
-        return tf.concat([before, after, tf.stack(rest)], axis=0)
+        is_harmless = self._has_finite_results(exact) if sampled else None
+        for resolved, place, tensor in sampled:
+            resolved[place] = without_intended_infinities(tensor, resolved[place], is_harmless=is_harmless)
+        return exact
 
-    def counts(self) -> tf.Tensor:
-        """Return the exact counts of every cell's tensor, int64 ``[cells, 4]``: size, NaN, +Inf, -Inf."""
-        # What is no origin is counted as nothing.
-        nothing = [tf.zeros([4], tf.int64)]
-        numbers = [*(measure.count(cell) for cell in self._scalar_cells()), *(nothing * len(self._scale_cells()))]
-        loss = [] if self.loss is None else [measure.count(self.loss)]
-        microbatches = nothing * len(self._microbatch_cells())
-        return tf.stack([*(counts for counts, _ in self._closely), *microbatches, *numbers, *loss])
+    def _has_finite_results(self, exact: _Exact) -> tf.Tensor:
+        """Return whether the loss is finite, and the gradients are or may have overflowed because of their scale."""
+        gradients = [resolved.counts for kind, some in exact if kind.unscale is not None for resolved in some]
+        is_finite = tf.equal(tf.add_n([tf.reduce_sum(counts[1:]) for counts in gradients if counts is not None]), 0)
+        scale, loss = self.tensors.scale, self.tensors.loss
+        is_finite = is_finite if scale is None else is_finite | (scale > 1)
+        return is_finite if loss is None else is_finite & tf.reduce_all(tf.math.is_finite(loss))
 
-    def is_overflow(self, counts: tf.Tensor) -> tf.Tensor:
-        """Return whether nothing was bad but scaled gradients, as is to be expected of a loss scale now and then.
-
-        Where the scale is 1 no smaller one would have kept the gradients finite.
-
-        Args:
-            counts: from :meth:`counts`.
-        """
-        if self.scale is None:
-            return tf.constant(False)
-        bad = tf.reduce_sum(counts[:, 1:], axis=1)
-        gradients = len(self.raw) + len(self.clipped or ())
-        # An update that is left out multiplies by nothing.
-        bad = tf.where(self._is_of_scalars(bad), tf.zeros_like(bad), bad)
-        others, own = tf.reduce_sum(bad[gradients:]), tf.reduce_sum(bad[:gradients])
-        # Programs of TensorFlow 1 turn off that == compares the values of tensors.
-        return tf.equal(others, 0) & (own > 0) & (self.scale > 1)
-
-    def overflown_row(self, row: tf.Tensor) -> tf.Tensor:
-        """Return the row of a step whose gradients overflowed for their scale: without them.
-
-        Args:
-            row: from :meth:`settled_row`.
-        """
-        gradients = len(self.raw) + len(self.clipped or ())
-        scale = tf.equal(tf.range(tf.size(row)), tf.size(row) - (1 if self.loss is None else 2))
-        absent = (tf.range(tf.size(row)) < gradients) | self._is_of_scalars(row)
-        return tf.where(absent, ABSENT, tf.where(scale, -row, row))
-
-    def settled_row(self) -> tf.Tensor:
-        """Return the row with the counts known: not finite only where a tensor is not.
-
-        Call it in the branch that :meth:`counts` is called in, since both rest on the same look at each tensor.
-        """
-        cells = [cell for _, cell in self._closely]
-        if self.scale is not None:
-            gradients = len(self.raw) + len(self.clipped or ())
-            cells = [*tf.unstack(self._unscaled(tf.stack(cells[:gradients]))), *cells[gradients:]]
-        loss = [] if self.loss is None else [measure.settled_loss(self.loss)]
-        numbers = [*self._microbatch_cells(), *self._scalar_cells(), *self._scale_cells()]
-        return tf.stack([*cells, *numbers, *loss])
+    @property
+    def _scale(self) -> tf.Tensor | None:
+        """The factor that the measured gradients have; ``None`` where they have none."""
+        return None if self.tensors.is_unscaled else self.tensors.scale
 
     @cached_property
-    def _closely(self) -> list[tuple[tf.Tensor, tf.Tensor]]:
-        tensors: list[Measured] = [*self.raw, *self._clipped_again(), *self.weights, *self.tensors]
-        seen = [measure.closely(tensor) for tensor in tensors]
-        sampled = [(place, one) for place, one in enumerate(tensors) if isinstance(one, Seldom)]
-        is_harmless = self._has_finite_results([counts for counts, _ in seen]) if sampled else None
-        for place, one in sampled:
-            seen[place] = measure.without_meant(one, seen[place], is_harmless=is_harmless)
-        return seen
+    def _factors(self) -> list[Factor] | None:
+        """The factors of a clip by norm; ``None`` if nothing clips, or something else does."""
+        step = self.tensors
+        return None if step.clipped is None else scale_factors(step.raw, step.clipped)
 
-    def _has_finite_results(self, counts: Sequence[tf.Tensor]) -> tf.Tensor:
-        """Return whether the loss is finite, and the gradients are or may have overflowed for their scale."""
-        gradients = counts[: len(self.raw) + len(self.clipped or ())]
-        is_finite = tf.equal(tf.add_n([tf.reduce_sum(of_one[1:]) for of_one in gradients]), 0)
-        is_finite = is_finite if self.scale is None else is_finite | (self.scale > 1)
-        return is_finite if self.loss is None else is_finite & tf.reduce_all(tf.math.is_finite(self.loss))
-
-    def _unscaled(self, cells: tf.Tensor) -> tf.Tensor:
-        return cells if self.scale is None or self.is_unscaled else measure.unscaled_cells(cells, self.scale)
-
-    def _microbatch_cells(self) -> list[tf.Tensor]:
-        return [] if self.microbatches is None else tf.unstack(self.microbatches)
-
-    def _scalar_cells(self) -> list[tf.Tensor]:
-        return [] if self.scalars is None else [self.scalars.cell]
-
-    def _is_of_scalars(self, cells: tf.Tensor) -> tf.Tensor:
-        """Return of each cell whether it is that of the scalars; bool ``[cells]``."""
-        if self.scalars is None:
-            return tf.zeros_like(cells, tf.bool)
-        before = [*self.raw, *(self.clipped or ()), *self.weights, *self.tensors, *self._microbatch_cells()]
-        return tf.equal(tf.range(tf.size(cells)), len(before))
-
-    def _scale_cells(self) -> list[tf.Tensor]:
-        return [] if self.scale is None else [tf.cast(self.scale, tf.float32)]
-
-    def _clipped_again(self) -> Sequence[Gradient]:
+    def _clipped_again(self) -> Sequence[tf.Tensor | tf.IndexedSlices | None] | None:
         # A branch that read the clipped gradients themselves would keep them from being computed in place.
-        if self.clipped is None or self.factors is None:
-            return self.clipped or ()
-        return [measure.scaled(gradient, self.factors, column) for column, gradient in enumerate(self.raw)]
+        factors, step = self._factors, self.tensors
+        if step.clipped is None or factors is None:
+            return step.clipped
+        return [scaled_gradient(gradient, factors, column) for column, gradient in enumerate(step.raw)]
 
-    def _kept_absent(self, cells: tf.Tensor) -> tf.Tensor:
-        absent = [gradient is None for gradient in self.raw]
-        return tf.where(tf.constant(absent), ABSENT, cells) if any(absent) else cells
+    def _joined(self, measured: _Measured) -> tf.Tensor:
+        """Return cells as one vector, those of gradients without the loss scale."""
+        if self._scale is None:
+            return tf.stack([cell for _, some in measured for cell in some])
+        blocks = []
+        for unscale, group in groupby(measured, key=lambda pair: pair[0].unscale):
+            block = [cell for _, some in group for cell in some]
+            if block:
+                blocks.append(tf.stack(block) if unscale is None else unscale(tf.stack(block), self._scale))
+        return blocks[0] if len(blocks) == 1 else tf.concat(blocks, axis=0)
+
+
+def is_overflow(counts: tf.Tensor, kinds: Sequence[CellKind], scale: tf.Tensor) -> tf.Tensor:
+    """Return whether nothing is bad but scaled gradients, bool scalar.
+
+    At a scale of 1 it is no overflow: no smaller scale would have kept the gradients finite.
+
+    Args:
+        counts: int64 ``[cells, 4]``.
+        kinds: of the cells.
+        scale: of the loss.
+    """
+    bad = tf.reduce_sum(counts[:, 1:], axis=1)
+    gradients = _mask(kind.unscale is not None for kind in kinds)
+    others = _mask(kind.unscale is None and kind.without_update != "absent" for kind in kinds)
+    bad_gradients, bad_others = (tf.reduce_sum(tf.where(mask, bad, tf.zeros_like(bad))) for mask in (gradients, others))
+    # Programs of TensorFlow 1 turn off that == compares the values of tensors.
+    return tf.equal(bad_others, 0) & (bad_gradients > 0) & (scale > 1)
+
+
+def without_update(row: tf.Tensor, kinds: Sequence[CellKind]) -> tf.Tensor:
+    """Return the row of a step whose update is left out because its gradients overflowed.
+
+    Args:
+        row: float32 ``[cells]``.
+        kinds: of the cells.
+    """
+    absent = _mask(kind.without_update == "absent" for kind in kinds)
+    negative = _mask(kind.without_update == "negative" for kind in kinds)
+    return tf.where(absent, ABSENT, tf.where(negative, -row, row))
+
+
+def _measured(step: StepTensors, kinds: Iterable[CellKind]) -> _Measured:
+    return [(kind, [kind.measure(tensor) for tensor in kind.tensors(step)]) for kind in kinds]
+
+
+def _mask(flags: Iterable[bool]) -> tf.Tensor:
+    return tf.constant(np.array(list(flags), bool))

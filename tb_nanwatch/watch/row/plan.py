@@ -25,15 +25,17 @@ from tb_nanwatch.watch.record.batch import Call
 from tb_nanwatch.watch.record.ring import DeviceRing, HostRing, Ring
 from tb_nanwatch.watch.record.stash import Stash
 from tb_nanwatch.watch.replay.drawn import Drawn
-from tb_nanwatch.watch.row.cells import ABSENT, Layout
-from tb_nanwatch.watch.row.clipping import scale_factors
+from tb_nanwatch.watch.row.cells import Layout, StepTensors, places_of
+from tb_nanwatch.watch.row.clipping import clip_kind
+from tb_nanwatch.watch.row.decoding import Decoder, RowDecoder
+from tb_nanwatch.watch.row.encoding import ABSENT
 from tb_nanwatch.watch.row.infinities import Infinities, Mask, note_on
 from tb_nanwatch.watch.row.inputs import StepInputs
 from tb_nanwatch.watch.row.layer_state import written_statistics
 from tb_nanwatch.watch.row.measure import parts_of
 from tb_nanwatch.watch.row.microbatches import Accumulation
-from tb_nanwatch.watch.row.observation import Observation
-from tb_nanwatch.watch.row.replicas import ReplicaLayout, Replicas, SharedObservation, of_each_replica
+from tb_nanwatch.watch.row.observation import Observation, StepObservation
+from tb_nanwatch.watch.row.replicas import ReplicaDecoder, Replicas, ReplicasObservation, of_each_replica
 from tb_nanwatch.watch.row.scalars import UpdateScalars
 from tb_nanwatch.watch.row.tensors import Named, PendingTensors
 from tb_nanwatch.watch.tf_internals import WhileBodyFuncGraph, is_in_xla
@@ -45,7 +47,7 @@ class Plan:
 
     Attributes:
         variables: in column order.
-        layout: of the rows; ``None`` before the first step.
+        decoder: reads the rows; ``None`` before the first step.
         recorder: the ring on the device; ``None`` before the first step.
         host_ring: the ring of a step that a session runs; ``None`` for any other step.
         tensors: watched tensors, for the step that is being traced or run.
@@ -83,7 +85,7 @@ class Plan:
         self._batches: Any = None
         self.microbatches_a_step = 1
         self._told: set[str] = set()
-        self.layout: Layout | None = None
+        self.decoder: Decoder | None = None
         self.recorder: DeviceRing | None = None
         self.host_ring: HostRing | None = None
         self.polls = False
@@ -93,10 +95,15 @@ class Plan:
         self.bad_replica: int | None = None
         self.is_step_inside = False
         self._listed = bool(self.variables)
-        self._dropped: tuple[Layout, DeviceRing] | None = None
+        self._dropped: tuple[Decoder, DeviceRing] | None = None
         self.model: Any = None
         self.owners = Owners()
         self._tensors_of_others: defaultdict[int, PendingTensors] = defaultdict(PendingTensors)
+
+    @property
+    def layout(self) -> Layout | None:
+        """What a step on one device measures; ``None`` before the first step."""
+        return None if self.decoder is None else self.decoder.layout
 
     @property
     def described(self) -> tuple[Variable, ...]:
@@ -135,8 +142,8 @@ class Plan:
         since = self._traces.size_of(graph)
         self.replicas = inputs.replicas
         tensors = self._tensors_of(graph)
-        if self.layout is None or self.recorder is None:
-            self.layout, self.recorder = self._complete(inputs, tuple(tensors), graph)
+        if self.decoder is None or self.recorder is None:
+            self.decoder, self.recorder = self._complete(inputs, tuple(tensors), graph)
             self._traces.lay_out(graph)
             self.counted = inputs.step is None
         scalars = UpdateScalars(inputs.scalars)
@@ -151,15 +158,13 @@ class Plan:
         )
         if graph is not None:
             guard = replace(guard, fill=self._filling(scalars, inputs, graph))
-        weighs = not is_second or opened is not None
-        observe = partial(
-            self._observation, graph=graph, layout=self.layout, guard=guard, scalars=scalars, weighs=weighs
-        )
+        weighs, layout = not is_second or opened is not None, self.decoder.layout
+        observe = partial(self._observation, graph=graph, layout=layout, guard=guard, scalars=scalars, weighs=weighs)
         observation = self._observed(inputs, tensors, graph=graph, observe=observe)
         allowed = guard.observe(observation, inputs.step)
         result = guard.apply(allowed, update)
         # Where micro-batches came in calls of their own, what empties the sums comes after the update, and has to stay.
-        is_whole = not self.layout.accumulates or (graph is not None and self._traces.has_all_microbatches(graph))
+        is_whole = not layout.accumulates or (graph is not None and self._traces.has_all_microbatches(graph))
         if graph is not None and (is_whole is not False or guard.kind == "stop"):
             self._traces.guard(graph, allowed, guard, since=since)
         self._traces.note(graph, inputs.variables, run=run, allowed=allowed)
@@ -262,9 +267,9 @@ class Plan:
         return [call] if self.replicas is None else calls_of(call, self.replicas)
 
     def _bad_here(self) -> int | None:
-        if not isinstance(self.layout, ReplicaLayout) or self.recorder is None:
+        if not isinstance(self.decoder, ReplicaDecoder) or self.recorder is None:
             return 0
-        self.bad_replica = self.layout.first_bad_here(self.recorder.incident_counts())
+        self.bad_replica = self.decoder.first_bad_here(self.recorder.incident_counts())
         return self.bad_replica
 
     def begin_trace(self, graph: Graph, *, can_begin_again: bool) -> None:
@@ -307,7 +312,7 @@ class Plan:
             )
         self.variables += besides
         self._clips, self._scales = self._clips or clips, self._scales or scales
-        self.layout = self.recorder = None
+        self.decoder = self.recorder = None
         if not is_traced_again:
             self._traces.forget_updates()
             raise BeginAgain
@@ -318,27 +323,32 @@ class Plan:
 
     def _widen(self, besides: Sequence[Any], *, clips: bool, scales: bool) -> None:
         """Make room in the row of an eager step, if it is the first, and keep what is in it."""
-        narrow, recorder = self.layout, self.recorder
-        if not tf.executing_eagerly() or narrow is None or recorder is None or recorder.rows_written() > 1:
+        decoder, recorder = self.decoder, self.recorder
+        if not tf.executing_eagerly() or decoder is None or recorder is None or recorder.rows_written() > 1:
             return
         self.variables += besides
+        narrow = decoder.layout
         clip: ClipKind = "other" if clips else narrow.clip
         described = describe(self.variables, [None] * len(self.variables))
-        self.layout = replace(narrow, variables=described, clip=clip, scale=narrow.scale or scales)
-        self.recorder = self._recorder_of(self.layout)
+        wide = replace(narrow, variables=described, clip=clip, scale=narrow.scale or scales)
+        self.decoder = RowDecoder(wide)
+        self.recorder = self._recorder_of(self.decoder)
         places = {cell: place for place, cell in enumerate(narrow.cells)}
-        self.recorder.take_over(recorder, [*map(places.get, self.layout.cells)])
+        self.recorder.take_over(recorder, [*map(places.get, wide.cells)])
 
-    def _recorder_of(self, layout: Layout) -> DeviceRing:
-        return DeviceRing(window=self._window, cells=len(layout.cells), added=layout.places_of("loss"))
+    def _recorder_of(self, decoder: Decoder) -> DeviceRing:
+        cells = decoder.cells
+        return DeviceRing(window=self._window, cells=len(cells), added=places_of(cells, "loss"))
 
     def _drop_layout(self) -> None:
         """Have the layout made anew: TensorFlow runs another trace than the one that fixed it."""
-        if self.layout is not None and self.recorder is not None:
-            self._dropped = self.layout, self.recorder
-        self.layout = self.recorder = None
+        if self.decoder is not None and self.recorder is not None:
+            self._dropped = self.decoder, self.recorder
+        self.decoder = self.recorder = None
 
-    def _complete(self, inputs: StepInputs, tensors: tuple[str, ...], graph: Graph | None) -> tuple[Layout, DeviceRing]:
+    def _complete(
+        self, inputs: StepInputs, tensors: tuple[str, ...], graph: Graph | None
+    ) -> tuple[Decoder, DeviceRing]:
         known = {id(variable) for variable in self.variables}
         besides = [variable for _, variable in inputs.pairs if id(variable) not in known]
         if self._listed and besides:
@@ -360,13 +370,12 @@ class Plan:
             accumulates=self.accumulation is not None,
             scalars=True,
         )
-        if inputs.replicas is not None:
-            layout = inputs.replicas.layout(layout)
-        if self._dropped is not None and self._dropped[0] == layout:
+        decoder: Decoder = RowDecoder(layout) if inputs.replicas is None else inputs.replicas.decoder(layout)
+        if self._dropped is not None and self._dropped[0] == decoder:
             # Where TensorFlow needs the dropped trace to make the step's variables, that is what runs first.
             return self._dropped
         with tf.init_scope():
-            return layout, self._recorder_of(layout)
+            return decoder, self._recorder_of(decoder)
 
     def _describe(self, variables: Sequence[Any], orders: Sequence[int | None] | None = None) -> tuple[Variable, ...]:
         return describe(variables, orders or [None] * len(variables), self.owners)
@@ -395,8 +404,7 @@ class Plan:
     def _clip_kind(self, inputs: StepInputs) -> ClipKind:
         if inputs.raw is None:
             return "other" if self._clips else "none"
-        factors = scale_factors(inputs.raw, [gradient for gradient, _ in inputs.pairs])
-        return "other" if factors is None else "scale"
+        return clip_kind(inputs.raw, [gradient for gradient, _ in inputs.pairs])
 
     def _observation(
         self,
@@ -409,7 +417,7 @@ class Plan:
         scalars: UpdateScalars,
         weighs: bool,
         replica: int = 0,
-    ) -> Observation:
+    ) -> StepObservation:
         loss = inputs.loss
         if layout.loss and loss is None:
             if not guard.is_more:
@@ -421,18 +429,20 @@ class Plan:
         written = self._written(graph, layout.variables, inputs)[replica]
         # What the forward pass assigned has another value by now than the step began with.
         kept = {id(kept.handle): kept.value for kept in guard.kept}
-        return Observation(
+        tensors_of_step = StepTensors(
             raw=raw,
             clipped=None if layout.clip == "none" else clipped,
             # Every replica has the same.
             weights=[None if not weighs or replica else self._value(variable, kept) for variable in self.variables],
-            tensors=[*map(tensors.get, layout.tensors), *map(written.get, layout.state)],
+            watched=[*map(tensors.get, layout.tensors)],
             loss=loss if layout.loss else None,
+            state=[*map(written.get, layout.state)],
             is_unscaled=inputs.is_unscaled,
             microbatches=self._microbatches(layout, is_more=guard.is_more),
             scalars=scalars if layout.scalars else None,
             scale=(tf.constant(1.0) if inputs.scale is None else inputs.scale) if layout.scale else None,
         )
+        return StepObservation(tensors_of_step)
 
     def _filling(
         self, scalars: UpdateScalars, inputs: StepInputs, graph: Graph
@@ -459,8 +469,8 @@ class Plan:
         tensors: dict[str, Named],
         *,
         graph: Graph | None,
-        observe: Callable[..., Observation],
-    ) -> Observation | SharedObservation:
+        observe: Callable[..., StepObservation],
+    ) -> Observation:
         if inputs.replicas is None:
             return observe(inputs, tensors)
         parts = []
@@ -468,7 +478,7 @@ class Plan:
             own = self.tensors_of(place).take(graph)[0] if place else tensors
             with tf.device(device):
                 parts.append(observe(given, own, replica=place))
-        return SharedObservation(inputs.replicas, parts)
+        return ReplicasObservation(inputs.replicas, parts)
 
     def _written(
         self, graph: Graph | None, described: Sequence[Variable], inputs: StepInputs

@@ -1,15 +1,15 @@
-"""The replicas of a step, measured each by itself and recorded as one row.
+"""The replicas of a step: each is measured by itself, and one row records all of them.
 
-A row holds the cells of every replica, one replica after the other; those of other processes are fetched, so that each
-process has the same row before it and comes to the same decision about it.
+A row holds the cells of every replica, one replica after the other. Each process gathers the cells of the others, so
+that all processes see the same row and take the same decision about it.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
-from typing import Any, Final
+from dataclasses import dataclass, replace
+from typing import Any, Final, TypeVar
 
 import numpy as np
 import tensorflow as tf
@@ -17,23 +17,26 @@ import tensorflow as tf
 from tb_nanwatch.diagnosis.sightings import place_of_role
 from tb_nanwatch.numerics.spans import merge_alike
 from tb_nanwatch.schema.records import PHASES, Finding, IntArray, Role, Series
-from tb_nanwatch.watch.row.cells import Cell, Layout, Rows
-from tb_nanwatch.watch.row.observation import Observation
+from tb_nanwatch.watch.row.cells import Cell, Layout
+from tb_nanwatch.watch.row.decoding import RowDecoder, names_with_intended_infinities
+from tb_nanwatch.watch.row.encoding import Rows
+from tb_nanwatch.watch.row.observation import ResolvedRow, StepObservation, is_overflow, without_update
 from tb_nanwatch.watch.tf_internals import regrouped
 
 _OF_REPLICA: Final = re.compile(r"(.*)/replica_(\d+)")
-_OF_THE_STEP: Final[frozenset[Role]] = frozenset({"weight"})
-"""What every replica has the same of."""
+_SHARED: Final[frozenset[Role]] = frozenset({"weight"})
+"""The roles whose tensors are the same on every replica."""
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, eq=False)
 class Replicas:
-    """Which replicas there are, and where.
+    """The replicas of a step and their devices.
 
     Attributes:
         strategy: that runs them.
         devices: of this process, one for each of its replicas.
-        worker: which of several processes this is, from 0.
+        worker: number of this process, from 0.
         workers: how many processes there are.
     """
 
@@ -59,20 +62,19 @@ class Replicas:
         """The number, over all processes, of the first replica of this one."""
         return self.worker * len(self.devices)
 
-    def layout(self, one: Layout) -> ReplicaLayout:
-        """Return the layout of a row of all of them, from that of one."""
-        given = {field.name: getattr(one, field.name) for field in fields(Layout)}
-        return ReplicaLayout(**given, workers=self.workers, worker=self.worker, local=len(self.devices))
+    def decoder(self, layout: Layout) -> ReplicaDecoder:
+        """Return what reads rows with the cells of all replicas, given the layout of one replica's cells."""
+        return ReplicaDecoder(layout, workers=self.workers, worker=self.worker, local=len(self.devices))
 
     def gathered(self, tensors: Sequence[tf.Tensor]) -> tf.Tensor:
-        """Return what each replica has, of all of them, ``[total, ...]``.
+        """Return the tensors of all replicas of all processes, ``[total, ...]``.
 
         Args:
-            tensors: of the replicas of this process, of one shape.
+            tensors: one for each replica of this process, of one shape.
         """
         if self.workers == 1:
             return tf.stack(tensors)
-        # A sum with zeros in the place of all others: the one collective that every communication has.
+        # Each process adds zeros in the place of the others: every kind of communication has a collective sum.
         padded = [self._among_zeros(tensor, self.first + place) for place, tensor in enumerate(tensors)]
         shares = regrouped(padded)
         summed = self.strategy.extended.reduce_to(tf.distribute.ReduceOp.SUM, shares, destinations=shares)
@@ -85,84 +87,78 @@ class Replicas:
 
 
 @dataclass(frozen=True, eq=False)
-class SharedObservation:
-    """What is seen of one step by all replicas; see :class:`~tb_nanwatch.watch.row.observation.Observation`.
+class ReplicasObservation:
+    """The observation of a step that several replicas run; see :class:`~tb_nanwatch.watch.row.observation.Observation`.
 
     Attributes:
-        replicas: that see it.
-        parts: what those of this process see.
+        replicas: of the step.
+        parts: the observations of this process's replicas.
     """
 
     replicas: Replicas
-    parts: Sequence[Observation]
-
-    @property
-    def scale(self) -> tf.Tensor | None:
-        """The scale of the loss, the same for all."""
-        return self.parts[0].scale
+    parts: Sequence[StepObservation]
 
     def row(self) -> tf.Tensor:
         """Return the row, float32 ``[total * cells]``."""
-        return tf.reshape(self._of_all(lambda one, _: one.row()), [-1])
+        return tf.reshape(self.replicas.gathered(self._on_each_device(StepObservation.row)), [-1])
 
-    def counts(self) -> tf.Tensor:
-        """Return the exact counts of every cell's tensor, int64 ``[total * cells, 4]``."""
-        return tf.reshape(self._of_all(lambda one, _: one.counts()), [-1, 4])
-
-    def settled_row(self) -> tf.Tensor:
-        """Return the row with the counts known."""
-        return tf.reshape(self._of_all(lambda one, _: one.settled_row()), [-1])
-
-    def is_overflow(self, counts: tf.Tensor) -> tf.Tensor:
-        """Return whether nothing was bad with any replica but gradients that overflowed for their scale."""
-        told = [(self.parts[0].is_overflow(table), tf.reduce_sum(table[:, 1:]) == 0) for table in self._apart(counts)]
-        return tf.reduce_any([overflow for overflow, _ in told]) & tf.reduce_all([a | b for a, b in told])
-
-    def overflown_row(self, row: tf.Tensor) -> tf.Tensor:
-        """Return the row of a step whose gradients overflowed for their scale: without them."""
-        return tf.concat([self.parts[0].overflown_row(part) for part in self._apart(row)], axis=0)
+    def resolve(self) -> ResolvedRow:
+        """Return the row and the exact counts."""
+        exact = self._on_each_device(StepObservation.resolve_cells)
+        counts = self.replicas.gathered([counts for _, counts, _ in exact])
+        rows = self.replicas.gathered([row for row, _, _ in exact])
+        kinds, scale = exact[0][2], self.parts[0].tensors.scale
+        resolved = ResolvedRow(tf.reshape(rows, [-1]), tf.reshape(counts, [-1, 4]), None)
+        if scale is None:
+            return resolved
+        apart = self._apart(resolved.counts)
+        overflows = [is_overflow(table, kinds, scale) for table in apart]
+        is_fine = [
+            overflow | (tf.reduce_sum(table[:, 1:]) == 0) for overflow, table in zip(overflows, apart, strict=True)
+        ]
+        resolved = resolved._replace(is_overflow=tf.reduce_any(overflows) & tf.reduce_all(is_fine))
+        return resolved.without_overflow(
+            lambda row: tf.concat([without_update(part, kinds) for part in self._apart(row)], axis=0)
+        )
 
     def _apart(self, together: tf.Tensor) -> list[tf.Tensor]:
         parts: list[tf.Tensor] = tf.split(together, self.replicas.total)
         return parts
 
-    def _of_all(self, look: Callable[[Observation, int], tf.Tensor]) -> tf.Tensor:
-        seen = []
-        for place, (one, device) in enumerate(zip(self.parts, self.replicas.devices, strict=True)):
+    def _on_each_device(self, observe: Callable[[StepObservation], _T]) -> list[_T]:
+        results = []
+        for part, device in zip(self.parts, self.replicas.devices, strict=True):
             with tf.device(device):
-                seen.append(look(one, place))
-        return self.replicas.gathered(seen)
+                results.append(observe(part))
+        return results
 
 
 @dataclass(frozen=True)
-class ReplicaLayout(Layout):
-    """The layout of a row with the cells of every replica.
+class ReplicaDecoder:
+    """Reads rows with the cells of every replica; see :class:`~tb_nanwatch.watch.row.decoding.Decoder`.
 
     Attributes:
+        layout: of one replica's cells.
         workers: how many processes there are.
-        worker: which of them this is.
-        local: how many replicas each has.
+        worker: number of this process.
+        local: how many replicas each process has.
     """
 
+    layout: Layout
     workers: int = 1
     worker: int = 0
     local: int = 1
 
     @property
-    def one(self) -> Layout:
-        """The layout of one replica's cells."""
-        return Layout(**{field.name: getattr(self, field.name) for field in fields(Layout)})
-
-    @property
     def cells(self) -> tuple[Cell, ...]:
-        """Every cell of the row, in order."""
-        return self.one.cells * (self.workers * self.local)
+        """Every cell of a row, in order."""
+        return self.layout.cells * (self.workers * self.local)
 
     def decode(self, rows: Rows, steps: IntArray, counts: Mapping[int, IntArray]) -> Series:
-        """Turn rows into single steps: those of this process's replicas, merged."""
-        one, first = self.one, self.worker * self.local
+        """Return rows as single steps, in which this process's replicas are merged."""
+        first = self.worker * self.local
         parts = [
-            one.decode(
+            self._replica.decode(
                 self._apart(rows, axis=1)[first + place],
                 steps,
                 {row: self._apart(table)[first + place] for row, table in counts.items()},
@@ -172,53 +168,60 @@ class ReplicaLayout(Layout):
         return self._with_skipped(merge_alike(parts), rows)
 
     def findings(self, counts: IntArray) -> tuple[Finding, ...]:
-        """Return what was non-finite with the replica that was first."""
-        which = self.first_bad(counts)
-        return () if which is None else self.one.findings(self._apart(counts)[which])
-
-    def first_bad(self, counts: IntArray) -> int | None:
-        """Return the number of the replica, over all processes, whose findings come first in the flow of data."""
-        found = enumerate(self.one.findings(table) for table in self._apart(counts))
-        places = [(min(map(_place, findings)), which) for which, findings in found if findings]
-        return min(places)[1] if places else None
+        """Return what was non-finite on the first bad replica."""
+        number = self._first_bad(counts)
+        return () if number is None else self._replica.findings(self._apart(counts)[number])
 
     def first_bad_here(self, counts: IntArray) -> int | None:
-        """Return the number in this process of the first bad replica; ``None`` where it is another process's."""
-        which = self.first_bad(counts)
-        return which % self.local if which is not None and which // self.local == self.worker else None
+        """Return the number in this process of the first bad replica; ``None`` if another process has it."""
+        number = self._first_bad(counts)
+        return number % self.local if number is not None and number // self.local == self.worker else None
 
-    def whose(self, counts: IntArray) -> tuple[int | None, int | None]:
-        """Return the replica, within its process, and the process that :meth:`findings` are of, if there are more."""
-        which = self.first_bad(counts)
-        if which is None or all(finding.role in _OF_THE_STEP for finding in self.findings(counts)):
+    def origin_device(self, counts: IntArray) -> tuple[int | None, int | None]:
+        """Return the replica, within its process, and the process of :meth:`findings`; ``None`` for an only one."""
+        number = self._first_bad(counts)
+        if number is None or all(finding.role in _SHARED for finding in self.findings(counts)):
             return None, None
-        return which % self.local if self.local > 1 else None, which // self.local if self.workers > 1 else None
+        return number % self.local if self.local > 1 else None, number // self.local if self.workers > 1 else None
+
+    def intended_infinities(self, rows: Rows) -> tuple[str, ...]:
+        """Return the names of the tensors whose infinities were taken as intended, on any replica."""
+        return names_with_intended_infinities(self.cells, rows)
+
+    @property
+    def _replica(self) -> RowDecoder:
+        return RowDecoder(self.layout)
+
+    def _first_bad(self, counts: IntArray) -> int | None:
+        """Return the number, over all processes, of the replica whose findings come first in the flow of data."""
+        found = enumerate(self._replica.findings(table) for table in self._apart(counts))
+        places = [(min(map(_place, findings)), number) for number, findings in found if findings]
+        return min(places)[1] if places else None
 
     def _apart(self, together: Any, *, axis: int = 0) -> list[Any]:
         parts: list[Any] = np.split(together, self.workers * self.local, axis=axis)
         return parts
 
     def _with_skipped(self, series: Series, rows: Rows) -> Series:
-        # A step is skipped by all replicas, whichever of them was bad.
-        if not self.skips or ("skipped", "max") not in series.columns:
+        # All replicas skip a step, whichever of them was bad.
+        if not self.layout.skips or ("skipped", "max") not in series.columns:
             return series
         bad = ~np.isfinite(rows).all(axis=1, keepdims=True)
         columns = dict(series.columns)
-        values = ("min", "max", "mean")
-        for key in [key for key in columns if key.stat == "skipped" and key.keeps in values]:
+        for key in [key for key in columns if key.stat == "skipped" and key.keeps in ("min", "max", "mean")]:
             columns[key] = np.where(bad, np.float32(1), columns[key])
         return replace(series, columns=columns)
 
 
 def of_each_replica(found: Mapping[str, tf.Tensor], count: int) -> list[dict[str, tf.Tensor]]:
-    """Tell apart what was written to the replicas' own variables, by their names, which end in the replica's number.
+    """Sort what was written to the replicas' own variables by replica; their names end in the replica's number.
 
     Args:
         found: by name of the variable.
-        count: how many replicas there are in this process.
+        count: how many replicas this process has.
 
     Returns:
-        By replica, and by the name that the first replica's variable has.
+        For each replica a dict, by the name of the first replica's variable.
     """
     apart: list[dict[str, tf.Tensor]] = [{} for _ in range(count)]
     for name, tensor in found.items():
@@ -231,7 +234,7 @@ def of_each_replica(found: Mapping[str, tf.Tensor], count: int) -> list[dict[str
 
 
 def components(variables: Iterable[Any], place: int) -> list[Any]:
-    """Return the variables of one replica behind those that all share."""
+    """Return one replica's own variables, given the variables that represent all replicas."""
     inner = [variable if isinstance(variable, tf.Variable) else variable.value for variable in variables]
     return [getattr(variable, "values", (variable,) * (place + 1))[place] for variable in inner]
 

@@ -9,9 +9,9 @@ import tensorflow as tf
 
 from tb_nanwatch.errors import SetupError
 from tb_nanwatch.watch.graphs import Graph, is_inside, with_enclosing
-from tb_nanwatch.watch.row.measure import Seldom
+from tb_nanwatch.watch.row.measure import SampledTensor
 
-Named: TypeAlias = "tf.Tensor | Seldom"
+Named: TypeAlias = "tf.Tensor | SampledTensor"
 
 
 class PendingTensors:
@@ -64,4 +64,4 @@ def _graph_of(value: Named) -> Any:
 
 
 def _tensor_of(value: Named) -> tf.Tensor:
-    return value.tensor if isinstance(value, Seldom) else value
+    return value.tensor if isinstance(value, SampledTensor) else value

@@ -9,8 +9,9 @@ import tensorflow as tf
 from tb_nanwatch.watch.guard.guard import MESSAGE, Guard, rarely
 from tb_nanwatch.watch.guard.state import keep_state
 from tb_nanwatch.watch.record.ring import Recorder
-from tb_nanwatch.watch.row.cells import ABSENT
-from tb_nanwatch.watch.row.observation import Observation
+from tb_nanwatch.watch.row.cells import StepTensors
+from tb_nanwatch.watch.row.encoding import ABSENT
+from tb_nanwatch.watch.row.observation import StepObservation
 
 BAD = float("nan")
 HUGE = 1e30
@@ -39,7 +40,7 @@ class Step:
             keep_batch=self._keep_batch,
         )
         scale = None if self.scale is None else tf.constant(self.scale)
-        observation = Observation([gradient], None, [self.weight.read_value()], [], None, scale=scale)
+        observation = StepObservation(StepTensors([gradient], None, [self.weight.read_value()], [], None, scale=scale))
         allowed = guard.observe(observation, None)
         guard.apply(allowed, lambda: self.weight.assign_add(1.0))
         return allowed

@@ -14,6 +14,7 @@ from tb_nanwatch.schema.records import Variable
 from tb_nanwatch.watch.record.history import History, Incident, Numbering
 from tb_nanwatch.watch.record.ring import HostRing
 from tb_nanwatch.watch.row.cells import Layout
+from tb_nanwatch.watch.row.decoding import RowDecoder
 
 LAYOUT = Layout((Variable("layer/w", "layer", (2,), "float32"),), (), loss=True, clip="none")
 CELLS = len(LAYOUT.cells)
@@ -24,7 +25,7 @@ class Rows:
 
     def __init__(self, *, counted=True):
         self.ring = HostRing(window=4, cells=CELLS)
-        self.history = History(LAYOUT, self.ring, counted=counted)
+        self.history = History(RowDecoder(LAYOUT), self.ring, counted=counted)
 
     def add(self, *steps, value=1.0):
         for step in steps:

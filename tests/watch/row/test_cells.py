@@ -1,4 +1,4 @@
-"""A row of the ring, read back."""
+"""The cells of a row: their order, and the values that the host decodes."""
 
 from __future__ import annotations
 
@@ -6,13 +6,19 @@ import numpy as np
 import pytest
 
 from tb_nanwatch.schema.records import Counts, Finding, Variable
-from tb_nanwatch.watch.row.cells import ABSENT, LEAST_MEANT, MEANT, Layout
+from tb_nanwatch.watch.row.cells import Layout
+from tb_nanwatch.watch.row.decoding import RowDecoder
+from tb_nanwatch.watch.row.encoding import ABSENT, INTENDED, LEAST_INTENDED
 
 VARIABLES = tuple(Variable(f"l{n}/w", f"l{n}", (2,), "float32") for n in range(2))
 
 
 def layout(clip="other", tensors=("activation",), loss=True):
     return Layout(VARIABLES, tensors, loss, clip)
+
+
+def decoder(**given):
+    return RowDecoder(layout(**given))
 
 
 def test_the_order_of_cells():
@@ -25,7 +31,7 @@ def test_the_order_of_cells():
 
 def test_a_cell_is_half_a_sum_of_squares_or_absent_or_minus_a_norm():
     rows = np.array([[12.5, ABSENT, 2.0, ABSENT, -1e25, 0.0, 0.5, -3.0]], np.float32)
-    series = layout().decode(rows, np.array([7]), {})
+    series = decoder().decode(rows, np.array([7]), {})
     np.testing.assert_array_equal(series.column("grad_norm", "max"), [[5.0, np.nan]])
     np.testing.assert_array_equal(series.column("grad_norm", "count"), [[1, 0]])
     np.testing.assert_array_equal(series.column("clipped_norm", "max"), [[2.0, np.nan]])
@@ -36,33 +42,33 @@ def test_a_cell_is_half_a_sum_of_squares_or_absent_or_minus_a_norm():
     np.testing.assert_array_equal(series.column("global_norm", "max"), [[5.0]])
 
 
-def test_a_cell_between_minus_one_and_zero_is_the_norm_beside_infinities_that_are_meant():
+def test_a_cell_between_minus_one_and_zero_encodes_the_norm_of_the_finite_elements_beside_intended_infinities():
     rows = np.zeros([3, 9], np.float32)
-    rows[:, 6] = [-5.0 * MEANT, -1e19 * MEANT, -LEAST_MEANT]
+    rows[:, 6] = [-5.0 * INTENDED, -1e19 * INTENDED, -LEAST_INTENDED]
     rows[:, 7] = [ABSENT, 0, -1e25]
-    two = layout(tensors=("masked", "plain"))
+    two = decoder(tensors=("masked", "plain"))
     norms = two.decode(rows, np.arange(3), {}).column("tensor_norm", "max")
     np.testing.assert_allclose(norms, [[5.0, np.nan], [1e19, 0], [0, 1e25]], rtol=1e-6)
-    assert two.meant_infinities(rows) == ("masked",)
+    assert two.intended_infinities(rows) == ("masked",)
 
 
 def test_a_loss_of_minus_one_is_a_loss():
-    series = layout().decode(np.array([[0, 0, 0, 0, 0, 0, 0, -1.0]], np.float32), np.array([0]), {})
+    series = decoder().decode(np.array([[0, 0, 0, 0, 0, 0, 0, -1.0]], np.float32), np.array([0]), {})
     assert series.column("loss", "min")[0, 0] == -1.0
 
 
 @pytest.mark.parametrize(("loss", "bits"), [(np.nan, 1), (np.inf, 2), (-np.inf, 4)])
-def test_a_loss_tells_its_own_sign(loss, bits):
-    series = layout().decode(np.array([[0, 0, 0, 0, 0, 0, 0, loss]], np.float32), np.array([3]), {})
+def test_a_bad_loss_has_a_sign(loss, bits):
+    series = decoder().decode(np.array([[0, 0, 0, 0, 0, 0, 0, loss]], np.float32), np.array([3]), {})
     assert series.column("loss", "kinds")[0, 0] == bits
     assert series.column("loss", "first_nonfinite")[0, 0] == 3
 
 
-def test_counts_tell_the_kinds_that_a_norm_does_not():
+def test_counts_give_the_kinds_that_a_norm_does_not_show():
     rows = np.array([[np.inf, 1, 1, 1, 1, 1, 1, 1]] * 2, np.float32)
     counts = np.zeros((8, 4), np.int64)
     counts[:, 0], counts[0] = 2, (2, 0, 1, 1)
-    series = layout().decode(rows, np.array([3, 4]), {1: counts})
+    series = decoder().decode(rows, np.array([3, 4]), {1: counts})
     assert series.column("grad_norm", "kinds")[:, 0].tolist() == [8, 2 | 4]
     assert series.column("global_norm", "kinds")[:, 0].tolist() == [8, 2 | 4]
-    assert layout().findings(counts) == (Finding("gradient", "l0/w", Counts(2, 0, 1, 1)),)
+    assert decoder().findings(counts) == (Finding("gradient", "l0/w", Counts(2, 0, 1, 1)),)

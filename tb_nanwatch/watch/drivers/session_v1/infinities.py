@@ -18,7 +18,7 @@ import tensorflow as tf
 from tb_nanwatch.watch.graphs import Graph, Tensor
 from tb_nanwatch.watch.guard.session_state import read_first
 from tb_nanwatch.watch.row.infinities import Mask
-from tb_nanwatch.watch.row.measure import Begun
+from tb_nanwatch.watch.row.measure import InitiallyInfinite
 from tb_nanwatch.watch.variables import dtype_of
 
 
@@ -69,7 +69,7 @@ class Infinities:
                     self._reads[source.name] = _Read(value, tf.nn.l2_loss(value), first, size)
                     first += size
 
-    def beside(self, tensor: tf.Tensor, source: Tensor, *, is_whole: bool = False) -> tf.Tensor | Begun:
+    def beside(self, tensor: tf.Tensor, source: Tensor, *, is_whole: bool = False) -> tf.Tensor | InitiallyInfinite:
         """Return a value of a variable as it is measured: without the infinities that are meant.
 
         Args:
@@ -78,7 +78,7 @@ class Infinities:
             is_whole: whether every infinity is meant if one was there, and not only those in the same places.
         """
         read = self._reads.get(source.name)
-        return tensor if read is None else Begun(tensor, self._places, read.first, read.size, is_whole)
+        return tensor if read is None else InitiallyInfinite(tensor, self._places, read.first, read.size, is_whole)
 
     def read(self, session: Any) -> bool:
         """Read the variables, the first time that it is called.

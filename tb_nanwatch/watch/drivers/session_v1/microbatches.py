@@ -20,11 +20,12 @@ from tb_nanwatch.watch.drivers.session_v1.intake import Intake
 from tb_nanwatch.watch.graphs import Graph, Op
 from tb_nanwatch.watch.guard.session_guard import Guard, Seen
 from tb_nanwatch.watch.guard.session_state import KeptState
-from tb_nanwatch.watch.row.cells import ABSENT
+from tb_nanwatch.watch.row.cells import StepTensors
+from tb_nanwatch.watch.row.encoding import ABSENT, half_squares
 from tb_nanwatch.watch.row.inputs import StepInputs
 from tb_nanwatch.watch.row.measure import Gradient, dense_values
 from tb_nanwatch.watch.row.microbatches import NONE_BAD
-from tb_nanwatch.watch.row.observation import Observation
+from tb_nanwatch.watch.row.observation import StepObservation
 
 
 class HostAccumulation:
@@ -70,7 +71,7 @@ class HostAccumulation:
             self._bad, self.bad_call = self._number, call.copied()
             self._counts[:] = 0
             self._counts[: len(seen.counts)] = seen.counts
-        self._halves += _half_squares(seen.row[: self.columns])
+        self._halves += half_squares(seen.row[: self.columns])
         self._number += 1
         return is_finite
 
@@ -130,7 +131,7 @@ class Microbatches:
             intake_of: finds what enters a run besides its feed.
         """
         needed = [*_measured(inputs), *([] if inputs.loss is None else [inputs.loss])]
-        observation = Observation(raw=gradients, clipped=None, weights=(), tensors=(), loss=inputs.loss)
+        observation = StepObservation(StepTensors(gradients, None, weights=(), watched=(), loss=inputs.loss))
         state = KeptState.of(graph, needed).by_host()
         # A run of a micro-batch takes its gradients, and nothing else that the program makes wait here.
         with graph.control_dependencies(None):
@@ -166,12 +167,6 @@ class Microbatches:
 def _measured(inputs: StepInputs) -> list[tf.Tensor]:
     values = (dense_values(gradient) for gradient, _ in inputs.pairs)
     return [value for value in values if value is not None]
-
-
-def _half_squares(cells: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
-    """Return half the sums of squares, whichever way cells spell them; 0 where there was nothing to measure."""
-    wide = cells.astype(np.float64)
-    return np.where(wide < ABSENT, wide * wide / 2, np.where(wide == ABSENT, 0.0, wide))
 
 
 def _no_cells(columns: int) -> npt.NDArray[np.float32]:

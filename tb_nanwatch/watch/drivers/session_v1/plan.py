@@ -11,7 +11,6 @@ from typing import Any
 import tensorflow as tf
 
 from tb_nanwatch.errors import SetupError
-from tb_nanwatch.schema.records import ClipKind
 from tb_nanwatch.watch.drivers.options import LoopOptions
 from tb_nanwatch.watch.drivers.session_v1.infinities import Infinities
 from tb_nanwatch.watch.drivers.session_v1.intake import Intake
@@ -21,12 +20,13 @@ from tb_nanwatch.watch.guard.session_guard import Guard
 from tb_nanwatch.watch.guard.session_state import KeptState, read_first, written_values
 from tb_nanwatch.watch.naming import describe
 from tb_nanwatch.watch.record.ring import HostRing
-from tb_nanwatch.watch.row.cells import Layout
-from tb_nanwatch.watch.row.clipping import scale_factors
+from tb_nanwatch.watch.row.cells import Layout, StepTensors
+from tb_nanwatch.watch.row.clipping import clip_kind
+from tb_nanwatch.watch.row.decoding import RowDecoder
 from tb_nanwatch.watch.row.inputs import StepInputs
 from tb_nanwatch.watch.row.layer_state import is_statistic, may_be_infinite
-from tb_nanwatch.watch.row.measure import Begun, dense_values, parts_of, without_infinity
-from tb_nanwatch.watch.row.observation import Observation
+from tb_nanwatch.watch.row.measure import dense_values, parts_of, without_infinity
+from tb_nanwatch.watch.row.observation import StepObservation
 from tb_nanwatch.watch.row.plan import Plan
 from tb_nanwatch.watch.row.scalars import UpdateScalars
 from tb_nanwatch.watch.variables import backward_order, handle_of
@@ -110,7 +110,7 @@ def build(
         described,
         tuple(tensors),
         inputs.loss is not None,
-        _clip_kind(inputs),
+        clip_kind(inputs.raw, [gradient for gradient, _ in inputs.pairs]),
         tuple(statistics),
         skips=options.policy == "skip",
         accumulates=microbatch is not None,
@@ -122,16 +122,21 @@ def build(
     trained = [handle_of(variable) for variable in variables]
     infinities = Infinities(graph, [*trained, *(source for source, _ in written.values())])
     begun = [infinities.beside(value, written[name][0], is_whole=True) for name, value in statistics.items()]
-    observation = _observation(
-        layout, inputs, variables, others=[*tensors.values(), *begun], state=state, infinities=infinities
+    measured = _measured(layout, inputs, variables, state=state, infinities=infinities)
+    observation = StepObservation(
+        replace(
+            measured,
+            watched=[*tensors.values()],
+            state=begun,
+            microbatches=None if microbatches is None else microbatches.cells,
+        )
     )
-    observation = replace(observation, microbatches=None if microbatches is None else microbatches.cells)
     intake = find([*needed, *statistics.values()]).without(state.sources)
     guard = Guard.of(observation, step=number, state=state, intake=intake, trained=trained)
     before = len(graph.get_operations())
     train_op = guard.apply(update, withholds=options.policy != "record")
     recorder = HostRing(window=options.window, cells=len(layout.cells))
-    plan.variables, plan.layout, plan.host_ring = variables, layout, recorder
+    plan.variables, plan.decoder, plan.host_ring = variables, RowDecoder(layout), recorder
     plan.polls, plan.counted = True, step is None
     update_ops = graph.get_operations()[before:]
     return Built(
@@ -230,33 +235,25 @@ def _needed(graph: Graph, inputs: StepInputs, tensors: dict[str, tf.Tensor]) -> 
     return [*(tensor for tensor in given if tensor is not None), *graph._current_control_dependencies()]
 
 
-def _clip_kind(inputs: StepInputs) -> ClipKind:
-    if inputs.raw is None:
-        return "none"
-    factors = scale_factors(inputs.raw, [gradient for gradient, _ in inputs.pairs])
-    return "other" if factors is None else "scale"
-
-
-def _observation(
+def _measured(
     layout: Layout,
     inputs: StepInputs,
     variables: Sequence[Any],
     *,
-    others: Sequence[tf.Tensor | Begun],
     state: KeptState,
     infinities: Infinities,
-) -> Observation:
+) -> StepTensors:
     clipped = _by_column([gradient for gradient, _ in inputs.pairs], inputs, variables)
     # What the forward pass assigned has another value by now than the step began with.
     kept = {one.source.name: one.value for one in state.before}
-    return Observation(
+    return StepTensors(
         raw=clipped if inputs.raw is None else _by_column(inputs.raw, inputs, variables),
         clipped=None if layout.clip == "none" else clipped,
         weights=[
             infinities.beside(kept[source.name] if source.name in kept else tf.convert_to_tensor(variable), source)
             for variable, source in zip(variables, map(handle_of, variables), strict=True)
         ],
-        tensors=others,
+        watched=(),
         loss=inputs.loss,
         scale=inputs.scale,
         is_unscaled=inputs.is_unscaled,
