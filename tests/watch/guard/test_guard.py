@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from tb_nanwatch.watch.guard.guard import MESSAGE, Guard, rarely
 from tb_nanwatch.watch.guard.state import keep_state
-from tb_nanwatch.watch.record.ring import Recorder
+from tb_nanwatch.watch.record.ring import DeviceRing
 from tb_nanwatch.watch.row.cells import StepTensors
 from tb_nanwatch.watch.row.encoding import ABSENT
 from tb_nanwatch.watch.row.observation import StepObservation
@@ -22,7 +22,7 @@ class Step:
     """A step with one gradient and one scalar variable, whose forward pass counts the steps."""
 
     def __init__(self, kind, *, scale=None, before=None, is_whole=None, is_more=False):
-        self.recorder = Recorder(window=4, cells=2 if scale is None else 3)
+        self.recorder = DeviceRing(window=4, cells=2 if scale is None else 3)
         self.weight, self.forward = tf.Variable(0.0), tf.Variable(0.0, trainable=False)
         self.kind, self.scale, self.before, self.is_whole, self.is_more = kind, scale, before, is_whole, is_more
         self.kept_batches = tf.Variable(0)
@@ -161,7 +161,7 @@ def test_the_incident_that_waits_is_not_replaced_and_its_batch_neither():
 
 
 def test_what_the_update_returns_is_passed_on_where_the_guard_does_not_branch():
-    recorder = Recorder(window=4, cells=1)
+    recorder = DeviceRing(window=4, cells=1)
     returned = {
         kind: Guard(kind, recorder, []).apply(tf.constant(True), lambda: "result")
         for kind in ("stop", "latch", "skip", "none")

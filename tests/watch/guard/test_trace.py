@@ -9,7 +9,7 @@ from tb_nanwatch.errors import SetupError
 from tb_nanwatch.watch.guard.guard import Guard
 from tb_nanwatch.watch.guard.state import keep_state
 from tb_nanwatch.watch.guard.trace import Traces
-from tb_nanwatch.watch.record.ring import Recorder
+from tb_nanwatch.watch.record.ring import DeviceRing
 
 ALLOWED = tf.constant(True)
 
@@ -209,7 +209,7 @@ class TestAGuard:
 
     def step(self, traces, kind, state, *, is_begun=True):
         """Return a step that is guarded and assigns ``state`` afterwards; it takes whether it is good."""
-        recorder = Recorder(window=4, cells=1)
+        recorder = DeviceRing(window=4, cells=1)
 
         @tf.function
         def step(is_good):
@@ -250,7 +250,7 @@ class TestAGuard:
         assert state.numpy() == 1.0
 
     def test_inside_a_function_is_waited_for_by_waiting_for_that(self, traces, state):
-        recorder = Recorder(window=4, cells=1)
+        recorder = DeviceRing(window=4, cells=1)
 
         @tf.function
         def inner(is_good):
