@@ -1,4 +1,4 @@
-"""The one boundary where a failure is swallowed: nothing that goes wrong in watching may end training."""
+"""The boundary: the one place that catches every error, because a failure of the watch must not end training."""
 
 from __future__ import annotations
 
@@ -10,42 +10,42 @@ _T = TypeVar("_T")
 
 
 def attempt(action: Callable[[], _T], *, failed: Callable[[str], _T]) -> _T:
-    """Do something, and where it fails make do with less.
+    """Run an action, and if it fails return a replacement for its result.
 
     Args:
         action: may fail in any way.
-        failed: told what went wrong, in one line; its result takes the place of the action's.
+        failed: gets the reason in one line, and returns the replacement.
 
     Returns:
-        What either returns.
+        The result of the action, or the replacement.
     """
     try:
         return action()
-    except Exception as error:  # noqa: BLE001 - a decision: see above
+    except Exception as error:  # noqa: BLE001 - a decision: see the module
         return failed(_in_one_line(error))
 
 
 class Boundary:
-    """The boundary of one watch: each part of its work that fails is one warning, and the training goes on.
+    """The boundary of one watch: each part of its work that fails gives one warning, and training goes on.
 
     Attributes:
-        reason: why the last part failed, in one line; empty before any did.
+        reason: why a part failed last, in one line; empty before the first failure.
     """
 
     def __init__(self) -> None:
-        """Begin with nothing that failed."""
+        """Begin without a failure."""
         self.reason = ""
         self._warned: set[str] = set()
 
     def attempt(self, part: str, action: Callable[[], _T], *, otherwise: _T) -> _T:
-        """Do a part of the work.
+        """Run a part of the work, and warn if it fails for the first time.
 
         Args:
-            part: what it is; it goes on with "tb_nanwatch could not".
+            part: completes the sentence "tb_nanwatch could not ...".
             action: may fail in any way.
-            otherwise: takes the place of the action's result where it fails.
+            otherwise: replaces the result of an action that fails.
         """
-        # Nothing is made for a failure that does not come: this runs with every step.
+        # This runs with every step, so it prepares nothing for a failure.
         try:
             return action()
         except Exception as error:  # noqa: BLE001 - likewise
@@ -57,6 +57,6 @@ class Boundary:
 
 
 def _in_one_line(error: Exception) -> str:
-    # An error from traced code begins with where it stood, over many lines, and ends with what it was.
+    # An error from traced code begins with many lines about its place, and ends with its message.
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return (lines[-1] if lines[0].endswith(":") else lines[0]) if lines else type(error).__name__

@@ -1,4 +1,4 @@
-"""What is said of a bad step where it happened: the same verdict that is read from the log later."""
+"""Reports on a bad step in the program that trains: the same verdict that the viewing side reads from the log."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from tb_nanwatch.diagnosis import RunLog, SessionLog, diagnose
 from tb_nanwatch.diagnosis.notes import lost_weights
 from tb_nanwatch.errors import SetupError
 from tb_nanwatch.schema.records import Alert, Finding, Header, Link, Phase, Replay, Role, Series, Variable, Verdict
+from tb_nanwatch.watch.record.history import NO_STEPS
 
 _ROLE_OF_PHASE: Final[dict[Phase, Role]] = {
     "input": "input",
@@ -28,55 +29,53 @@ _ROLE_OF_PHASE: Final[dict[Phase, Role]] = {
 
 
 def verdict_of_alert(header: Header, alert: Alert, *, steps_seen: int, run: str) -> Verdict:
-    """Return the verdict on a run whose bad step was just met.
+    """Return the verdict on a run that has just met a bad step.
 
     Args:
         header: of the session.
-        alert: of the bad step, its window included.
-        steps_seen: by the session.
-        run: its name.
+        alert: of the bad step, with its window.
+        steps_seen: how many steps the session has read.
+        run: name of the run.
     """
     bad, unfinished = (alert,) if alert.findings else (), (alert,) if alert.error else ()
-    log = RunLog(run, (SessionLog(header, _since_the_last_bad_step(alert.window), bad, unfinished),))
+    log = RunLog(run, (SessionLog(header, _after_earlier_bad_steps(alert.window), bad, unfinished),))
     return replace(diagnose(log), steps_seen=steps_seen)
 
 
-def verdict_by_hand(found: Replay, variables: Sequence[Variable], *, step: int, run: str) -> Verdict:
-    """Return the verdict on a step that was replayed because somebody asked for it.
+def verdict_by_hand(replay: Replay, variables: Sequence[Variable], *, step: int, run: str) -> Verdict:
+    """Return the verdict on a step that the user replayed.
 
     Args:
-        found: what came of it.
+        replay: its result.
         variables: as the header lists them.
-        step: the number that it is given.
-        run: its name.
+        step: the number that the verdict gives to the step.
+        run: name of the run.
 
     Raises:
-        SetupError: if it could not be run.
+        SetupError: if the step could not be run.
     """
-    if found.outcome == "failed":
-        raise SetupError(" ".join(found.notes))
-    if found.outcome == "finite":
-        return Verdict(run, "finite", "Every operation of the step was finite.", steps_seen=1, notes=found.notes)
-    nothing = np.zeros(0, np.int64)
-    finding = finding_of(found.chains[0][0])
-    alert = Alert(step, 0, step, "raised", (finding,), Series(nothing, nothing, {}), found)
+    if replay.outcome == "failed":
+        raise SetupError(" ".join(replay.notes))
+    if replay.outcome == "finite":
+        return Verdict(run, "finite", "Every operation of the step was finite.", steps_seen=1, notes=replay.notes)
+    alert = Alert(step, 0, step, "raised", (finding_of(replay.chains[0][0]),), NO_STEPS, replay)
     return verdict_of_alert(Header(0, tuple(variables)), alert, steps_seen=1, run=run)
 
 
 def finding_of(link: Link) -> Finding:
-    """Return the origin that a replay found as what the records of a bad step would say of it."""
+    """Return the finding that the row of a bad step would give for an origin that a replay found."""
     return Finding(_ROLE_OF_PHASE[link.phase], link.tensor or link.variable or "loss", link.counts, link.samples)
 
 
 def gradient_sizes_before(alert: Alert, variables: Sequence[Variable]) -> tuple[float, ...]:
-    """Return the root of the mean square of each variable's gradient, as it was applied in the step before a bad one.
+    """Return the root mean square of each variable's gradient in the step before a bad step, after clipping.
 
     Args:
         alert: of the bad step.
         variables: in column order.
 
     Returns:
-        1 where it is not known.
+        1 for each gradient that is not known or not finite.
     """
     window = alert.window
     stat = next((stat for stat in ("clipped_norm", "grad_norm") if (stat, "max") in window.columns), None)
@@ -90,18 +89,18 @@ def gradient_sizes_before(alert: Alert, variables: Sequence[Variable]) -> tuple[
 
 
 def samples_of(alert: Alert) -> tuple[int, ...]:
-    """Return the bad samples of the batch, as far as its arguments tell."""
+    """Return the bad samples of the batch; empty if no argument of the step is bad."""
     return next((finding.samples for finding in alert.findings if finding.role == "input" and finding.samples), ())
 
 
 def message_of(verdict: Verdict, alert: Alert, logdir: str, *, skips: int = 0) -> str:
-    """Return what the exception says.
+    """Return the message of the exception.
 
     Args:
         verdict: on the run.
         alert: of the bad step.
         logdir: the run's directory.
-        skips: how many bad steps in a row were left out until the policy gave up; 0 where it does not skip.
+        skips: how many bad steps in a row the policy skipped; 0 if it does not skip.
     """
     command = f"nanwatch {shlex.quote(logdir)}"
     lost = lost_weights(alert)
@@ -114,8 +113,8 @@ def message_of(verdict: Verdict, alert: Alert, logdir: str, *, skips: int = 0) -
     return f"{verdict.text}{withheld} For more: {command}"
 
 
-def _since_the_last_bad_step(window: Series) -> Series:
-    # A caller that caught an earlier error went on: what was bad then is no part of this verdict.
+def _after_earlier_bad_steps(window: Series) -> Series:
+    # The user's program may have caught an earlier error and gone on: that bad step is no part of this verdict.
     columns = [column for key, column in window.columns.items() if key.keeps == "nonfinite"]
     if not columns or not len(window):
         return window

@@ -1,4 +1,4 @@
-"""Paths that the training side writes to."""
+"""Paths that the training side writes to: which names are possible, and the names in a directory."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ _NO_DIRECTORY = (FileNotFoundError, NotADirectoryError, tf.errors.NotFoundError)
 
 
 def require_nameable(path: str) -> None:
-    """Require that a path can be the name of a file where TensorFlow writes.
+    """Require that TensorFlow can write to a file of this name.
 
-    TensorFlow reads a path only up to its first NUL, so it would write somewhere else.
+    TensorFlow reads a path only up to its first NUL, so it would write to another file.
 
     Args:
         path: of a file or a directory.
@@ -29,26 +29,27 @@ def require_nameable(path: str) -> None:
 
 
 def names_in(directory: str) -> list[str]:
-    """Return the names in a directory; none where there is no such directory.
+    """Return the names in a directory; none if there is no such directory.
 
-    A directory is listed and no pattern is matched: ``[``, ``]``, ``*``, ``?`` and a backslash are letters of a name.
+    This lists the directory and matches no pattern, because ``[``, ``]``, ``*``, ``?`` and a backslash may be letters
+    of a name.
 
     Args:
-        directory: local, or an address that TensorFlow's file layer knows.
+        directory: a local path, or an address that TensorFlow's file layer knows.
     """
     require_nameable(directory)
     try:
-        # TensorFlow fails where any name in a local directory is not UTF-8.
+        # TensorFlow fails if any name in a local directory is not UTF-8.
         return list(tf.io.gfile.listdir(directory)) if is_remote(directory) else os.listdir(directory)
     except _NO_DIRECTORY:
         return []
 
 
 def is_gone(path: str) -> bool:
-    """Return whether a file that was written to is not there any more; never for an address, which takes a request."""
+    """Return whether a local file was deleted; false for an address, which would take a request."""
     return not is_remote(path) and not os.path.exists(path)
 
 
 def is_remote(path: str) -> bool:
-    """Return whether a path is an address that TensorFlow's file layer takes apart."""
+    """Return whether a path is an address, such as ``gs://bucket``, and not a local path."""
     return "://" in path

@@ -1,9 +1,9 @@
-"""The span that is not full, on disk: files of its own, since an event file can only grow.
+"""Rest files: the span that is not full, in files beside the log, because an event file can only grow.
 
-In a long run a span is of more steps than the host reads at once. If it waited in memory until it is full, a killed
-process would lose it; if each read added it to the log, the log would grow with the steps and not with their logarithm.
-So it goes to a file beside the log, which is replaced by a new one when it has grown. What is full is written to the
-log later, and a reader takes the later of two spans that overlap.
+In a long run a span has more steps than the host reads at once. In memory a killed process would lose it. In the log
+it would be written again with each read, and the log would grow with the steps and not with their logarithm. So it
+goes to a file beside the log, and a new file replaces that file when it has grown. The log gets the full span later; a
+reader takes the later of two spans that overlap.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ import tensorflow as tf
 
 BYTES_A_FILE: Final = 256 * 1024
 _MARK: Final = ".rest-"
-_KEPT: Final = 2
-"""Files: one that a reader has just seen in the directory must still be there when it opens it."""
+_KEPT_FILES: Final = 2
+"""A file that a reader has just seen in the directory must still exist when the reader opens it."""
 
 
 def is_rest_file(name: str) -> bool:
@@ -24,14 +24,14 @@ def is_rest_file(name: str) -> bool:
 
 
 class RestFiles:
-    """Keeps the last span of a session that is not full."""
+    """Writes the span of a session that is not full."""
 
     def __init__(self, stem: str, *, heading: bytes) -> None:
-        """Prepare; nothing is written before the first span.
+        """Begin; nothing is written before the first span.
 
         Args:
-            stem: path of the files as far as they have it in common. By name they must come before the log's own file:
-                TensorBoard follows only the last file of a directory.
+            stem: the common beginning of the files' paths. By name the files must come before the log's own file,
+                because TensorBoard follows only the last file of a directory.
             heading: the first record of each file.
         """
         self._stem, self._heading = stem, heading
@@ -40,7 +40,7 @@ class RestFiles:
         self._bytes, self._made = 0, 0
 
     def write(self, event: bytes) -> None:
-        """Write a span in place of all before it, and hand it to the file system."""
+        """Write a span, which replaces all spans before it, and hand it to the file system."""
         if self._file is None or self._bytes > BYTES_A_FILE:
             self._open()
         if self._file is not None:
@@ -49,9 +49,9 @@ class RestFiles:
         self._bytes += len(event)
 
     def remove(self) -> None:
-        """Remove all of it: the session wrote what was left."""
+        """Remove all files, after the session wrote the span to its log."""
         self._close()
-        self._keep(0)
+        self._remove_old(kept=0)
 
     def _open(self) -> None:
         self._close()
@@ -60,15 +60,15 @@ class RestFiles:
         self._file.write(self._heading)
         self._paths.append(path)
         self._made, self._bytes = self._made + 1, 0
-        self._keep(_KEPT)
+        self._remove_old(kept=_KEPT_FILES)
 
     def _close(self) -> None:
         if self._file is not None:
             self._file.close()
             self._file = None
 
-    def _keep(self, files: int) -> None:
-        while len(self._paths) > files:
+    def _remove_old(self, *, kept: int) -> None:
+        while len(self._paths) > kept:
             path = self._paths.pop(0)
             if tf.io.gfile.exists(path):
                 tf.io.gfile.remove(path)

@@ -1,4 +1,4 @@
-"""What a bad step drew, its batch and random numbers: left in device memory by the guard, for the host to fetch."""
+"""The stash: the batch and the random numbers of a bad step, which the guard keeps in device memory for the host."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from tb_nanwatch.watch.tf_internals import is_in_xla
 NOTHING = -1
 
 
-class _Kept(NamedTuple):
-    """What is kept of a step: the batch of each replica, and what it drew besides."""
+class _Content(NamedTuple):
+    """Values of a step: the batch of each replica, and what the step drew apart from its batch."""
 
     batches: Any
     drawn: Drawn | None
@@ -28,84 +28,83 @@ class _Kept(NamedTuple):
 
 
 class Stash:
-    """Holds what was drawn in the first bad step since the host last asked; only a bad step copies anything.
+    """Keeps the values of the first bad step since the host took the last; no other step copies anything.
 
     Attributes:
-        handles: ids of the handles of its variables.
+        handles: ids of the handles of the stash's variables.
     """
 
     def __init__(self) -> None:
-        """Begin empty; the variables come with the first trace."""
+        """Begin empty; the first trace creates the variables."""
         self.handles: set[int] = set()
         self._offered: tuple[Any, list[Any]] | None = None
         self._which: tf.Variable | None = None
-        self._kept: list[tuple[_Kept, list[tf.Variable]]] = []
-        self._of_offer: list[tf.Variable] | None = None
+        self._contents: list[tuple[_Content, list[tf.Variable]]] = []
+        self._offered_variables: list[tf.Variable] | None = None
 
     def offer(self, graph: Graph, batch: Any, *, replica: int = 0) -> None:
-        """Name the batch of the step that is being traced: a structure of tensors, and of what stays the same.
+        """Offer the batch of the step that is being traced, so that a guard can keep it.
 
         Args:
             graph: of the step.
-            batch: of the replica; those of a step are offered in their order.
-            replica: its number in this process.
+            batch: a structure of tensors and other values, of one replica. Replicas offer theirs in order.
+            replica: number of the replica in this process.
         """
-        # XLA has no room for a batch whose shape is not known before it comes: whoever calls it keeps the batch.
+        # Inside XLA a variable cannot change its shape to that of the batch: the caller of the step keeps the batch.
         before = self._offered[1] if replica and self._offered else []
         self._offered = None if is_in_xla(graph) else (graph, [*before, batch])
-        self._of_offer = None
+        self._offered_variables = None
 
     def keep(self, graph: Graph, is_quiet: tf.Tensor, drawn: Drawn | None) -> tf.Tensor | None:
-        """Keep what a step drew that was found bad, in the branch where that is so.
+        """Keep the values of a bad step, in the branch that only a bad step takes.
 
-        Each guard of a step calls it, since any of its updates may be the first bad one. They share the variables of
-        the batch.
+        Each guard of a step calls this, because any update of the step may be the first bad one. The guards share the
+        variables of the batch.
 
         Args:
-            graph: of the step, outside of the branch.
-            is_quiet: whether no earlier bad step waits for the host.
-            drawn: by the step until here, besides its batch; ``None`` where that cannot be kept.
+            graph: of the step, outside the branch.
+            is_quiet: whether the ring holds no earlier incident, bool scalar.
+            drawn: by the step so far, apart from its batch; ``None`` if that cannot be kept.
 
         Returns:
-            A tensor that is there when it has been kept; ``None`` where there is nothing to keep.
+            A tensor that is ready when the values are kept; ``None`` if there are none.
         """
         batches = None
-        if self._offered is not None and any(self._offered[0] is one for one in with_enclosing(graph)):
+        if self._offered is not None and any(self._offered[0] is outer for outer in with_enclosing(graph)):
             batches = self._offered[1]
-            self._of_offer = self._variables_for(_tensors_of(batches)) if self._of_offer is None else self._of_offer
+            if self._offered_variables is None:
+                self._offered_variables = self._variables_for(_tensors_of(batches))
         if batches is None and (drawn is None or not drawn.outputs):
             return None
-        variables = [
-            *((self._of_offer or []) if batches is not None else []),
-            *self._variables_for(drawn.tensors if drawn else []),
-        ]
-        return self._keep_if(is_quiet, _Kept(batches, drawn), variables)
+        shared = [] if batches is None else self._offered_variables or []
+        variables = [*shared, *self._variables_for(drawn.tensors if drawn else [])]
+        return self._keep_if(is_quiet, _Content(batches, drawn), variables)
 
     def keep_after(self, batch: Any, incident: tf.Tensor) -> None:
-        """Keep the batch of a step that XLA compiled, after it, if it was bad.
+        """Keep the batch of a step that XLA compiled, if the step was bad.
 
         Args:
             batch: as for :meth:`offer`, in the graph that calls the step.
-            incident: number of the bad row that waits for the host; negative if there is none.
+            incident: number of the bad row that waits for the host, int64 scalar; negative if there is none.
         """
         is_free = self._place().read_value() == NOTHING
-        self._keep_if((incident >= 0) & is_free, _Kept([batch], None), self._variables_for(_tensors_of([batch])))
+        self._keep_if((incident >= 0) & is_free, _Content([batch], None), self._variables_for(_tensors_of([batch])))
 
     def forget_offer(self) -> None:
-        """Know of no batch any more: the trace of its step is over."""
-        self._offered = self._of_offer = None
+        """Forget the batch that was offered, because the trace of its step is over."""
+        self._offered = self._offered_variables = None
 
     def take(self) -> tuple[Any, Drawn | None]:
-        """Return what was kept, as eager tensors, and make room.
+        """Return the values that were kept, as eager tensors, and empty the stash.
 
         Returns:
-            The batch of each replica, and what the step drew besides; ``None`` for each that was not kept.
+            The batch of each replica, and what the step drew apart from it; each is ``None`` if it was not kept.
         """
         number = NOTHING if self._which is None else int(self._which.numpy())
         if number == NOTHING or self._which is None:
             return None, None
         self._which.assign(NOTHING)
-        (batches, drawn), variables = self._kept[number]
+        (batches, drawn), variables = self._contents[number]
         values = iter([tf.identity(variable) for variable in variables])
         if batches is not None:
             leaves = tf.nest.flatten(batches, expand_composites=True)
@@ -125,13 +124,13 @@ class Stash:
         self.handles |= {id(variable.handle) for variable in (self._place(), *variables)}
         return variables
 
-    def _keep_if(self, condition: tf.Tensor, kept: _Kept, variables: list[tf.Variable]) -> tf.Tensor:
-        which, number = self._place(), len(self._kept)
-        self._kept.append((kept, variables))
+    def _keep_if(self, condition: tf.Tensor, content: _Content, variables: list[tf.Variable]) -> tf.Tensor:
+        which, number = self._place(), len(self._contents)
+        self._contents.append((content, variables))
 
         def assign() -> tf.Tensor:
-            pairs = zip(variables, kept.tensors, strict=True)
-            with tf.control_dependencies([which.assign(number), *(one.assign(tensor) for one, tensor in pairs)]):
+            writes = [variable.assign(tensor) for variable, tensor in zip(variables, content.tensors, strict=True)]
+            with tf.control_dependencies([which.assign(number), *writes]):
                 return tf.constant(True)
 
         return tf.cond(condition, assign, lambda: tf.constant(False))

@@ -1,4 +1,4 @@
-"""Thinning on disk: spans get longer as a run does, so that a log grows with the logarithm of the run's length."""
+"""Thinning on disk: spans get longer as a run does, so that a log grows with the logarithm of the number of steps."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ FEWEST_SPANS: Final = 64
 
 
 class Thinner:
-    """Turns the steps of a session into the spans that are written.
+    """Merges the steps of a session into the spans of its log.
 
-    Generation 0 holds 2,048 spans of one step, generation 1 as many of two steps, then four, and so on. Steps are
+    Generation 0 holds 2,048 spans of one step, generation 1 as many of two steps, then of four, and so on. Steps are
     merged and never sampled, so no peak and no first step is lost. With thousands of variables a generation holds fewer
-    spans, because TensorBoard's data server hands out no more than 256 MiB of a tag.
+    spans, because TensorBoard's data server returns at most 256 MiB of a tag.
     """
 
     def __init__(self) -> None:
@@ -33,7 +33,7 @@ class Thinner:
         self._missing = 1
 
     def add(self, steps: Series) -> Iterator[tuple[int, Series]]:
-        """Take more single steps and yield (generation, spans) for what is complete.
+        """Add single steps, and yield (generation, spans) for the spans that are now full.
 
         Args:
             steps: spans of length 1 that continue where the last call ended.
@@ -50,14 +50,14 @@ class Thinner:
             steps = steps.rows(slice(used, None))
 
     def rest(self) -> Iterator[tuple[int, Series]]:
-        """Yield what is left as one span, shorter than its generation's: when the session ends or something broke."""
+        """Yield the span that is not full, and begin a new one: for the end of a session, or before an alert."""
         if self._begun is not None:
             yield self._generation, self._begun
             self._begun, self._missing = None, self._length
 
     @property
     def unfinished(self) -> tuple[int, Series] | None:
-        """The generation of the span that is not full, and what its steps so far come to; ``None`` if there is none."""
+        """The generation of the span that is not full, and the span so far; ``None`` if there is none."""
         return None if self._begun is None else (self._generation, self._begun)
 
     @property
@@ -65,7 +65,7 @@ class Thinner:
         return 1 << self._generation
 
     def _continue(self, steps: Series) -> Iterator[tuple[int, Series]]:
-        # Of a long span no more is kept than what its steps so far come to: merging is associative.
+        # Merging is associative, so the merged steps stand for all steps of the span so far.
         merged = merge_spans(steps, [0])
         self._begun = merged if self._begun is None else merge_spans(concatenate([self._begun, merged]), [0])
         self._missing -= len(steps)

@@ -1,7 +1,7 @@
 """The writer: messages into TensorFlow event files.
 
-Watching must not end training, so whatever goes wrong with the disk becomes one warning, after which nothing more is
-written. TensorFlow's own summary writer would say nothing of a full disk, and lose what comes after it.
+Watching must not end training, so an error of the disk becomes one warning, and nothing more is written after it.
+TensorFlow's own summary writer ignores a full disk, and loses all later messages.
 """
 
 from __future__ import annotations
@@ -36,14 +36,13 @@ _SESSION_OF_FILE: Final = re.compile(r"\.session-(\d+)\.v2$")
 
 
 class Writer:
-    """Writes one run's messages into a directory of its own.
+    """Writes the messages of a run into a directory that no other writer uses.
 
-    TensorBoard follows only the newest event file of a directory, so sharing one with another writer would hide
-    either.
+    TensorBoard follows only the newest event file of a directory, so it would hide the files of one of two writers.
     """
 
     def __init__(self, logdir: str) -> None:
-        """Choose the directory; it is made when the first message is written.
+        """Choose the directory; the first message creates it.
 
         Args:
             logdir: the run's directory; messages go into a sub-directory of it.
@@ -59,13 +58,13 @@ class Writer:
         self._alerts = 0
 
     def go_below(self, name: str) -> None:
-        """Write into a sub-directory from here on; call it before the first message."""
+        """Write into a sub-directory from now on; call this before the first message."""
         self._directory = os.path.join(self._directory, name)
 
     def next_session(self) -> int:
-        """Begin a session, and return its number: one more than the last in this directory, 0 for the first.
+        """Begin a session, and return its number: 0 for the first in this directory, then one more for each.
 
-        Each has a file of its own, whose name ends in the number, so that nothing need be read to count them.
+        Each session has its own file, whose name ends in the number, so that no file is read to count them.
         """
         self.close()
         files = self._attempt(self._files) or []
@@ -78,39 +77,39 @@ class Writer:
         self._write("header", wire.encode_header(header), step=0)
 
     def write_spans(self, series: Series, *, generation: int) -> None:
-        """Write a chunk of spans; its step is its last."""
+        """Write spans of one generation; the step of the event is the last of them."""
         data = wire.encode_series(series, generation=generation)
         self._write(f"spans/{generation}", data, step=int(series.last_step[-1]))
 
     def write_alert(self, alert: Alert) -> None:
-        """Write an alert under a tag of its own, and see to it that it reaches the disk."""
+        """Write an alert under its own tag, and hand it to the file system."""
         self._write(f"alerts/{alert.step}-{self._alerts}", wire.encode_alert(alert), step=alert.step)
         self._alerts += 1
         self.flush()
 
     def keep(self, rest: tuple[int, Series] | None) -> None:
-        """See to it that nothing is lost of what was written, nor of a span that is not full, if the process is killed.
+        """Hand all spans to the file system, also one that is not full, so that a killed process does not lose them.
 
-        A remote file system sends what it is handed, so there it is handed over only every few seconds.
+        A remote file system takes a request for it, so there this happens only every few seconds.
 
         Args:
-            rest: the span's generation, and the span; ``None`` where there is none.
+            rest: generation of the span that is not full, and the span; ``None`` if there is none.
         """
         if is_remote(self._directory) and time.monotonic() < self._flushed_at_s + FLUSH_EVERY_S:
             return
-        # First what is full: a reader takes of the spans that were not full the last alone.
+        # Full spans come first: of the spans that are not full, a reader takes only the last.
         self.flush()
         if rest is not None and self._file is not None:
             self._attempt(lambda: self._put_rest(*rest))
 
     def flush(self) -> None:
-        """Hand everything written so far to the file system."""
+        """Hand all messages so far to the file system."""
         if self._file is not None:
             self._attempt(self._hand_over)
             self._flushed_at_s = time.monotonic()
 
     def close(self) -> None:
-        """Flush and close the file; what was left of a span must have been written."""
+        """Flush and close the file; the span that is not full must be written before."""
         if self._file is not None:
             self._attempt(self._file.close)
             self._file = None
@@ -129,7 +128,7 @@ class Writer:
         if self._rest is None:
             self._rest = RestFiles(self._stem_of_rest, heading=self._heading())
         data = wire.encode_series(span, generation=generation)
-        # Of the events of a tag at one step, TensorBoard's data server keeps the last.
+        # TensorBoard's data server keeps the last of the events with one tag and step.
         self._rest.write(self._event(f"{wire.PLUGIN_NAME}/{self._session}/rest", data, step=0))
 
     def _event(self, tag: str, data: bytes, step: int) -> bytes:
@@ -143,14 +142,14 @@ class Writer:
         return heading
 
     def _now(self) -> float:
-        # Of two spans that overlap a reader takes the later: a clock that is set back must not turn that round.
+        # A reader takes the later of two spans that overlap, so a clock that is set back must not swap them.
         self._wall_time = max(self._wall_time, time.time())
         return self._wall_time
 
     def _hand_over(self) -> None:
         if self._file is not None:
             self._file.flush()
-        # The system takes what is written to a deleted file, and nobody ever reads it.
+        # The system accepts writes to a deleted file, and they are lost.
         if is_gone(self._path):
             raise FileNotFoundError(f"{self._path} was deleted")
 
@@ -163,16 +162,16 @@ class Writer:
         return self._file
 
     def _new_paths(self) -> tuple[str, str]:
-        """Return where the next file goes, and the stem of its rest files.
+        """Return the path of the next file, and the stem of its rest files.
 
-        By name the file is after all that there are, because TensorBoard reads on from there; its rest files are
-        between these and it. The time alone would not do: a session that goes on in the second in which it was closed
-        overwrote its file.
+        By name the file comes after all files that exist, because TensorBoard follows the last file. Its rest files
+        come between. The time in the name is not the current time alone: a session that goes on in the second in which
+        it was closed would overwrite its file.
         """
         found = (_TIME_OF_FILE.search(name) for name in names_in(self._directory))
         second = max([int(time.time()), *(int(match[1]) + 2 for match in found if match)])
-        whose = f"{socket.gethostname()}.{os.getpid()}.session-{self._session}"
-        path, rest = (f"events.out.tfevents.{second - before:010d}.{whose}" for before in (0, 1))
+        origin = f"{socket.gethostname()}.{os.getpid()}.session-{self._session}"
+        path, rest = (f"events.out.tfevents.{second - before:010d}.{origin}" for before in (0, 1))
         return os.path.join(self._directory, f"{path}.v2"), os.path.join(self._directory, rest)
 
     def _files(self) -> list[str]:
