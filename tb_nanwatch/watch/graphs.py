@@ -16,8 +16,10 @@ from tb_nanwatch.watch.tf_internals import (
     CondBranchFuncGraph,
     FuncGraph,
     WhileBodyFuncGraph,
+    functional_conditional,
     has_output_context,
     is_in_while_loop,
+    keep_as_one_operation,
     variable_creators,
 )
 
@@ -119,3 +121,31 @@ def is_in_loop(op: Op) -> bool:
 def is_at_top(tensor: Tensor, graph: Graph) -> bool:
     """Return whether a tensor is computed whenever its graph runs, and not in a branch, a loop or a function."""
     return tensor.graph is graph and not has_output_context(tensor.op)
+
+
+def rarely(condition: tf.Tensor, usual: Callable[[], Any], rare: Callable[[], Any], *, is_spread: bool = False) -> Any:
+    """Branch on a condition that nearly every step meets, so that the other branch costs nothing until it runs.
+
+    TensorFlow lowers a conditional into one switch for each tensor that a branch reads: here, two for every gradient.
+    A conditional that stays one operation takes its tensors only when the branch runs.
+
+    Args:
+        condition: bool scalar, true for nearly every step.
+        usual: builds the usual branch, whose first output is a tensor.
+        rare: builds the other branch, with the same outputs.
+        is_spread: whether the rare branch uses several devices, which one operation cannot.
+
+    Returns:
+        The outputs of the branch that runs.
+    """
+    if is_session_graph():
+        outputs: Any = functional_conditional(condition, usual, rare, name="nanwatch/check")
+    else:
+        outputs = tf.cond(condition, usual, rare)
+    first = outputs[0]
+    if tf.is_symbolic_tensor(first) and not is_spread:
+        op = first.op
+        while op.type not in ("If", "StatelessIf"):
+            op = op.inputs[0].op
+        keep_as_one_operation(op)
+    return outputs

@@ -96,6 +96,11 @@ def has_output_context(op: Any) -> bool:
     return control_flow_util.GetOutputContext(op) is not None
 
 
+def has_context(op_or_graph: Any) -> bool:
+    """Return whether an operation was created in a branch or loop of a session's graph, or whether one is open now."""
+    return op_or_graph._get_control_flow_context() is not None
+
+
 # Variables
 
 
@@ -143,7 +148,9 @@ def set_integer(op: Any, attribute: str, value: int) -> None:
     op._set_attr(attribute, attr_value_pb2.AttrValue(i=value))
 
 
-def conditional(condition: Any, usual: Callable[[], Any], rare: Callable[[], Any], *, name: str) -> Sequence[tf.Tensor]:
+def functional_conditional(
+    condition: Any, usual: Callable[[], Any], rare: Callable[[], Any], *, name: str
+) -> Sequence[tf.Tensor]:
     """Return the outputs of a functional conditional, in a session's graph too."""
     outputs: Sequence[tf.Tensor] = cond_v2.cond_v2(condition, usual, rare, name=name)
     return outputs

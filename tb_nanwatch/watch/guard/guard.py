@@ -1,51 +1,77 @@
-"""The guard: the update of a bad step is withheld, so that the state before the step is still there to be looked at.
+"""The guard of a step: it records the step and decides whether the update runs.
 
-Outside XLA the guard stops the step by failing an assertion before the update runs. Inside XLA nothing can fail, and
-in a loop that is not called through ``Watch.step`` nobody could catch it: there an incident turns this and every
-later update off until the host has seen it. Where bad steps are skipped, it turns off its own update alone.
+The update of a bad step is withheld, so that the state before the step stays there to be examined. There are four ways:
+
+- ``"stop"``: an assertion fails before the update and ends the step. Only a caller that expects the error can use it.
+- ``"latch"``: a branch leaves out this update and all later ones until the host has read the incident. XLA cannot fail,
+  and a compiled loop has no caller that catches an error.
+- ``"skip"``: a branch leaves out this update alone.
+- ``"none"``: every update runs.
+
+In a session's graph a dead pivot withholds the update: see :mod:`tb_nanwatch.watch.guard.pivot`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Final, Literal, Protocol
 
 import tensorflow as tf
 
-from tb_nanwatch.watch.graphs import Op
-from tb_nanwatch.watch.guard.state import Kept, hold_update_back, put_back_if
+from tb_nanwatch.watch.graphs import Op, is_in_loop, rarely
+from tb_nanwatch.watch.guard.state import KeptVariable, restore_if
 from tb_nanwatch.watch.record.ring import DeviceRing, Entry
 from tb_nanwatch.watch.row.observation import Observation
 from tb_nanwatch.watch.row.replicas import ReplicasObservation
-from tb_nanwatch.watch.tf_internals import keep_as_one_operation
+from tb_nanwatch.watch.tf_internals import add_control_input
+from tb_nanwatch.watch.variables import writes
 
 GuardKind = Literal["stop", "latch", "skip", "none"]
-MESSAGE = "tb_nanwatch withheld the update of a step with a non-finite value"
+MESSAGE: Final = "tb_nanwatch withheld the update of a step with a non-finite value"
+
+
+class Guard(Protocol):
+    """Records one step and withholds its update if the step is bad."""
+
+    def observe(self, observation: Any, step: tf.Tensor | None) -> tf.Tensor:
+        """Record the step and return whether its update may run, a bool scalar.
+
+        Args:
+            observation: what was measured of the step.
+            step: the user's step, an integer scalar; ``None`` if rows are counted.
+        """
+
+    def apply(self, allowed: tf.Tensor, update: Callable[[], Any]) -> Any:
+        """Build the update so that it runs only if it may.
+
+        Args:
+            allowed: result of :meth:`observe`.
+            update: applies the gradients.
+        """
 
 
 @dataclass(frozen=True, eq=False)
-class Guard:
-    """Records one step and decides about its update.
+class FunctionGuard:
+    """The guard of a step of TensorFlow 2: it writes to a ring on the device, and fails or branches.
 
     Attributes:
-        kind: how a bad step is dealt with: ``"stop"``, ``"latch"`` and ``"skip"`` as above; ``"none"`` lets every
-            update through.
-        recorder: where rows and incidents are written.
-        kept: what the forward pass changed, to be put back when the update is withheld.
-        after: whether the optimizer before this one in the step may update; ``None`` if this is the first.
-        is_more: whether it is not the first.
-        is_whole: whether all that the step is made of was in this run of it, a bool scalar; ``None`` where it is, or
-            bad steps are not skipped. If micro-batches of other runs count as well, a skip keeps what this run changed.
+        kind: way of withholding an update; see the module.
+        ring: ring that takes rows and incidents.
+        kept: variables that the forward pass changed.
+        after: whether the step's previous optimizer may update, a bool scalar; ``None`` for the first optimizer.
+        is_more: whether an optimizer comes before this one in the step.
+        is_whole: whether this run contains the whole step, a bool scalar; ``None`` if it always does or the kind is not
+            ``"skip"``. If micro-batches of other runs count too, a skip keeps what this run changed.
         is_clipped: whether the gradients are clipped before they are applied.
-        keep_batch: keeps the batch of a bad step for the host, given whether no earlier one waits.
-        fill: has the scalars that the update multiplies by looked at in the row, given its operations and whether it is
-            in a branch; returns those of its operations that they depend on.
+        keep_batch: keeps the batch of a bad step for the host. It takes whether no earlier incident waits.
+        fill: adds the scalars that the update multiplies by to the row. It takes the update's operations and whether
+            they are in a branch. It returns the operations that the scalars depend on.
     """
 
     kind: GuardKind
-    recorder: DeviceRing
-    kept: Sequence[Kept]
+    ring: DeviceRing
+    kept: Sequence[KeptVariable]
     after: tf.Tensor | None = None
     is_more: bool = False
     is_whole: tf.Tensor | None = None
@@ -54,43 +80,27 @@ class Guard:
     fill: Callable[[Sequence[Op], bool], Collection[Op]] = lambda *_: ()
 
     def observe(self, observation: Observation, step: tf.Tensor | None) -> tf.Tensor:
-        """Record the step and return whether its update may run.
-
-        Args:
-            observation: of the step.
-            step: the user's step, int64 scalar, if there is one.
-
-        Returns:
-            A bool scalar. With ``"stop"`` it is always true: a bad step does not get that far.
-        """
+        """See :meth:`Guard.observe`. With ``"stop"`` the result is always true: a bad step ends before it."""
         row = observation.row()
-        number = self.recorder.last_row() if self.is_more else self.recorder.next_row()
+        number = self.ring.last_row() if self.is_more else self.ring.next_row()
         entry = Entry(number, row, step, self.is_more)
-        settled, passed = rarely(
+        exact, passed = rarely(
             tf.reduce_all(tf.math.is_finite(row)),
             lambda: (tf.identity(row), tf.constant(True)),
-            lambda: self._look_closer(observation, entry),
+            lambda: self._examine(observation, entry),
             is_spread=isinstance(observation, ReplicasObservation),
         )
-        allowed = passed & self.recorder.is_quiet() if self.kind == "latch" else passed
+        allowed = passed & self.ring.is_quiet() if self.kind == "latch" else passed
         allowed = allowed if self.after is None else allowed & self.after
-        self.recorder.record(entry._replace(row=settled))
+        self.ring.record(entry._replace(row=exact))
         return allowed
 
     def apply(self, allowed: tf.Tensor, update: Callable[[], Any]) -> Any:
-        """Run the update if it may run.
-
-        Args:
-            allowed: from :meth:`observe`.
-            update: applies the gradients.
-
-        Returns:
-            What ``update`` returns, where the guard can pass it on; else ``None``.
-        """
+        """See :meth:`Guard.apply`. Returns what ``update`` returns; ``None`` if the update is in a branch."""
         operations = allowed.graph.get_operations if tf.is_symbolic_tensor(allowed) else list
         before = len(operations())
         if self.kind in ("latch", "skip"):
-            tf.cond(allowed, lambda: _true_after(update), self._put_back)
+            tf.cond(allowed, lambda: _true_after(update), self._restore)
             self.fill(operations()[before:], True)
             return None
         result = update()
@@ -101,56 +111,65 @@ class Guard:
             hold_update_back(held, until=allowed.op, is_clipped=self.is_clipped)
         return result
 
-    def _look_closer(self, observation: Observation, entry: Entry) -> tuple[tf.Tensor, tf.Tensor]:
-        row, counts, is_overflow = observation.resolve()
+    def _examine(self, observation: Observation, entry: Entry) -> tuple[tf.Tensor, tf.Tensor]:
+        row, counts, _ = observation.resolve()
+        exact = entry._replace(row=row)
         bad = ~tf.reduce_all(tf.math.is_finite(row))
-        if is_overflow is not None:
-            bad &= ~is_overflow
-        resolved = entry._replace(row=row)
-        return resolved.row, tf.cond(bad, lambda: self._tell(resolved, counts), lambda: tf.constant(True))
+        return row, tf.cond(bad, lambda: self._report(exact, counts), lambda: tf.constant(True))
 
-    def _tell(self, settled: Entry, counts: tf.Tensor) -> tf.Tensor:
-        kept = None if self.keep_batch is None else self.keep_batch(self.recorder.is_quiet())
-        with tf.control_dependencies([] if kept is None else [kept]):
-            told = self.recorder.report(settled, counts)
+    def _report(self, entry: Entry, counts: tf.Tensor) -> tf.Tensor:
+        batch = None if self.keep_batch is None else self.keep_batch(self.ring.is_quiet())
+        with tf.control_dependencies([] if batch is None else [batch]):
+            reported = self.ring.report(entry, counts)
         if self.kind == "stop":
-            told += self.recorder.record(settled)
-            told += [kept.put_back() for kept in self.kept]
-            with tf.control_dependencies([op for op in told if op is not None]):
-                told = [tf.raw_ops.Assert(condition=tf.constant(False), data=[tf.constant(MESSAGE)])]
-        with tf.control_dependencies([op for op in told if op is not None]):
+            reported += self.ring.record(entry)
+            reported += [variable.restore() for variable in self.kept]
+            with tf.control_dependencies([op for op in reported if op is not None]):
+                reported = [tf.raw_ops.Assert(condition=tf.constant(False), data=[tf.constant(MESSAGE)])]
+        with tf.control_dependencies([op for op in reported if op is not None]):
             return tf.constant(False)
 
-    def _put_back(self) -> tf.Tensor:
+    def _restore(self) -> tf.Tensor:
         if self.is_whole is not None:
-            put_back_if(self.is_whole, self.kept)
+            restore_if(self.is_whole, self.kept)
             return tf.constant(False)
-        with tf.control_dependencies([kept.put_back() for kept in self.kept]):
+        with tf.control_dependencies([variable.restore() for variable in self.kept]):
             return tf.constant(False)
+
+
+def hold_back(operations: Sequence[Op], *, until: Op) -> None:
+    """Make operations that write variables wait for the guard, so that they do not run in a bad step.
+
+    Args:
+        operations: operations that were built after the guard.
+        until: operation of the guard.
+    """
+    for op, _ in writes(operations):
+        if not is_in_loop(op):
+            add_control_input(op, until)
+
+
+def hold_update_back(operations: Sequence[Op], *, until: Op, is_clipped: bool) -> None:
+    """Make an update wait for the guard: its writes and, unless the gradients are clipped, its arithmetic.
+
+    Arithmetic on gradients slows down the backward pass if it runs beside it. The update must wait for the guard
+    anyway, and by then the results would have left the processor's cache. Arithmetic on clipped gradients must not
+    wait: TensorFlow's graph optimizer could no longer fold the factor of the clip into the learning rate, and would
+    read each gradient once more.
+
+    Args:
+        operations: operations of the update.
+        until: operation of the guard.
+        is_clipped: whether the gradients are clipped.
+    """
+    hold_back(operations, until=until)
+    if not is_clipped:
+        own = {op.name for op in operations}
+        for op in operations:
+            if op.inputs and not any(tensor.dtype == tf.resource or tensor.op.name in own for tensor in op.inputs):
+                add_control_input(op, until)
 
 
 def _true_after(update: Callable[[], Any]) -> tf.Tensor:
     update()
     return tf.constant(True)
-
-
-def rarely(condition: tf.Tensor, usual: Callable[[], Any], rare: Callable[[], Any], *, is_spread: bool = False) -> Any:
-    """Branch where one side is hardly ever taken: what that side would read then costs nothing until it is.
-
-    Args:
-        condition: bool scalar, true of nearly every step.
-        usual: what then is done; its first result is a tensor.
-        rare: what is done otherwise.
-        is_spread: whether that takes more than one device, which one operation cannot.
-
-    TensorFlow lowers a conditional into a switch for each tensor that a branch uses, here every gradient twice. Kept
-    as one operation, it hands them over only when the branch runs.
-    """
-    outputs = tf.cond(condition, usual, rare)
-    first = outputs[0]
-    if tf.is_symbolic_tensor(first) and not is_spread:
-        op = first.op
-        while op.type not in ("If", "StatelessIf"):
-            op = op.inputs[0].op
-        keep_as_one_operation(op)
-    return outputs

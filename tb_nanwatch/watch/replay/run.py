@@ -13,6 +13,7 @@ from typing import Any, Final
 import numpy as np
 import tensorflow as tf
 
+from tb_nanwatch.watch.guard.state import restored_values
 from tb_nanwatch.watch.replay.flow import Flow
 from tb_nanwatch.watch.replay.probe import Probe
 from tb_nanwatch.watch.replay.scopes import scopes_noted
@@ -25,7 +26,7 @@ from tb_nanwatch.watch.tf_internals import (
     polymorphic_function_type,
     trace_into,
 )
-from tb_nanwatch.watch.variables import dtype_of, writes
+from tb_nanwatch.watch.variables import writes
 
 Graph = Any
 Tensor = Any
@@ -124,10 +125,10 @@ def run(traced: Traced, sinks: Sequence[Tensor], *, starting_from: Callable[[Ten
     function = function_of(cut, name=_unique_name())
     fed = traced.fed
     values = [fed[source.name] for source in sources]
-    with _variables_kept(traced) as kept:
+    with restored_values(written_handles(traced)) as kept:
         if starting_from is not None:
-            for handle in kept:
-                starting_from(handle)
+            for variable in kept:
+                starting_from(variable.handle)
         function.call_flat(*values)
 
 
@@ -181,18 +182,6 @@ def _check_repeatable(cut: Graph) -> None:
     for kind in sorted(operation_types([cut])):
         if kind.startswith(NOT_REPEATABLE):
             raise CannotReplayError(f"it runs {kind}, which would not give it the same again")
-
-
-@contextmanager
-def _variables_kept(traced: Traced) -> Iterator[list[Tensor]]:
-    handles = [(handle, dtype) for handle in written_handles(traced) if (dtype := dtype_of(handle)) is not None]
-    # A read shares the variable's memory, and whatever writes the variable then takes new memory for it.
-    kept = [(handle, tf.raw_ops.ReadVariableOp(resource=handle, dtype=dtype)) for handle, dtype in handles]
-    try:
-        yield [handle for handle, _ in kept]
-    finally:
-        for handle, value in kept:
-            tf.raw_ops.AssignVariableOp(resource=handle, value=value)
 
 
 _inlining = threading.Lock()

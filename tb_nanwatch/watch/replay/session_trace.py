@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
@@ -18,7 +18,7 @@ from tb_nanwatch.watch.drivers.session_v1.intake import source_read
 from tb_nanwatch.watch.drivers.session_v1.others import SideWrites, Writes
 from tb_nanwatch.watch.drivers.session_v1.plan import Built
 from tb_nanwatch.watch.graphs import Op, Tensor, ancestors
-from tb_nanwatch.watch.guard.session_state import Kept, placeholder_for, read_first
+from tb_nanwatch.watch.guard.state import read_first, restored_in_session
 from tb_nanwatch.watch.replay.again import Evidence, ReplayLimits, behind_failed, chains_of, is_loss_bad, is_settled
 from tb_nanwatch.watch.replay.drawn import Drawn, Feed
 from tb_nanwatch.watch.replay.flow import inner_graphs
@@ -134,7 +134,7 @@ class Again:
         return found if found.outcome == "found" else None
 
     def _fails_again(self, op: Op, evidence: Evidence) -> bool:
-        with self._variables_kept(ancestors([op])):
+        with self._variables_restored(ancestors([op])):
             try:
                 self.session.run(op, dict(self.call.fed))
             except tf.errors.OpError as error:
@@ -150,7 +150,7 @@ class Again:
         probe: GraphProbe,
         limits: ReplayLimits,
     ) -> Sequence[Any]:
-        with self._variables_kept(needed):
+        with self._variables_restored(needed):
             try:
                 _, seen = self.session.run([reports, values], {**self.call.fed, **self.call.had})
             except tf.errors.OpError:
@@ -198,18 +198,8 @@ class Again:
         array = np.asarray(self._value(tensor))
         return array.dtype.kind in "fcV" and not bool(np.isfinite(array).all())
 
-    @contextmanager
-    def _variables_kept(self, needed: set[Op]) -> Iterator[None]:
-        graph = self.built.graph
-        written = {source.name: source for _, source in variable_writes(needed)}
-        values = {name: np.array(self.session.run(read_first(graph, source))) for name, source in written.items()}
-        given = {name: placeholder_for(graph, source) for name, source in written.items()}
-        with graph.as_default(), graph.control_dependencies(None):
-            restored = [Kept(source, given[name]).put_back() for name, source in written.items()]
-        try:
-            yield
-        finally:
-            self.session.run(restored, {given[name]: value for name, value in values.items()})
+    def _variables_restored(self, needed: set[Op]) -> AbstractContextManager[None]:
+        return restored_in_session(self.session, (handle for _, handle in variable_writes(needed)))
 
     def _last_update(self, evidence: Evidence) -> Replay:
         """Name the operation that applied the update of the step before, which left a variable bad.

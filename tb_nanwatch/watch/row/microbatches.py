@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
 from tb_nanwatch.schema.records import IntArray
-from tb_nanwatch.watch.guard.guard import rarely
-from tb_nanwatch.watch.guard.state import Kept, put_back_if
+from tb_nanwatch.watch.graphs import rarely
 from tb_nanwatch.watch.record.ring import device_variable
 from tb_nanwatch.watch.row import measure
 from tb_nanwatch.watch.row.encoding import ABSENT
@@ -73,7 +72,7 @@ class Accumulation:
         columns: Sequence[int],
         *,
         loss: tf.Tensor | None,
-        kept: Sequence[Kept] = (),
+        restore_if: Callable[[tf.Tensor], None] = lambda _: None,
     ) -> tf.Tensor:
         """Measure one micro-batch or a part of it, in the step that is being traced or run.
 
@@ -81,7 +80,7 @@ class Accumulation:
             gradients: of some variables.
             columns: of these variables, in the same order.
             loss: scalar or one for each sample; ``None`` if not given.
-            kept: what its forward pass changed, to be put back if it is bad.
+            restore_if: restores what the forward pass changed if a bool scalar is true.
 
         Returns:
             Whether it is the first since the last update, a bool scalar.
@@ -96,7 +95,7 @@ class Accumulation:
         is_finite = tf.reduce_all(tf.math.is_finite(tf.stack([*cells, given])))
         tensors, rows = [loss, *gradients], tf.concat([[0], own + 1], axis=0)
         bad, bad_call = rarely(
-            is_finite, lambda: (bad, bad_call), lambda: self._look_closer(tensors, rows, place, kept=kept)
+            is_finite, lambda: (bad, bad_call), lambda: self._look_closer(tensors, rows, place, restore_if=restore_if)
         )
         squares = _unless(fresh, self._squares.read_value())
         more = tf.maximum(tf.stack(cells), 0.0)
@@ -142,11 +141,11 @@ class Accumulation:
         return int(self._place.numpy()[2])
 
     def _look_closer(
-        self, tensors: Sequence[Gradient], rows: tf.Tensor, place: _Place, *, kept: Sequence[Kept]
+        self, tensors: Sequence[Gradient], rows: tf.Tensor, place: _Place, *, restore_if: Callable[[tf.Tensor], None]
     ) -> tuple[tf.Tensor, tf.Tensor]:
         counts = tf.stack([measure.count(tensor) for tensor in tensors])
         is_bad = tf.reduce_any(counts[:, 1:] > 0)
-        put_back_if(is_bad, kept)
+        restore_if(is_bad)
         is_first = is_bad & (place.bad == NONE_BAD)
         before = self._counts.read_value()
         fresh = tf.tensor_scatter_nd_update(tf.zeros_like(before), rows[:, None], counts)

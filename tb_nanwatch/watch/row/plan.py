@@ -16,8 +16,8 @@ from tb_nanwatch.schema.records import ClipKind, Policy, Variable
 from tb_nanwatch.watch.drivers.building import build
 from tb_nanwatch.watch.drivers.strategy import calls_of
 from tb_nanwatch.watch.graphs import Graph, Op, with_enclosing
-from tb_nanwatch.watch.guard.guard import Guard, GuardKind
-from tb_nanwatch.watch.guard.state import Kept, keep_state, writes_variables
+from tb_nanwatch.watch.guard.guard import FunctionGuard, GuardKind
+from tb_nanwatch.watch.guard.state import KeptVariable, keep_state, restore_if, writes_variables
 from tb_nanwatch.watch.guard.trace import BeginAgain, Traces
 from tb_nanwatch.watch.naming import describe
 from tb_nanwatch.watch.owners import Owners, owners_of
@@ -144,7 +144,7 @@ class Plan:
         tensors = self._tensors_of(graph)
         if self.decoder is None or self.recorder is None:
             self.decoder, self.recorder = self._complete(inputs, tuple(tensors), graph)
-            self._traces.lay_out(graph)
+            self._traces.note_layout(graph)
             self.counted = inputs.step is None
         scalars = UpdateScalars(inputs.scalars)
         before = self._traces.allowed_before(graph) if is_second else None
@@ -166,8 +166,8 @@ class Plan:
         # Where micro-batches came in calls of their own, what empties the sums comes after the update, and has to stay.
         is_whole = not layout.accumulates or (graph is not None and self._traces.has_all_microbatches(graph))
         if graph is not None and (is_whole is not False or guard.kind == "stop"):
-            self._traces.guard(graph, allowed, guard, since=since)
-        self._traces.note(graph, inputs.variables, run=run, allowed=allowed)
+            self._traces.note_guard(graph, allowed, guard, since=since)
+        self._traces.note_update(graph, inputs.variables, run=run, allowed=allowed)
         return result
 
     def accumulate(self, inputs: StepInputs) -> None:
@@ -186,15 +186,17 @@ class Plan:
             if self.accumulation is None:
                 self.accumulation = Accumulation(columns=len(self.variables))
             self.accumulation.widen(len(self.variables))
-        kept: list[Kept] = []
+        kept: list[KeptVariable] = []
         if not tf.executing_eagerly():
             graph = tf.compat.v1.get_default_graph()
-            kept = [] if self._policy == "record" else keep_state(graph, besides=self.accumulation.handles)
+            kept = [] if self._policy == "record" else keep_state(graph, excluded=self.accumulation.handles)
         columns = {id(variable): column for column, variable in enumerate(self.variables)}
         watched = [(gradient, columns[id(one)]) for gradient, one in inputs.pairs if id(one) in columns]
         if watched:
             gradients, places = zip(*watched, strict=True)
-            is_first = self.accumulation.add(gradients, places, loss=inputs.loss, kept=kept)
+            is_first = self.accumulation.add(
+                gradients, places, loss=inputs.loss, restore_if=partial(restore_if, kept=kept)
+            )
             if not tf.executing_eagerly():
                 self._traces.note_accumulation(tf.compat.v1.get_default_graph(), is_first)
 
@@ -209,7 +211,7 @@ class Plan:
 
     def be_lenient(self, graph: Graph) -> None:
         """Know a graph as that of a step whose author cannot be asked to write it for a watch."""
-        self._traces.be_lenient(graph)
+        self._traces.allow_repeated_updates(graph)
 
     def know_model(self, model: Any) -> None:
         """Know the model that is trained: it tells where layers and variables stand."""
@@ -302,7 +304,7 @@ class Plan:
             return
         is_traced_again = self._traces.is_traced_again(graph)
         if not can_begin_again and not is_traced_again:
-            if self._traces.is_lenient(graph):
+            if self._traces.allows_repeated_updates(graph):
                 self._widen(besides, clips=clips, scales=scales)
                 return
             raise SetupError(
@@ -413,7 +415,7 @@ class Plan:
         *,
         graph: Graph | None,
         layout: Layout,
-        guard: Guard,
+        guard: FunctionGuard,
         scalars: UpdateScalars,
         weighs: bool,
         replica: int = 0,
@@ -447,7 +449,7 @@ class Plan:
     def _filling(
         self, scalars: UpdateScalars, inputs: StepInputs, graph: Graph
     ) -> Callable[[Sequence[Op], bool], Collection[Op]]:
-        """Return what has the scalars of an update looked at, see :class:`~tb_nanwatch.watch.guard.guard.Guard`."""
+        """Return the ``fill`` of a :class:`~tb_nanwatch.watch.guard.guard.FunctionGuard`."""
         before = [op for one in with_enclosing(graph) for op in one.get_operations()]
         written = {key_of(resource) for _, resource in writes(before)}
         written |= {id(handle_of(variable)) for variable in (*self.variables, *inputs.variables)}
@@ -500,13 +502,13 @@ class Plan:
 
     def _guard(
         self, graph: Graph | None, *, in_step: bool, recorder: DeviceRing, is_second: bool, before: tf.Tensor | None
-    ) -> Guard:
+    ) -> FunctionGuard:
         kind = self._guard_kind(graph, in_step=in_step)
         self.polls = self.polls or kind != "stop"
         kept = [] if graph is None else self._kept(graph, recorder, is_put_back=kind != "none")
         keep_batch = None if graph is None else partial(self._keep_drawn, graph)
         whole = self._traces.has_all_microbatches(graph) if graph is not None and kind == "skip" else True
-        return Guard(
+        return FunctionGuard(
             kind,
             recorder,
             kept,
@@ -540,7 +542,7 @@ class Plan:
         in_xla = graph is not None and is_in_xla(graph)
         return "latch" if in_xla or (graph is not None and not in_step) else "stop"
 
-    def _kept(self, graph: Graph, recorder: DeviceRing, *, is_put_back: bool) -> list[Kept]:
+    def _kept(self, graph: Graph, recorder: DeviceRing, *, is_put_back: bool) -> list[KeptVariable]:
         if not is_put_back:
             return keep_state(graph, only={id(handle_of(variable)) for variable in self.variables})
         *_, top = with_enclosing(graph)
@@ -551,7 +553,7 @@ class Plan:
                 " the step itself"
             )
         own = frozenset[int]() if self.accumulation is None else self.accumulation.handles
-        return keep_state(graph, besides=recorder.handles | own | self.stash.handles)
+        return keep_state(graph, excluded=recorder.handles | own | self.stash.handles)
 
     def _tensors_of(self, graph: Graph | None) -> dict[str, Named]:
         found, others = self.tensors.take(graph)
@@ -573,7 +575,9 @@ class Plan:
             these = "variable" if len(late) == 1 else "variables"
             graph = None if tf.executing_eagerly() else tf.compat.v1.get_default_graph()
             remedy = (
-                "call fit again" if self._traces.is_lenient(graph) else "list every variable in Watch(variables=...)"
+                "call fit again"
+                if self._traces.allows_repeated_updates(graph)
+                else "list every variable in Watch(variables=...)"
             )
             self._say_once(
                 f"does not watch {these} {_names(late)}: {'it' if len(late) == 1 else 'they'} came after the first"

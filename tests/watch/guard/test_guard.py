@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tb_nanwatch.watch.guard.guard import MESSAGE, Guard, rarely
+from tb_nanwatch.watch.graphs import rarely
+from tb_nanwatch.watch.guard.guard import MESSAGE, FunctionGuard, hold_back, hold_update_back
 from tb_nanwatch.watch.guard.state import keep_state
 from tb_nanwatch.watch.record.ring import DeviceRing
 from tb_nanwatch.watch.row.cells import StepTensors
@@ -22,7 +23,7 @@ class Step:
     """A step with one gradient and one scalar variable, whose forward pass counts the steps."""
 
     def __init__(self, kind, *, scale=None, before=None, is_whole=None, is_more=False):
-        self.recorder = DeviceRing(window=4, cells=2 if scale is None else 3)
+        self.ring = DeviceRing(window=4, cells=2 if scale is None else 3)
         self.weight, self.forward = tf.Variable(0.0), tf.Variable(0.0, trainable=False)
         self.kind, self.scale, self.before, self.is_whole, self.is_more = kind, scale, before, is_whole, is_more
         self.kept_batches = tf.Variable(0)
@@ -30,9 +31,9 @@ class Step:
 
     def _run(self, gradient):
         self.forward.assign_add(1.0)
-        guard = Guard(
+        guard = FunctionGuard(
             self.kind,
-            self.recorder,
+            self.ring,
             keep_state(tf.compat.v1.get_default_graph(), only={id(self.forward.handle)}),
             after=None if self.before is None else tf.constant(self.before),
             is_more=self.is_more,
@@ -56,7 +57,7 @@ class Step:
         return self.weight.numpy(), self.forward.numpy()
 
     def row(self, number):
-        (row,), _ = self.recorder.rows(number, number + 1)
+        (row,), _ = self.ring.rows(number, number + 1)
         return row.tolist()
 
 
@@ -65,7 +66,7 @@ def test_a_good_step_is_recorded_and_updates(kind):
     step = Step(kind)
     assert step.take(2.0) == [True]
     assert step.state == (1.0, 1.0)
-    assert (step.recorder.rows_written(), step.recorder.incident(), step.row(0)) == (1, None, [2.0, 0.0])
+    assert (step.ring.rows_written(), step.ring.incident(), step.row(0)) == (1, None, [2.0, 0.0])
 
 
 def test_a_step_that_stops_fails_before_its_update_and_puts_its_state_back():
@@ -74,7 +75,7 @@ def test_a_step_that_stops_fails_before_its_update_and_puts_its_state_back():
     with pytest.raises(tf.errors.InvalidArgumentError, match=MESSAGE):
         step.take(BAD)
     assert step.state == (1.0, 1.0)
-    assert (step.recorder.rows_written(), step.recorder.incident()) == (2, 1)
+    assert (step.ring.rows_written(), step.ring.incident()) == (2, 1)
     assert np.isnan(step.row(1)[0])
 
 
@@ -82,7 +83,7 @@ def test_a_latch_withholds_every_update_until_the_host_has_read_the_incident():
     step = Step("latch")
     assert step.take(2.0, BAD, 2.0) == [True, False, False]
     assert step.state == (1.0, 1.0)
-    step.recorder.forget_incident()
+    step.ring.forget_incident()
     assert step.take(2.0) == [True]
     assert step.state == (2.0, 2.0)
 
@@ -91,14 +92,14 @@ def test_a_skip_withholds_one_update_and_its_state():
     step = Step("skip")
     assert step.take(2.0, BAD, 2.0) == [True, False, True]
     assert step.state == (2.0, 2.0)
-    assert step.recorder.incident() == 1
+    assert step.ring.incident() == 1
 
 
 def test_a_step_that_is_only_recorded_updates_and_keeps_its_state():
     step = Step("none")
     assert step.take(2.0, BAD) == [True, False]
     assert step.state == (2.0, 2.0)
-    assert step.recorder.incident() == 1
+    assert step.ring.incident() == 1
 
 
 def test_a_skip_keeps_what_this_run_changed_where_micro_batches_of_other_runs_count():
@@ -122,15 +123,15 @@ def test_an_update_is_withheld_with_the_one_before_it(kind):
 
 def test_a_second_optimizer_adds_to_the_row_of_the_first():
     step = Step("skip", is_more=True)
-    step.recorder._count.assign(1)
+    step.ring._count.assign(1)
     step.take(2.0)
-    assert (step.recorder.rows_written(), step.row(0)) == (1, [2.0, 0.0])
+    assert (step.ring.rows_written(), step.row(0)) == (1, [2.0, 0.0])
 
 
 def test_finite_values_whose_squares_overflow_are_no_incident():
     step = Step("stop")
     assert step.take(HUGE) == [True]
-    assert step.recorder.incident() is None
+    assert step.ring.incident() is None
     np.testing.assert_allclose(step.row(0), [-HUGE, 0.0], rtol=1e-6)
 
 
@@ -138,32 +139,32 @@ def test_finite_values_whose_squares_overflow_are_no_incident():
 def test_gradients_that_overflow_for_their_scale_are_no_incident(kind):
     step = Step(kind, scale=8.0)
     assert step.take(float("inf")) == [True]
-    assert step.recorder.incident() is None
+    assert step.ring.incident() is None
     assert step.row(0) == [ABSENT, 0.0, -8.0]
 
 
 def test_gradients_that_are_bad_at_a_scale_of_1_are_an_incident():
     step = Step("skip", scale=1.0)
     assert step.take(BAD) == [False]
-    assert step.recorder.incident() == 0
+    assert step.ring.incident() == 0
 
 
 def test_the_incident_counts_what_is_bad_in_each_tensor():
     step = Step("none")
     step.take(BAD)
-    assert step.recorder.incident_counts().tolist() == [[1, 1, 0, 0], [1, 0, 0, 0]]
+    assert step.ring.incident_counts().tolist() == [[1, 1, 0, 0], [1, 0, 0, 0]]
 
 
 def test_the_incident_that_waits_is_not_replaced_and_its_batch_neither():
     step = Step("skip")
     step.take(2.0, BAD, BAD)
-    assert (step.recorder.incident(), step.kept_batches.numpy()) == (1, 1)
+    assert (step.ring.incident(), step.kept_batches.numpy()) == (1, 1)
 
 
 def test_what_the_update_returns_is_passed_on_where_the_guard_does_not_branch():
-    recorder = DeviceRing(window=4, cells=1)
+    ring = DeviceRing(window=4, cells=1)
     returned = {
-        kind: Guard(kind, recorder, []).apply(tf.constant(True), lambda: "result")
+        kind: FunctionGuard(kind, ring, []).apply(tf.constant(True), lambda: "result")
         for kind in ("stop", "latch", "skip", "none")
     }
     assert returned == {"stop": "result", "latch": None, "skip": None, "none": "result"}
@@ -175,6 +176,32 @@ def test_the_update_waits_for_the_guard_that_stops():
     handle = next(inner for outer, inner in graph.captures if outer is step.weight.handle)
     (assignment,) = [op for op in graph.get_operations() if op.type == "AssignAddVariableOp" and op.inputs[0] is handle]
     assert any(op.type in ("If", "Identity", "LogicalAnd") for op in assignment.control_inputs)
+
+
+def test_an_assignment_that_is_held_back_waits_for_the_guard_and_a_read_does_not():
+    graph = tf.Graph()
+    with graph.as_default():
+        guard, value = tf.no_op(), tf.constant(1.0)
+        resource = tf.raw_ops.VarHandleOp(dtype=tf.float32, shape=[])
+        assignment = tf.raw_ops.AssignVariableOp(resource=resource, value=value)
+        read = tf.raw_ops.ReadVariableOp(resource=resource, dtype=tf.float32)
+        hold_back([assignment, read.op], until=guard)
+    assert guard in assignment.control_inputs
+    assert guard not in read.op.control_inputs
+
+
+@pytest.mark.parametrize("is_clipped", [False, True])
+def test_arithmetic_on_gradients_waits_for_the_guard_unless_they_are_clipped(is_clipped):
+    graph = tf.Graph()
+    with graph.as_default():
+        gradient = tf.compat.v1.placeholder(tf.float32, [])
+        guard = tf.no_op()
+        before = len(graph.get_operations())
+        square = tf.square(gradient)
+        more = tf.square(square)
+        hold_update_back(graph.get_operations()[before:], until=guard, is_clipped=is_clipped)
+    assert (guard in square.op.control_inputs) == (not is_clipped)
+    assert guard not in more.op.control_inputs
 
 
 @pytest.mark.parametrize(("condition", "result"), [(True, 1.0), (False, 2.0)])

@@ -12,6 +12,8 @@ import tensorflow as tf
 from tb_nanwatch import NonFiniteError, Watch
 from tb_nanwatch.errors import SetupError
 from tb_nanwatch.watch.guard import state
+from tb_nanwatch.watch.tf_internals import run_independently
+from tb_nanwatch.watch.variables import dtype_of, source_behind
 from tests.watch.networks import BATCHES, POISONED, Adversaries, Stateful, batches, same
 
 INFINITE = 1e30
@@ -61,15 +63,15 @@ def test_of_two_optimizers_neither_has_seen_the_batch(tmp_path, read):
 def slow_reads(monkeypatch):
     """Let every read of what a step began with come as late as the assignment that it is made for allows."""
 
-    def read_late(graph, placeholder, handle):
+    def read_late(graph, handle):
         with graph.as_default(), graph.control_dependencies(None):
             late = tf.size(tf.sort(tf.random.stateless_uniform([200_000], seed=[1, 2])))
             with tf.control_dependencies([late]):
-                value = tf.raw_ops.ReadVariableOp(resource=placeholder, dtype=state.dtype_of(handle))
-        graph.experimental_acd_manager.run_independently(value.op)
-        return state.Kept(value, handle)
+                value = tf.raw_ops.ReadVariableOp(resource=handle, dtype=dtype_of(source_behind(handle)))
+        run_independently(value.op)
+        return value
 
-    monkeypatch.setattr(state, "_read_first", read_late)
+    monkeypatch.setattr(state, "read_first", read_late)
 
 
 @pytest.mark.usefixtures("slow_reads")

@@ -6,10 +6,8 @@ import pytest
 import tensorflow as tf
 
 from tb_nanwatch.watch.guard.state import (
-    hold_back,
-    hold_update_back,
     keep_state,
-    put_back_if,
+    restore_if,
     undo_unless,
     writes_variables,
 )
@@ -27,8 +25,8 @@ def current_graph():
     return tf.compat.v1.get_default_graph()
 
 
-def put_back(kept):
-    with tf.control_dependencies([state.put_back() for state in kept]):
+def restore(kept):
+    with tf.control_dependencies([state.restore() for state in kept]):
         return tf.constant(0)
 
 
@@ -40,7 +38,7 @@ def test_a_variable_that_the_step_assigns_gets_its_first_value_back(total):
     @tf.function
     def step():
         total.assign(5.0)
-        return put_back(keep_state(current_graph()))
+        return restore(keep_state(current_graph()))
 
     step()
     assert total.numpy() == 1.0
@@ -51,7 +49,7 @@ def test_a_variable_that_is_assigned_twice_gets_the_value_from_before_the_first_
     def step():
         total.assign_add(5.0)
         total.assign_add(5.0)
-        return put_back(keep_state(current_graph()))
+        return restore(keep_state(current_graph()))
 
     step()
     assert total.numpy() == 1.0
@@ -95,7 +93,7 @@ def test_in_a_branch_the_value_from_before_an_assignment_outside_of_it_is_put_ba
         def branch():
             inner.assign_add(5.0)
             total.assign_add(5.0)
-            return put_back(keep_state(current_graph()))
+            return restore(keep_state(current_graph()))
 
         return tf.cond(condition, branch, lambda: tf.constant(1))
 
@@ -113,10 +111,10 @@ def test_only_the_variables_in_question_are_kept(total):
         other.assign_add(5.0)
         graph = current_graph()
         kept["only"] = [id(state.handle) for state in keep_state(graph, only={id(other.handle)})]
-        kept["besides"] = [id(state.handle) for state in keep_state(graph, besides={id(other.handle)})]
+        kept["excluded"] = [id(state.handle) for state in keep_state(graph, excluded={id(other.handle)})]
 
     step()
-    assert kept == {"only": [id(other.handle)], "besides": [id(total.handle)]}
+    assert kept == {"only": [id(other.handle)], "excluded": [id(total.handle)]}
 
 
 def test_a_variable_that_is_only_read_is_not_kept(total):
@@ -154,32 +152,6 @@ def test_a_variable_is_told_from_other_resources_by_its_dtype(total):
     iterator = iter(tf.data.Dataset.range(3))
     assert (dtype_of(total.handle), is_variable(total.handle)) == (tf.float32, True)
     assert (dtype_of(iterator._iterator_resource), is_variable(iterator._iterator_resource)) == (None, False)
-
-
-def test_an_assignment_that_is_held_back_waits_for_the_guard_and_a_read_does_not():
-    graph = tf.Graph()
-    with graph.as_default():
-        guard, value = tf.no_op(), tf.constant(1.0)
-        resource = tf.raw_ops.VarHandleOp(dtype=tf.float32, shape=[])
-        assignment = tf.raw_ops.AssignVariableOp(resource=resource, value=value)
-        read = tf.raw_ops.ReadVariableOp(resource=resource, dtype=tf.float32)
-        hold_back([assignment, read.op], until=guard)
-    assert guard in assignment.control_inputs
-    assert guard not in read.op.control_inputs
-
-
-@pytest.mark.parametrize("is_clipped", [False, True])
-def test_arithmetic_on_gradients_waits_for_the_guard_unless_they_are_clipped(total, is_clipped):
-    graph = tf.Graph()
-    with graph.as_default():
-        gradient = tf.compat.v1.placeholder(tf.float32, [])
-        guard = tf.no_op()
-        before = len(graph.get_operations())
-        square = tf.square(gradient)
-        more = tf.square(square)
-        hold_update_back(graph.get_operations()[before:], until=guard, is_clipped=is_clipped)
-    assert (guard in square.op.control_inputs) == (not is_clipped)
-    assert guard not in more.op.control_inputs
 
 
 @pytest.mark.parametrize("is_allowed", [True, False])
@@ -236,7 +208,7 @@ def test_state_is_put_back_where_the_condition_holds(total, condition, left):
     @tf.function
     def step(condition):
         total.assign_add(5.0)
-        put_back_if(condition, keep_state(current_graph()))
+        restore_if(condition, keep_state(current_graph()))
 
     step(tf.constant(condition))
     assert total.numpy() == left

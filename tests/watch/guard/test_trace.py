@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from tb_nanwatch.errors import SetupError
-from tb_nanwatch.watch.guard.guard import Guard
+from tb_nanwatch.watch.guard.guard import FunctionGuard
 from tb_nanwatch.watch.guard.state import keep_state
 from tb_nanwatch.watch.guard.trace import Traces
 from tb_nanwatch.watch.record.ring import DeviceRing
@@ -42,24 +42,24 @@ def other():
 
 class TestAnEagerStep:
     def test_of_one_update_has_no_second(self, traces, variable):
-        traces.note(None, [variable], run=1, allowed=ALLOWED)
+        traces.note_update(None, [variable], run=1, allowed=ALLOWED)
         assert not traces.is_second(None, [variable], run=1)
 
     def test_that_updates_other_variables_in_the_same_run_has_a_second(self, traces, variable, other):
-        traces.note(None, [variable], run=1, allowed=ALLOWED)
+        traces.note_update(None, [variable], run=1, allowed=ALLOWED)
         assert traces.is_second(None, [other], run=1)
         assert not traces.is_second(None, [other], run=2)
         assert traces.allowed_before(None) is ALLOWED
 
     def test_outside_of_any_run_has_no_second(self, traces, variable, other):
-        traces.note(None, [variable], run=0, allowed=ALLOWED)
+        traces.note_update(None, [variable], run=0, allowed=ALLOWED)
         assert not traces.is_second(None, [other], run=0)
 
     def test_whose_start_is_known_may_update_a_variable_twice(self, traces, variable):
         traces.begin_eager()
-        assert traces.is_lenient(None)
+        assert traces.allows_repeated_updates(None)
         assert not traces.is_second(None, [variable], run=1)
-        traces.note(None, [variable], run=1, allowed=ALLOWED)
+        traces.note_update(None, [variable], run=1, allowed=ALLOWED)
         assert traces.is_second(None, [variable], run=1)
         traces.begin_eager()
         assert not traces.is_second(None, [variable], run=1)
@@ -69,7 +69,7 @@ class TestATracedStep:
     def test_has_a_second_update_after_the_first(self, traces, variable, other):
         def body(graph):
             before = traces.is_second(graph, [variable], run=1)
-            traces.note(graph, [variable], run=1, allowed=(allowed := tf.constant(True)))
+            traces.note_update(graph, [variable], run=1, allowed=(allowed := tf.constant(True)))
             return before, traces.is_second(graph, [other], run=1), traces.allowed_before(graph) is allowed
 
         assert traced(body) == (False, True, True)
@@ -77,7 +77,7 @@ class TestATracedStep:
     def test_does_not_see_an_update_of_another_step(self, traces, variable):
         def body(graph):
             is_second = traces.is_second(graph, [variable], run=1)
-            traces.note(graph, [variable], run=1, allowed=tf.constant(True))
+            traces.note_update(graph, [variable], run=1, allowed=tf.constant(True))
             return is_second
 
         assert [traced(body), traced(body)] == [False, False]
@@ -85,7 +85,7 @@ class TestATracedStep:
     def test_gives_a_branch_what_the_update_outside_of_it_was_allowed(self, traces, variable):
         def body(graph):
             traces.begin(graph, can_begin_again=False)
-            traces.note(graph, [variable], run=1, allowed=(allowed := tf.constant(True)))
+            traces.note_update(graph, [variable], run=1, allowed=(allowed := tf.constant(True)))
             found = []
 
             def branch():
@@ -102,11 +102,11 @@ class TestATracedStep:
         def body(graph):
             traces.begin(graph, can_begin_again=False)
             if is_lenient:
-                traces.be_lenient(graph)
+                traces.allow_repeated_updates(graph)
 
             @tf.function
             def inner():
-                traces.note(current_graph(), [variable], run=1, allowed=tf.constant(True))
+                traces.note_update(current_graph(), [variable], run=1, allowed=tf.constant(True))
 
             inner()
             return traces.is_second(graph, [variable], run=1)
@@ -164,8 +164,8 @@ class TestATracedStep:
             found.append((traces.is_layout_dropped(graph), traces.is_second(graph, [variable], run=1)))
             if not made:
                 made.append(tf.Variable(1.0))
-            traces.lay_out(graph)
-            traces.note(graph, [variable], run=1, allowed=tf.constant(True))
+            traces.note_layout(graph)
+            traces.note_update(graph, [variable], run=1, allowed=tf.constant(True))
 
         step()
         assert found == [(False, False), (True, False)]
@@ -178,7 +178,7 @@ class TestATracedStep:
             graph = current_graph()
             if not made:
                 made.append(tf.Variable(1.0))
-            traces.lay_out(graph)
+            traces.note_layout(graph)
             found.append(traces.is_layout_dropped(graph))
 
         step()
@@ -186,7 +186,7 @@ class TestATracedStep:
 
     def test_knows_of_no_update_after_they_are_forgotten(self, traces, variable):
         def body(graph):
-            traces.note(graph, [variable], run=1, allowed=tf.constant(True))
+            traces.note_update(graph, [variable], run=1, allowed=tf.constant(True))
             traces.forget_updates()
             return traces.is_second(graph, [variable], run=1), traces.allowed_before(graph)
 
@@ -209,19 +209,19 @@ class TestAGuard:
 
     def step(self, traces, kind, state, *, is_begun=True):
         """Return a step that is guarded and assigns ``state`` afterwards; it takes whether it is good."""
-        recorder = DeviceRing(window=4, cells=1)
+        ring = DeviceRing(window=4, cells=1)
 
         @tf.function
         def step(is_good):
             graph = current_graph()
             if is_begun:
                 traces.begin(graph, can_begin_again=False)
-            guard, since = Guard(kind, recorder, keep_state(graph)), traces.size_of(graph)
+            guard, since = FunctionGuard(kind, ring, keep_state(graph)), traces.size_of(graph)
             allowed = tf.identity(is_good)
             if kind == "stop":
                 with tf.control_dependencies([tf.raw_ops.Assert(condition=is_good, data=["bad"])]):
                     allowed = tf.identity(is_good)
-            traces.guard(graph, allowed, guard, since=since)
+            traces.note_guard(graph, allowed, guard, since=since)
             state.assign_add(1.0)
             traces.finish(graph)
 
@@ -250,12 +250,12 @@ class TestAGuard:
         assert state.numpy() == 1.0
 
     def test_inside_a_function_is_waited_for_by_waiting_for_that(self, traces, state):
-        recorder = DeviceRing(window=4, cells=1)
+        ring = DeviceRing(window=4, cells=1)
 
         @tf.function
         def inner(is_good):
             graph = current_graph()
-            traces.guard(graph, is_good, Guard("stop", recorder, []), since=traces.size_of(graph))
+            traces.note_guard(graph, is_good, FunctionGuard("stop", ring, []), since=traces.size_of(graph))
             return tf.identity(is_good)
 
         @tf.function

@@ -9,6 +9,8 @@ import tensorflow as tf
 
 from tb_nanwatch.watch.api import Watch
 from tb_nanwatch.watch.guard.guard import MESSAGE
+from tb_nanwatch.watch.guard.state import KeptVariable, keep_values
+from tb_nanwatch.watch.variables import handle_of
 
 
 class EagerSteps:
@@ -38,8 +40,7 @@ class EagerSteps:
             data: its batch.
         """
         self.has_run = True
-        # A read shares the variable's memory, and whatever writes the variable then takes new memory for it.
-        kept = [(variable, tf.identity(variable.value)) for variable in self._state()]
+        kept = keep_values(handle_of(variable) for variable in self._state())
         self._watch.eager_step_begins()
         try:
             result = step(data)
@@ -60,15 +61,15 @@ class EagerSteps:
         batch, self._bad_batch = self._bad_batch, None
         return batch
 
-    def _note_if_bad(self, data: Any, kept: Sequence[tuple[Any, tf.Tensor]]) -> None:
+    def _note_if_bad(self, data: Any, kept: Sequence[KeptVariable]) -> None:
         if self._watch.is_eager_step_bad():
             self._note_bad(data, kept)
 
-    def _note_bad(self, data: Any, kept: Sequence[tuple[Any, tf.Tensor]]) -> None:
+    def _note_bad(self, data: Any, kept: Sequence[KeptVariable]) -> None:
         self._bad_batch = data if self._bad_batch is None else self._bad_batch
         if self._watch.withholds:
-            for variable, value in kept:
-                variable.assign(value)
+            for variable in kept:
+                variable.restore()
 
     def _state(self) -> list[Any]:
         slots = [variable for optimizer in self._optimizers for variable in optimizer.variables]

@@ -16,7 +16,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from tb_nanwatch.watch.graphs import Graph, Tensor
-from tb_nanwatch.watch.guard.session_state import read_first
+from tb_nanwatch.watch.guard.state import read_first
 from tb_nanwatch.watch.row.infinities import Mask
 from tb_nanwatch.watch.row.measure import InitiallyInfinite
 from tb_nanwatch.watch.variables import dtype_of

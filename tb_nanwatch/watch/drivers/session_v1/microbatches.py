@@ -18,8 +18,8 @@ from tb_nanwatch.schema.records import IntArray
 from tb_nanwatch.watch.drivers.session_v1.feeds import FedCall
 from tb_nanwatch.watch.drivers.session_v1.intake import Intake
 from tb_nanwatch.watch.graphs import Graph, Op
-from tb_nanwatch.watch.guard.session_guard import Guard, Seen
-from tb_nanwatch.watch.guard.session_state import KeptState
+from tb_nanwatch.watch.guard.pivot import FetchedStep, PivotGuard
+from tb_nanwatch.watch.guard.state import SessionState
 from tb_nanwatch.watch.row.cells import StepTensors
 from tb_nanwatch.watch.row.encoding import ABSENT, half_squares
 from tb_nanwatch.watch.row.inputs import StepInputs
@@ -53,7 +53,7 @@ class HostAccumulation:
         """How many there were; after an update, none."""
         return 0 if self._is_over else self._number
 
-    def add(self, seen: Seen, call: FedCall) -> bool:
+    def add(self, seen: FetchedStep, call: FedCall) -> bool:
         """Take what a run of a micro-batch told.
 
         Args:
@@ -103,13 +103,15 @@ class Microbatches:
 
     Attributes:
         inputs: what ``accumulate`` was given.
-        guard: of a run of one; ``told`` is fetched with it.
+        guard: of a run of one; ``fetched`` is fetched with it.
+        intake: what enters a run besides its feed.
         cells: what the update is fed, a placeholder.
         accumulation: of the host.
     """
 
     inputs: StepInputs
-    guard: Guard
+    guard: PivotGuard
+    intake: Intake
     cells: tf.Tensor
     accumulation: HostAccumulation
 
@@ -132,13 +134,14 @@ class Microbatches:
         """
         needed = [*_measured(inputs), *([] if inputs.loss is None else [inputs.loss])]
         observation = StepObservation(StepTensors(gradients, None, weights=(), watched=(), loss=inputs.loss))
-        state = KeptState.of(graph, needed).by_host()
+        state, intake = SessionState.of(graph, needed).by_host(), intake_of(needed)
         # A run of a micro-batch takes its gradients, and nothing else that the program makes wait here.
         with graph.control_dependencies(None):
-            guard = Guard.of(observation, step=None, state=state, intake=intake_of(needed))
+            guard = PivotGuard(state, extra=intake.packed)
+            guard.observe(observation, None)
         none = _no_cells(len(gradients))
         cells = tf.compat.v1.placeholder_with_default(none, none.shape, name="nanwatch/microbatches")
-        return cls(inputs, guard, cells, HostAccumulation(columns=len(gradients)))
+        return cls(inputs, guard, intake, cells, HostAccumulation(columns=len(gradients)))
 
     @property
     def feed(self) -> Mapping[Any, Any]:
@@ -154,14 +157,14 @@ class Microbatches:
 
         Args:
             session: that ran it.
-            told: the value of ``guard.told``.
+            told: the value of ``guard.fetched``.
             call: what it was fed.
             puts_back: whether what the forward pass of a bad one wrote is put back.
         """
-        seen = self.guard.seen(told, cells=self.accumulation.columns + (self.inputs.loss is not None))
-        entered = self.guard.intake.unpacked(seen.intake)
-        if not self.accumulation.add(seen, call.entered(entered, self.guard.intake)) and puts_back:
-            self.guard.state.put_back_beside(session, seen.kept)
+        seen = self.guard.unpack(told, cells=self.accumulation.columns + (self.inputs.loss is not None))
+        entered = self.intake.unpacked(seen.extra)
+        if not self.accumulation.add(seen, call.entered(entered, self.intake)) and puts_back:
+            self.guard.state.restore_unordered(session, seen.state)
 
 
 def _measured(inputs: StepInputs) -> list[tf.Tensor]:

@@ -217,7 +217,7 @@ def other_writes(run: set[Op], built: Built) -> list[Write]:
     found = [
         Write(op, source)
         for op, source in variable_writes(run)
-        if op not in own and source.name not in built.guard.state.sources
+        if op not in own and source.name not in built.guard.state.names
     ]
     held = {op for op, _ in variable_writes(built.update_ops)}
     return [write for write in found if not _waits_for(write.op, held, besides=built.train_op)]

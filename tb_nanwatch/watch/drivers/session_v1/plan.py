@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -13,11 +13,11 @@ import tensorflow as tf
 from tb_nanwatch.errors import SetupError
 from tb_nanwatch.watch.drivers.options import LoopOptions
 from tb_nanwatch.watch.drivers.session_v1.infinities import Infinities
-from tb_nanwatch.watch.drivers.session_v1.intake import Intake
+from tb_nanwatch.watch.drivers.session_v1.intake import Intake, takes_anew
 from tb_nanwatch.watch.drivers.session_v1.microbatches import Microbatches
-from tb_nanwatch.watch.graphs import Graph, Op, ancestors, is_at_top
-from tb_nanwatch.watch.guard.session_guard import Guard
-from tb_nanwatch.watch.guard.session_state import KeptState, read_first, written_values
+from tb_nanwatch.watch.graphs import Graph, Op, Tensor, ancestors, is_at_top
+from tb_nanwatch.watch.guard.pivot import PivotGuard
+from tb_nanwatch.watch.guard.state import SessionState, read_first
 from tb_nanwatch.watch.naming import describe
 from tb_nanwatch.watch.record.ring import HostRing
 from tb_nanwatch.watch.row.cells import Layout, StepTensors
@@ -29,7 +29,8 @@ from tb_nanwatch.watch.row.measure import dense_values, parts_of, without_infini
 from tb_nanwatch.watch.row.observation import StepObservation
 from tb_nanwatch.watch.row.plan import Plan
 from tb_nanwatch.watch.row.scalars import UpdateScalars
-from tb_nanwatch.watch.variables import backward_order, handle_of
+from tb_nanwatch.watch.tf_internals import has_context, is_reference
+from tb_nanwatch.watch.variables import backward_order, handle_of, variable_writes
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,6 +43,7 @@ class Built:
         tensors: watched tensors, by name.
         statistics: what is written to layers' statistics, by name of the variable.
         guard: of the step.
+        intake: what enters the step besides its feed.
         layout: of its row.
         recorder: that rows are put into.
         train_op: runs the update of a step that is finite.
@@ -54,7 +56,8 @@ class Built:
     inputs: StepInputs
     tensors: dict[str, tf.Tensor]
     statistics: dict[str, tf.Tensor]
-    guard: Guard
+    guard: PivotGuard
+    intake: Intake
     layout: Layout
     recorder: HostRing
     train_op: Op
@@ -100,7 +103,7 @@ def build(
     needed = _needed(graph, inputs, tensors)
     described = describe(variables, backward_order(graph, variables))
     # What the forward pass of a micro-batch writes is not written by the update's run.
-    written = {} if microbatches is not None else written_values(graph, needed)
+    written = {} if microbatches is not None else _written_values(graph, needed)
     written = {
         name: pair for name, pair in written.items() if pair[0].name not in own and is_statistic(name, described)
     }
@@ -117,7 +120,7 @@ def build(
         scale=inputs.scale is not None,
         scalars=True,
     )
-    state = KeptState.of(graph, needed)
+    state = SessionState.of(graph, needed)
     number = None if step is None else read_first(graph, handle_of(step))
     trained = [handle_of(variable) for variable in variables]
     infinities = Infinities(graph, [*trained, *(source for source, _ in written.values())])
@@ -131,16 +134,29 @@ def build(
             microbatches=None if microbatches is None else microbatches.cells,
         )
     )
-    intake = find([*needed, *statistics.values()]).without(state.sources)
-    guard = Guard.of(observation, step=number, state=state, intake=intake, trained=trained)
+    intake = find([*needed, *statistics.values()]).without(state.names)
+    withholds = options.policy != "record"
+    guard = PivotGuard(state, extra=intake.packed, withholds=withholds, trained=trained)
+    allowed = guard.observe(observation, number)
     before = len(graph.get_operations())
-    train_op = guard.apply(update, withholds=options.policy != "record")
+    train_op = guard.apply(allowed, update)
     recorder = HostRing(window=options.window, cells=len(layout.cells))
     plan.variables, plan.decoder, plan.host_ring = variables, RowDecoder(layout), recorder
     plan.polls, plan.counted = True, step is None
     update_ops = graph.get_operations()[before:]
     return Built(
-        graph, inputs, tensors, statistics, guard, layout, recorder, train_op, update_ops, microbatches, infinities
+        graph,
+        inputs,
+        tensors,
+        statistics,
+        guard,
+        intake,
+        layout,
+        recorder,
+        train_op,
+        update_ops,
+        microbatches,
+        infinities,
     )
 
 
@@ -157,7 +173,7 @@ def _free(inputs: StepInputs, written: Mapping[str, tuple[tf.Tensor, tf.Tensor]]
 
 
 def _check_place(graph: Graph, inputs: StepInputs) -> None:
-    if graph.building_function or graph._get_control_flow_context() is not None:
+    if graph.building_function or has_context(graph):
         raise SetupError(
             "apply_gradients must stand in the graph of a session itself, and not in a branch, a loop or a tf.function"
             " there; take it out"
@@ -240,12 +256,12 @@ def _measured(
     inputs: StepInputs,
     variables: Sequence[Any],
     *,
-    state: KeptState,
+    state: SessionState,
     infinities: Infinities,
 ) -> StepTensors:
     clipped = _by_column([gradient for gradient, _ in inputs.pairs], inputs, variables)
     # What the forward pass assigned has another value by now than the step began with.
-    kept = {one.source.name: one.value for one in state.before}
+    kept = {one.handle.name: one.value for one in state.ordered}
     return StepTensors(
         raw=clipped if inputs.raw is None else _by_column(inputs.raw, inputs, variables),
         clipped=None if layout.clip == "none" else clipped,
@@ -264,3 +280,36 @@ def _measured(
 def _by_column(gradients: Sequence[Any], inputs: StepInputs, variables: Sequence[Any]) -> list[Any]:
     of = {handle_of(variable).name: gradient for gradient, (_, variable) in zip(gradients, inputs.pairs, strict=True)}
     return [of.get(handle_of(variable).name) for variable in variables]
+
+
+def _written_values(graph: Graph, needed: Iterable[Any]) -> dict[str, tuple[Tensor, tf.Tensor]]:
+    """Return what is written to each variable: its new value, or what is added to it.
+
+    Of ``UPDATE_OPS`` only what is made of values that the step has: they may be those of another network.
+
+    Args:
+        graph: of the step.
+        needed: operations and tensors that the guard waits for.
+
+    Returns:
+        By name of the variable, its source and that value.
+    """
+    found: dict[str, tuple[Tensor, tf.Tensor]] = {}
+    updates = graph.get_collection(tf.compat.v1.GraphKeys.UPDATE_OPS)
+    first = ancestors(needed)
+    for op, source in _writes_in_order(graph, ancestors([*needed, *updates])):
+        if not has_context(op) and (op in first or not _asks_for_more(op, first)):
+            values = [one for one in op.inputs if one.dtype.is_floating and not is_reference(one)]
+            found.update((str(source.op.name), (source, value)) for value in values)
+    return found
+
+
+def _asks_for_more(op: Op, first: set[Op]) -> bool:
+    """Return whether what an operation is given takes or changes anything that the step itself does not."""
+    others = ancestors(op.inputs) - first
+    takes = any(one.type == "Placeholder" or takes_anew(one) for one in others)
+    return takes or any(True for _ in variable_writes(others))
+
+
+def _writes_in_order(graph: Graph, operations: set[Op]) -> list[tuple[Op, Tensor]]:
+    return list(variable_writes(op for op in graph.get_operations() if op in operations))

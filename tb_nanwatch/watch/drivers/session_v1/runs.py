@@ -18,7 +18,7 @@ from tb_nanwatch.watch.drivers.session_v1.infinities import Infinities
 from tb_nanwatch.watch.drivers.session_v1.others import Write, Writes, note_on_kept, other_writes
 from tb_nanwatch.watch.drivers.session_v1.plan import Built, build
 from tb_nanwatch.watch.graphs import ancestors
-from tb_nanwatch.watch.guard.session_guard import Seen
+from tb_nanwatch.watch.guard.pivot import FetchedStep
 from tb_nanwatch.watch.replay import Evidence, ReplayLimits
 from tb_nanwatch.watch.replay.session_trace import Again
 from tb_nanwatch.watch.row.inputs import StepInputs
@@ -137,7 +137,7 @@ class SessionRuns:
         part = "see what a run fetches, and watches no more than that it trains"
         besides = self._loop.boundary.attempt(part, lambda: self._besides(session, fetches), otherwise=None)
         if besides is None and any(fetch is self._built.train_op for fetch in tf.nest.flatten(fetches)):
-            return Besides({"update": self._built.guard.told}, None)
+            return Besides({"update": self._built.guard.fetched}, None)
         return besides
 
     def _besides(self, session: Any, fetches: Any) -> Besides | None:
@@ -145,9 +145,9 @@ class SessionRuns:
         self._writes.begin(others)
         if kind == "update":
             self._read_infinities(session)
-            return Besides({kind: self.built.guard.told}, self.built.feed)
+            return Besides({kind: self.built.guard.fetched}, self.built.feed)
         if kind == "microbatch" and microbatches is not None:
-            return Besides({kind: microbatches.guard.told}, None)
+            return Besides({kind: microbatches.guard.fetched}, None)
         self._writes.end(self._writes.next_step)
         return None
 
@@ -205,23 +205,23 @@ class SessionRuns:
         """Record the row of a step, and return what it was fed and its number."""
         built, microbatches, attempt = self.built, self.built.microbatches, self._loop.boundary.attempt
         call = FedCall.of(built.graph, feed_dict)
-        seen = built.guard.seen(told, cells=built.recorder.cells)
+        seen = built.guard.unpack(told, cells=built.recorder.cells)
         is_finite = built.recorder.add(seen.row, seen.counts, step=seen.step)
         call = attempt("keep what entered a run", lambda: self._entered(call, seen), otherwise=call)
         if not is_finite and self._puts_back:
             call = attempt(
                 "say what other runs wrote", lambda: call.noting(tuple(note_on_kept(self._writes.now))), otherwise=call
             )
-            put_back = partial(built.guard.state.put_back_beside, self._session, seen.kept)
+            put_back = partial(built.guard.state.restore_unordered, self._session, seen.state)
             attempt("put back what the forward pass of the bad step changed", put_back, otherwise=None)
         if microbatches is not None:
             self._loop.bad_microbatch = microbatches.accumulation.bad_call
             microbatches.accumulation.end()
         return call, built.recorder.rows_written() - 1 if self._plan.counted else seen.step
 
-    def _entered(self, call: FedCall, seen: Seen) -> FedCall:
-        intake = self.built.guard.intake
-        return call.entered(intake.unpacked(seen.intake), intake) if len(seen.intake) else call
+    def _entered(self, call: FedCall, seen: FetchedStep) -> FedCall:
+        intake = self.built.intake
+        return call.entered(intake.unpacked(seen.extra), intake) if len(seen.extra) else call
 
     def _end_writes(self, step: int) -> None:
         self._writes.end(step)
