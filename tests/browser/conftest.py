@@ -29,7 +29,7 @@ HOSTILE_NAMES = (
     "long" * 2500 + "/V",
 )
 HOSTILE = Header(session=0, variables=tuple(Variable(name, name[:-2], (8,), "float32") for name in HOSTILE_NAMES))
-START_TIMEOUT_S = 40
+START_TIMEOUT_S = 120
 
 
 def write_hostile(directory: Path) -> None:
