@@ -1,4 +1,4 @@
-"""The boundary: what fails behind it is one warning, and a bad step is an error all the same."""
+"""A failure inside the watch gives one warning, and a bad step is still an error."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def training(watch, *, jit_compile=False):
     return train
 
 
-def test_each_part_that_fails_is_one_warning_and_gives_what_was_agreed():
+def test_each_part_that_fails_gives_one_warning_and_the_replacement():
     boundary = Boundary()
     with pytest.warns(UserWarning, match=r"^tb_nanwatch could not fetch the stick \(the dog ate it\)$") as caught:
         assert [boundary.attempt("fetch the stick", fail, otherwise=3) for _ in range(2)] == [3, 3]
@@ -37,7 +37,7 @@ def test_each_part_that_fails_is_one_warning_and_gives_what_was_agreed():
     assert boundary.attempt("count", lambda: 4, otherwise=3) == 4
 
 
-def test_what_is_no_error_passes():
+def test_an_interrupt_passes():
     def interrupt():
         raise KeyboardInterrupt
 
@@ -46,7 +46,7 @@ def test_what_is_no_error_passes():
 
 
 @pytest.mark.parametrize("jit_compile", [False, True])
-def test_a_bad_step_of_which_nothing_can_be_read_is_an_error_that_says_so(tmp_path, monkeypatch, jit_compile):
+def test_a_bad_step_that_cannot_be_read_is_an_error_with_the_reason(tmp_path, monkeypatch, jit_compile):
     watch = Watch(tmp_path)
     train = training(watch, jit_compile=jit_compile)
     train(1.0)
@@ -60,25 +60,25 @@ def test_a_bad_step_of_which_nothing_can_be_read_is_an_error_that_says_so(tmp_pa
     assert str(caught.value) == says
     verdict = caught.value.verdict
     assert (verdict.status, verdict.first, verdict.text, caught.value.alert) == ("nonfinite", None, says, None)
-    # The update was withheld; whoever catches the error goes on from there, and a second bad step is an error too.
+    # The update was withheld. A program that catches the error goes on from there, and meets the next bad step too.
     assert train(1.0) == -2.0
     with pytest.raises(NonFiniteError, match=r"^Step 3 was not finite"):
         train(float("nan"))
 
 
-def test_a_verdict_that_cannot_be_drawn_leaves_the_step_and_the_alert(tmp_path, monkeypatch):
+def test_without_a_verdict_the_error_has_the_step_and_the_alert(tmp_path, monkeypatch):
     monkeypatch.setattr(loop, "verdict_of_alert", fail)
-    told = []
-    watch = Watch(tmp_path, replay=False, on_nonfinite=told.append)
+    verdicts = []
+    watch = Watch(tmp_path, replay=False, on_nonfinite=verdicts.append)
     train = training(watch)
     train(1.0)
     with pytest.warns(UserWarning, match="could not say what was first"), pytest.raises(NonFiniteError) as caught:
         train(float("nan"))
     assert str(caught.value).startswith("Step 1 was not finite.")
-    assert (caught.value.alert.step, told) == (1, [])
+    assert (caught.value.alert.step, verdicts) == (1, [])
 
 
-def test_a_log_that_cannot_be_written_takes_nothing_from_the_error(tmp_path, monkeypatch):
+def test_an_error_is_complete_although_the_log_cannot_be_written(tmp_path, monkeypatch):
     monkeypatch.setattr("tb_nanwatch.schema.wire.encode_series", fail)
     train = training(Watch(tmp_path))
     with pytest.warns(UserWarning, match="could not write the log, and records nothing more") as caught:
@@ -88,7 +88,7 @@ def test_a_log_that_cannot_be_written_takes_nothing_from_the_error(tmp_path, mon
     assert len(caught) == 1
 
 
-def test_an_error_of_the_users_own_function_is_the_users(tmp_path):
+def test_an_error_of_the_users_function_reaches_the_user(tmp_path):
     train = training(Watch(tmp_path, policy="record", on_nonfinite=fail))
     with pytest.raises(OSError, match="the dog ate it"):
         train(float("nan"))

@@ -1,4 +1,4 @@
-"""A batch that was saved is loaded as it was, by whoever, and no file makes loading run code or fail unclearly."""
+"""A saved batch is loaded as it was, and no file makes loading run code or fail without a clear message."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class TestRoundTrip:
         assert is_same(batch.args[0], tensor)
         assert is_same(batch.args[1], array)
 
-    def test_values_that_are_not_finite_keep_their_bits(self, tmp_path):
+    def test_non_finite_values_keep_their_bits(self, tmp_path):
         values = [np.nan, np.inf, -np.inf, -0.0]
         half = np.array(values, ml_dtypes.bfloat16)
         batch = there_and_back(tmp_path, tf.constant(values), half, *values)
@@ -107,7 +107,7 @@ class TestRoundTrip:
     def test_plain_values(self, value, tmp_path):
         assert is_same(there_and_back(tmp_path, value, 0).args[0], value)
 
-    def test_containers_however_deep(self, tmp_path):
+    def test_containers_of_any_depth(self, tmp_path):
         nested = {"a": [1, (2.0, None)], 3: Pair(tf.constant([1.0]), {"deep": np.ones(2)}), ("k", 1): "tuple key"}
         batch = there_and_back(tmp_path, nested, option=[nested])
         for back in (batch.args[0], batch.kwargs["option"][0]):
@@ -170,7 +170,7 @@ class TestRoundTrip:
 
         check(value, there_and_back(tmp_path, value, 0).args[0])
 
-    def test_a_step_runs_with_what_was_loaded_as_it_did(self, tmp_path):
+    def test_a_step_runs_with_a_loaded_batch_as_before(self, tmp_path):
         traces = []
 
         @tf.function(input_signature=[tf.TensorSpec([None, 2], tf.bfloat16), tf.RaggedTensorSpec([None, None])])
@@ -237,7 +237,7 @@ class TestTheFormat:
 
 
 class TestWhatIsLeftOut:
-    def test_what_has_no_plain_form_is_named_and_marked(self, tmp_path):
+    def test_a_value_without_a_plain_form_is_named_and_marked(self, tmp_path):
         model, variable = keras.Sequential(), tf.Variable(1.0)
         dataset = tf.data.Dataset.range(3)
         masked = np.ma.masked_array([1.0, 2.0], [True, False])
@@ -257,7 +257,7 @@ class TestWhatIsLeftOut:
         np.testing.assert_array_equal(batch.args[0], [1.0, 1.0])
 
     @pytest.mark.parametrize("args", [(), (keras.Sequential(),)])
-    def test_of_arguments_that_cannot_be_stored_there_is_no_file(self, args, tmp_path):
+    def test_arguments_that_cannot_be_stored_leave_no_file(self, args, tmp_path):
         saved = save_batch(str(tmp_path), Call(anything, args, {}), step=3)
         assert (saved.path, saved.notes) == (None, ())
         assert list(tmp_path.iterdir()) == []
@@ -279,7 +279,7 @@ class TestTheLimit:
             "mask": tf.ones([]),
         }
 
-    def test_only_the_bad_samples_of_what_has_the_leading_dimension(self, tmp_path):
+    def test_only_the_bad_samples_of_arguments_with_the_leading_dimension(self, tmp_path):
         call = Call(anything, (), self.batch())
         saved = save_batch(str(tmp_path), call, step=3, samples=[6, 2], most_bytes=MIB)
         assert (saved.path, saved.samples) == ("batches/step-3.npz", (2, 6))
@@ -289,17 +289,17 @@ class TestTheLimit:
         assert saved.notes == (note,)
         batch = tb_nanwatch.load_batch(tmp_path / saved.path)
         assert (batch.samples, batch.notes) == ((2, 6), (note,))
-        kept = batch.kwargs
-        assert kept["x"].shape == (2, 65536)
-        assert kept["x"][:, 0].numpy().tolist() == [2.0, 6.0]
-        assert kept["y"].tolist() == [2, 6]
-        assert kept["text"].numpy().tolist() == [b"2", b"6"]
-        assert kept["ragged"].to_list() == [[2] * 2, [6] * 6]
-        assert tf.sparse.to_dense(kept["sparse"]).numpy().tolist() == [[0, 0, 2, 0, 0, 0, 0, 0], [0] * 6 + [6, 0]]
-        assert (kept["table"].shape, kept["rate"], kept["mask"].shape) == ((3, 8), 0.1, ())
+        loaded = batch.kwargs
+        assert loaded["x"].shape == (2, 65536)
+        assert loaded["x"][:, 0].numpy().tolist() == [2.0, 6.0]
+        assert loaded["y"].tolist() == [2, 6]
+        assert loaded["text"].numpy().tolist() == [b"2", b"6"]
+        assert loaded["ragged"].to_list() == [[2] * 2, [6] * 6]
+        assert tf.sparse.to_dense(loaded["sparse"]).numpy().tolist() == [[0, 0, 2, 0, 0, 0, 0, 0], [0] * 6 + [6, 0]]
+        assert (loaded["table"].shape, loaded["rate"], loaded["mask"].shape) == ((3, 8), 0.1, ())
         assert (tmp_path / saved.path).stat().st_size < MIB
 
-    def test_what_just_fits_is_saved_as_a_whole(self, tmp_path):
+    def test_a_batch_of_the_largest_size_is_saved_whole(self, tmp_path):
         call = Call(anything, (np.zeros(MIB, np.uint8),), {})
         whole = SavedBatch("batches/step-0.npz")
         assert save_batch(str(tmp_path), call, step=0, samples=[1], most_bytes=MIB) == whole
@@ -313,7 +313,7 @@ class TestTheLimit:
             (range(6), r"its bad samples alone take 1\.5 MiB, more than 1\.0 MiB"),
         ],
     )
-    def test_too_much_is_not_saved_and_said_so(self, samples, note, tmp_path):
+    def test_a_batch_that_is_too_large_is_a_note(self, samples, note, tmp_path):
         call = Call(anything, (), self.batch())
         saved = save_batch(str(tmp_path), call, step=3, samples=list(samples), most_bytes=MIB)
         assert saved.path is None
@@ -340,7 +340,7 @@ class TestFiles:
             assert sorted(file.files) == ["0", "description"]
             assert file["0"].tolist() == [1.0, 2.0]
 
-    def test_a_disk_that_takes_nothing_is_a_note(self, tmp_path):
+    def test_a_disk_that_cannot_be_written_is_a_note(self, tmp_path):
         (tmp_path / "batches").write_text("not a directory")
         saved = save_batch(str(tmp_path), Call(anything, (1,), {}), step=3)
         assert saved.path is None
@@ -382,13 +382,13 @@ def described(**about):
     return npz(description=np.frombuffer(json.dumps({**base, **nothing, **about}).encode(), np.uint8))
 
 
-class TestFilesOfOthers:
+class TestUntrustedFiles:
     def load(self, tmp_path, data):
         path = tmp_path / "file.npz"
         path.write_bytes(data)
         return tb_nanwatch.load_batch(path)
 
-    def test_a_directory_and_nothing_are_told_apart(self, tmp_path):
+    def test_a_directory_and_a_missing_file_have_their_own_message(self, tmp_path):
         with pytest.raises(RecordError, match=r"such as batches/step-3\.npz; '.*' is a directory"):
             tb_nanwatch.load_batch(tmp_path)
         with pytest.raises(RecordError, match=r"such as batches/step-3\.npz; '.*none' is no such file"):
@@ -423,7 +423,7 @@ class TestFilesOfOthers:
             described(samples=3),
         ],
     )
-    def test_what_is_no_batch_is_refused_by_name(self, data, tmp_path):
+    def test_a_file_that_is_no_batch_is_refused_by_name(self, data, tmp_path):
         with pytest.raises(RecordError, match=r"a batch must be a file that a watch saved; '.*file\.npz' is none: "):
             self.load(tmp_path, data)
 
@@ -432,7 +432,7 @@ class TestFilesOfOthers:
         with pytest.raises(RecordError, match="recursion"):
             self.load(tmp_path, npz(description=np.frombuffer(deep.encode(), np.uint8)))
 
-    def test_a_newer_version_is_told_from_a_broken_file(self, tmp_path):
+    def test_a_newer_version_has_its_own_error(self, tmp_path):
         with pytest.raises(SchemaError, match="a batch must be of version 1 at most to be loaded; this one is of 2"):
             self.load(tmp_path, described(tb_nanwatch_batch=2))
 
@@ -481,7 +481,7 @@ class TestFilesOfOthers:
         with pytest.raises(RecordError, match="its arrays must not be compressed"):
             self.load(tmp_path, buffer.getvalue())
 
-    def test_one_part_of_the_file_is_no_two_arrays(self, tmp_path):
+    def test_two_arrays_must_not_share_a_part_of_the_file(self, tmp_path):
         buffer = io.BytesIO()
         with zipfile.ZipFile(buffer, "w") as archive:
             archive.writestr("description.npy", bytes(10_000))
@@ -492,7 +492,7 @@ class TestFilesOfOthers:
         with pytest.raises(RecordError, match=r"its arrays must fit in its 10,\d\d\d bytes; they have 100,000"):
             self.load(tmp_path, buffer.getvalue())
 
-    def test_one_array_is_no_two_values(self, tmp_path):
+    def test_two_values_must_not_share_an_array(self, tmp_path):
         tensor = {"is": "tensor", "at": 0}
         about = np.load(io.BytesIO(described(args={"is": "tuple", "items": [tensor, tensor]})))["description"]
         with pytest.raises(RecordError, match="array 0 must be there, and belong to one value alone"):
@@ -506,7 +506,7 @@ class TestFilesOfOthers:
         with pytest.raises(RecordError, match="the lengths of texts must be those of parts of their bytes"):
             self.load(tmp_path, npz(description=about, **arrays))
 
-    def test_rows_without_values_are_not_made_without_end(self, tmp_path):
+    def test_rows_without_values_have_a_limit(self, tmp_path):
         values = {"is": "tensor", "at": 0}
         ragged = {"is": "ragged", "values": values, "size": 0, "rows": 2**40}
         about = np.load(io.BytesIO(described(args={"is": "tuple", "items": [ragged]})))["description"]

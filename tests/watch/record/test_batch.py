@@ -1,4 +1,4 @@
-"""Which arguments of a call hold NaN or Inf, and which samples."""
+"""A call finds the arguments, and the samples, that hold NaN or Inf."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ NAN = float("nan")
 
 
 def findings_of(argument):
-    return [(one.name, one.counts.nan, one.samples) for one in Call(lambda x: None, (argument,), {}).findings()]
+    call = Call(lambda x: None, (argument,), {})
+    return [(finding.name, finding.counts.nan, finding.samples) for finding in call.findings()]
 
 
 @pytest.mark.parametrize(
@@ -25,10 +26,10 @@ def findings_of(argument):
         (tf.ragged.constant([[[1.0], [2.0, 3.0]], [[4.0]], [[5.0], [NAN]]]), (2,)),
     ],
 )
-def test_samples_are_rows_of_the_argument_as_its_user_sees_it(argument, samples):
+def test_samples_are_rows_of_the_dense_or_ragged_tensor(argument, samples):
     assert findings_of(argument) == [("x", 1, samples)]
 
 
-def test_arguments_that_are_finite_or_no_numbers_are_not_found():
+def test_finite_arguments_and_text_have_no_finding():
     assert findings_of(tf.SparseTensor([[0, 0]], [1.0], [5, 2])) == []
     assert findings_of(tf.ragged.constant([["a"], ["b"]])) == []

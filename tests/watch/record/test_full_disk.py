@@ -1,4 +1,4 @@
-"""A disk that is full: one warning, training goes on, and what was written stays readable."""
+"""A full disk gives one warning: training goes on, and the log so far stays readable."""
 
 from __future__ import annotations
 
@@ -29,25 +29,25 @@ with warnings.catch_warnings(record=True) as caught:
     for _ in range(2000):
         train_step(tf.constant(1.0))
     watch.close()
-told = [str(one.message) for one in caught if "records nothing more" in str(one.message)]
-print(len(told), "training goes on" in told[0], float(variable[0]) < 0.9)
+messages = [str(warning.message) for warning in caught if "records nothing more" in str(warning.message)]
+print(len(messages), "training goes on" in messages[0], float(variable[0]) < 0.9)
 """
 
 
 @pytest.fixture(scope="module")
 def full(tmp_path_factory):
-    """The run's directory, and what the program said that trained into it."""
+    """Return the run's directory, and the output of the program that trained into it."""
     path = tmp_path_factory.mktemp("full")
     command = [sys.executable, "-c", PROGRAM, str(path)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=True)
     return path, done.stdout.split()
 
 
-def test_it_is_told_once_and_training_goes_on(full):
+def test_there_is_one_warning_and_training_goes_on(full):
     assert full[1] == ["1", "True", "True"]
 
 
-def test_what_was_written_before_stays_readable(full, read):
+def test_the_log_so_far_stays_readable(full, read):
     (session,) = read(full[0]).log.sessions
     assert session.header.variables[0].name == "layer/w"
     steps = session.series.first_step.tolist()

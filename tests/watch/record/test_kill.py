@@ -1,4 +1,4 @@
-"""A process that is killed loses the steps since the host last read them: at most a window, and never an alert."""
+"""A killed process loses at most a window of steps, those since the host's last read, and never an alert."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Paths: any name is a run's name, and a path that nothing can be written to is one warning."""
+"""A run may have any name, and a path that cannot be written gives one warning."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def train(logdir, steps):
 
 
 @pytest.mark.parametrize("name", ["lr=[0.1]", "a*", "a?", "a\\b", "[", "with space", "ü"])
-def test_each_training_into_a_directory_of_any_name_is_a_session_of_its_own(name, tmp_path, read):
+def test_each_training_into_a_directory_of_any_name_is_a_session(name, tmp_path, read):
     for steps in (3, 2):
         train(tmp_path / name, steps)
     assert [len(session.series) for session in read(tmp_path / name).log.sessions] == [3, 2]
@@ -57,7 +57,7 @@ def test_each_training_into_a_directory_of_any_name_is_a_session_of_its_own(name
 
 @pytest.mark.parametrize("name", UNNAMEABLE)
 @pytest.mark.parametrize("policy", ["record", "skip"])
-def test_training_into_a_path_that_is_no_name_goes_on_with_one_warning(name, policy, tmp_path):
+def test_training_into_an_impossible_path_goes_on_with_one_warning(name, policy, tmp_path):
     training = Training(f"{tmp_path}/{name}", policy=policy)
     with pytest.warns(UserWarning, match="cannot write to .* training goes on") as caught:
         training.run(2)
@@ -69,7 +69,7 @@ def test_training_into_a_path_that_is_no_name_goes_on_with_one_warning(name, pol
 
 
 @pytest.mark.parametrize("name", UNNAMEABLE)
-def test_a_bad_step_is_reported_where_the_path_is_no_name(name, tmp_path):
+def test_a_bad_step_is_reported_although_the_path_is_impossible(name, tmp_path):
     training = Training(f"{tmp_path}/{name}", keep_dump=True)
     with pytest.warns(UserWarning, match="training goes on"):
         training.run(2)
@@ -80,7 +80,7 @@ def test_a_bad_step_is_reported_where_the_path_is_no_name(name, tmp_path):
 
 
 @pytest.mark.parametrize("name", UNNAMEABLE)
-def test_a_path_that_is_no_name_is_refused_before_anything_is_made(name, tmp_path):
+def test_an_impossible_path_is_refused_before_a_file_is_created(name, tmp_path):
     path = f"{tmp_path}/{name}"
     with pytest.raises(OSError, match="a path must"):
         require_nameable(path)
@@ -125,12 +125,12 @@ def test_a_tilde_is_the_users_home_and_a_path_object_is_a_path(tmp_path, monkeyp
 
 
 @pytest.mark.parametrize("logdir", [b"runs", 3, None])
-def test_what_is_no_path_is_refused_at_once(logdir):
+def test_a_logdir_that_is_no_path_is_refused_at_once(logdir):
     with pytest.raises(SetupError, match="logdir must be a path"):
         directory_of(logdir, None)
 
 
-def test_a_stray_name_that_is_no_text_hides_no_other(tmp_path):
+def test_a_name_that_is_not_utf8_hides_no_other(tmp_path):
     (tmp_path / "a").write_text("")
     Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff")).write_text("")
     assert "a" in names_in(str(tmp_path))

@@ -1,4 +1,4 @@
-"""What was read of the device is on disk at once, also where a span is not full, and the log stays small."""
+"""Steps that the host has read are on disk at once, also in a span that is not full, and the log stays small."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ GENERATION = 2048
 
 @pytest.fixture
 def training(tmp_path):
-    """A function that takes so many steps in one call, after which the host reads; their losses count up from 0."""
+    """Return a function that runs some steps in one call, after which the host reads; losses count up from 0."""
     variable, number = tf.Variable(1.0, name="layer/w"), tf.Variable(0.0, trainable=False)
     watch = Watch(tmp_path, window=GENERATION, flush_interval_s=1e-9)
 
@@ -39,7 +39,7 @@ def names(tmp_path):
 
 
 def check_whole(session, steps):
-    """Check that every step up to ``steps`` is in one span, and the numbers are those of its steps."""
+    """Check that each step below ``steps`` is in one span, whose numbers are those of its steps."""
     series = session.series
     assert (series.first_step[0], series.last_step[-1]) == (0, steps - 1)
     np.testing.assert_array_equal(series.first_step[1:], series.last_step[:-1] + 1)
@@ -47,7 +47,7 @@ def check_whole(session, steps):
     np.testing.assert_array_equal(series.column("loss", "max")[:, 0], series.last_step)
 
 
-def test_what_was_read_is_in_the_log_before_it_is_closed(training, tmp_path, read):
+def test_steps_are_on_disk_before_the_log_is_closed(training, tmp_path, read):
     training(GENERATION)
     training(GENERATION)
     seen = 2 * GENERATION
@@ -57,7 +57,7 @@ def test_what_was_read_is_in_the_log_before_it_is_closed(training, tmp_path, rea
         check_whole(read(tmp_path).session, seen)
 
 
-def test_a_span_that_is_not_full_takes_one_record_and_is_gone_when_the_log_is_closed(training, tmp_path, read):
+def test_closing_the_log_removes_the_rest_file(training, tmp_path, read):
     for _ in range(2):
         training(GENERATION)
     assert [name for name in names(tmp_path) if is_rest_file(name)] == []
@@ -69,7 +69,7 @@ def test_a_span_that_is_not_full_takes_one_record_and_is_gone_when_the_log_is_cl
     check_whole(read(tmp_path).session, 2 * GENERATION + 1)
 
 
-def test_the_files_of_spans_that_were_not_full_do_not_add_up(training, tmp_path, read, monkeypatch):
+def test_rest_files_replace_each_other(training, tmp_path, read, monkeypatch):
     monkeypatch.setattr(rest_files, "BYTES_A_FILE", 2000)
     for _ in range(3):
         training(GENERATION)

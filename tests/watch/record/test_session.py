@@ -1,4 +1,4 @@
-"""What the host makes of the recorder's rows when it comes late, or the user's step is not what it should be."""
+"""A session reads a ring late, or with steps that do not grow, and still reports the right step."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ BAD = np.float32(np.nan)
 
 
 def many_steps(watch, variable, *, counter=None, decorate=tf.function):
-    """Return a function that takes one step for each value it is given, whose loss is that value times a variable."""
+    """Return a function that runs one step for each value; the loss is that value times a variable."""
 
     @decorate
     def run(values):
@@ -33,8 +33,8 @@ def values(count, *, bad=()):
     return tf.constant(found)
 
 
-class TestAStepThatLeftTheRing:
-    def test_is_told_with_its_number_and_ends_the_latch(self, tmp_path, read):
+class TestABadStepWhoseRowIsLost:
+    def test_is_reported_with_its_number_and_ends_the_latch(self, tmp_path, read):
         variable = tf.Variable(1.0, name="layer/w")
         watch = Watch(tmp_path, window=8)
         run = many_steps(watch, variable)
@@ -51,9 +51,9 @@ class TestAStepThatLeftTheRing:
         watch.close()
         back = read(tmp_path)
         assert back.verdict.first == caught.value.verdict.first
-        assert [one.step for one in back.session.alerts] == [20]
+        assert [alert.step for alert in back.session.alerts] == [20]
 
-    def test_between_two_checks_is_told_of_the_first(self, tmp_path):
+    def test_of_several_between_two_reads_the_first_is_reported(self, tmp_path):
         watch = Watch(tmp_path, window=4)
         run = many_steps(watch, tf.Variable(1.0))
         run(values(3))
@@ -86,7 +86,7 @@ class TestAStepThatLeftTheRing:
             run(values(50, bad=[20]))
         assert float(variable) == pytest.approx(1.0 - 20 * 0.1)
 
-    def test_that_began_with_bad_variables_is_told_of_the_update_before(self, tmp_path):
+    def test_that_began_with_bad_variables_is_reported_as_the_update_before(self, tmp_path):
         variable = tf.Variable(3.4e38, name="layer/w")
         watch = Watch(tmp_path, window=8)
 
@@ -101,7 +101,7 @@ class TestAStepThatLeftTheRing:
         first = caught.value.verdict.first
         assert (first.step, first.phase, first.variable, first.kind) == (2, "update", "layer/w", "pos_inf")
 
-    def test_is_told_in_a_run_that_is_only_recorded_unless_what_went_before_was_bad(self, tmp_path, read):
+    def test_is_reported_by_policy_record_unless_the_step_before_was_bad(self, tmp_path, read):
         watch = Watch(tmp_path, window=8, policy="record")
         run = many_steps(watch, tf.Variable(0.0, trainable=False))
         # The variable turns to NaN with the first bad step, and stays so.
@@ -109,7 +109,7 @@ class TestAStepThatLeftTheRing:
             run(values(40, bad=bad))
             watch.after_step()
         watch.close()
-        assert [(one.step, one.action) for one in read(tmp_path).session.alerts] == [(45, "recorded")]
+        assert [(alert.step, alert.action) for alert in read(tmp_path).session.alerts] == [(45, "recorded")]
 
 
 class TestTheUsersStep:
@@ -138,15 +138,15 @@ class TestTheUsersStep:
         assert [session.series.first_step.tolist() for session in sessions] == [list(range(30))]
         assert alerts == [5, 12, 13]
 
-    def test_that_nothing_counts_is_warned_of(self, tmp_path, read):
+    def test_that_stands_still_gives_a_warning(self, tmp_path, read):
         with pytest.raises(UserWarning, match="must grow from one training step to the next; it stood at 0"):
             self.train(tmp_path, read, bad=[], counts=False)
 
 
 @pytest.mark.parametrize("policy", ["record", "skip"])
-def test_of_a_run_that_flickers_a_session_keeps_the_first_alerts_and_counts_every_step(tmp_path, read, policy):
-    variable, told = tf.Variable(1.0, name="layer/w"), []
-    watch = Watch(tmp_path, policy=policy, window=8, replay=False, on_nonfinite=told.append)
+def test_a_run_with_many_bad_steps_writes_the_first_alerts_and_every_step(tmp_path, read, policy):
+    variable, verdicts = tf.Variable(1.0, name="layer/w"), []
+    watch = Watch(tmp_path, policy=policy, window=8, replay=False, on_nonfinite=verdicts.append)
 
     @watch.step
     def step(value):
@@ -159,4 +159,4 @@ def test_of_a_run_that_flickers_a_session_keeps_the_first_alerts_and_counts_ever
     alerts = read(tmp_path).session.alerts
     assert (len(alerts), alerts[0].step) == (16, 1)
     assert read(tmp_path).column("tensor_norm", "kinds").astype(bool).ravel().tolist() == [False, True] * 100
-    assert len(told) > 16
+    assert len(verdicts) > 16

@@ -28,7 +28,7 @@ def thinned(sizes: list[int]) -> list[tuple[int, Series]]:
 
 
 @given(st.lists(st.integers(1, 700), min_size=1, max_size=25))
-def test_however_it_is_drained_every_step_is_in_one_span_and_nothing_is_lost(sizes):
+def test_every_step_is_in_one_span_whatever_the_size_of_a_read(sizes):
     spans = concatenate([series for _, series in thinned(sizes)])
     assert spans.first_step[0] == 0
     assert spans.last_step[-1] == sum(sizes) - 1
@@ -52,7 +52,7 @@ def test_each_generation_holds_2048_spans_of_twice_as_many_steps():
     assert all(set(lengths) == {2**generation} for generation, lengths in spans.items())
 
 
-def test_what_is_left_comes_as_one_span_and_then_the_count_goes_on():
+def test_the_rest_is_one_span_and_later_steps_begin_the_next():
     thinner = Thinner()
     list(thinner.add(steps(0, 2048)))
     assert list(thinner.add(steps(2048, 2049))) == []
@@ -64,7 +64,7 @@ def test_what_is_left_comes_as_one_span_and_then_the_count_goes_on():
 
 
 @pytest.mark.parametrize(("variables", "spans"), [(100, 2048), (10_000, 559)])
-def test_a_generation_of_many_variables_stays_below_what_a_server_hands_out(variables, spans):
+def test_a_generation_of_many_variables_stays_below_the_limit_of_a_server(variables, spans):
     thinner = Thinner()
     chunks = [chunk for at in range(0, 600, 50) for chunk in thinner.add(steps(at, at + 50, width=variables))][:12]
     first = sum(len(series) for generation, series in chunks if generation == 0)
@@ -73,7 +73,7 @@ def test_a_generation_of_many_variables_stays_below_what_a_server_hands_out(vari
 
 
 @given(st.lists(st.integers(1, 700), min_size=1, max_size=25), st.data())
-def test_wherever_it_is_interrupted_no_step_is_lost_or_counted_twice(sizes, data):
+def test_a_rest_at_any_place_loses_no_step_and_counts_none_twice(sizes, data):
     thinner, at, out = Thinner(), 0, []
     for size in sizes:
         out += thinner.add(steps(at, at + size))

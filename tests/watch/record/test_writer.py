@@ -1,4 +1,4 @@
-"""Sessions are numbered by what is in the directory, whoever wrote it."""
+"""The files in a directory number the next session, also files of other writers."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ def numbers_of(path: Path) -> list[int]:
 
 
 def write_sessions(path, count):
-    """Write sessions as a watch does whose step goes back in between, and return their numbers."""
+    """Write sessions as a watch does if its step goes back, and return their numbers."""
     writer = Writer(str(path))
-    given = []
+    numbers = []
     for _ in range(count):
-        given.append(writer.next_session())
-        writer.write_header(Header(given[-1], ()))
+        numbers.append(writer.next_session())
+        writer.write_header(Header(numbers[-1], ()))
     writer.close()
-    return given
+    return numbers
 
 
 def alert_of(step):
@@ -52,7 +52,7 @@ def test_files_without_a_number_are_counted(tmp_path):
     assert write_sessions(tmp_path, 1) == [3]
 
 
-def test_a_directory_that_cannot_be_read_is_session_after_session_all_the_same(tmp_path):
+def test_sessions_are_numbered_although_the_directory_cannot_be_read(tmp_path):
     (tmp_path / "nanwatch").write_text("not a directory")
     writer = Writer(str(tmp_path))
     assert [writer.next_session() for _ in range(2)] == [0, 1]
