@@ -34,10 +34,10 @@ from tb_nanwatch.watch.record.incident import (
     verdict_of_alert,
 )
 from tb_nanwatch.watch.record.ring import Ring
-from tb_nanwatch.watch.record.session import Accumulated, Session
+from tb_nanwatch.watch.record.session import Session
 from tb_nanwatch.watch.record.writer import Writer
 from tb_nanwatch.watch.replay import Evidence, ReplayLimits, replay
-from tb_nanwatch.watch.row.microbatches import NONE_BAD
+from tb_nanwatch.watch.row.microbatches import NONE_BAD, MicrobatchStore
 from tb_nanwatch.watch.row.plan import Plan
 
 _T = TypeVar("_T")
@@ -93,7 +93,7 @@ class Loop:
         # In a graph of TensorFlow 1 these are its session's.
         self.run_again: Callable[..., Replay] = replay
         self.last_values: Callable[[], Sequence[Any]] = lambda: plan.last_values
-        self.accumulation: Accumulated | None = None
+        self.accumulation: MicrobatchStore | None = None
         self.bad_microbatch: Call | None = None
         # Until it is closed, the program's end is what closes it.
         atexit.register(self._close_at_exit)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
 from tb_nanwatch.diagnosis.notes import lost_weights
 from tb_nanwatch.numerics.finiteness import count_nonfinite
-from tb_nanwatch.schema.records import Action, Alert, Finding, Header, IntArray, Policy, Series
+from tb_nanwatch.schema.records import Action, Alert, Finding, Header, Policy, Series
 from tb_nanwatch.watch.boundary import Boundary
 from tb_nanwatch.watch.record.history import NO_STEPS, Block, History, Incident
 from tb_nanwatch.watch.record.log import Log
@@ -20,22 +20,13 @@ from tb_nanwatch.watch.record.ring import Ring, Rows
 from tb_nanwatch.watch.record.writer import Writer
 from tb_nanwatch.watch.row.cells import places_of
 from tb_nanwatch.watch.row.decoding import Decoder, findings_of_microbatch
+from tb_nanwatch.watch.row.microbatches import MicrobatchStore
 
 _MOST_NAMED: Final = 3
 _COLLAPSED: Final = (
     "The gradients were not finite from there on, and every update was left out while the loss scale was halved; at"
     " step {step:,} it was 1, so the scale was not the reason."
 )
-
-
-class Accumulated(Protocol):
-    """The micro-batches of a step, on a device or on the host."""
-
-    def counts(self) -> IntArray:
-        """Return the exact counts of the first bad micro-batch: a row for each gradient, and one for the loss."""
-
-    def pending(self) -> int:
-        """Return the number of the first bad micro-batch whose update did not run; ``NONE_BAD`` if all are finite."""
 
 
 class Session:
@@ -56,7 +47,7 @@ class Session:
         writer: Writer,
         ring: Ring,
         counted: bool,
-        accumulation: Accumulated | None = None,
+        accumulation: MicrobatchStore | None = None,
         microbatches: int = 1,
         worker: int | None = None,
         boundary: Boundary | None = None,

@@ -17,10 +17,10 @@ import tensorflow as tf
 from tb_nanwatch.watch.naming import describe
 from tb_nanwatch.watch.owners import Owners
 from tb_nanwatch.watch.replay.settled import settled_reads
-from tb_nanwatch.watch.row.infinities import Infinities
+from tb_nanwatch.watch.row.infinities import InitialInfinities
 from tb_nanwatch.watch.row.inputs import StepInputs
-from tb_nanwatch.watch.row.layer_state import written_statistics
 from tb_nanwatch.watch.row.measure import dense_values
+from tb_nanwatch.watch.row.tensors import written_statistics
 from tb_nanwatch.watch.variables import handle_of
 
 Scope = Literal["gradients", "state", "whole step", "last update"]
@@ -136,7 +136,7 @@ class Trial:
         described = describe(variables, [None] * len(variables), self.owners)
         known = [tensor for tensor in results if tensor is not None]
         found = written_statistics(
-            self.graph, variables, described, results=known, owners=self.owners, infinities=Infinities()
+            self.graph, variables, described, results=known, owners=self.owners, infinities=InitialInfinities()
         )
         return list(found.values())
 

@@ -1,53 +1,48 @@
-"""Infinities that a program holds on purpose: forbidden transitions, a maximum that begins at -Inf.
+"""Infinities that variables hold before training: forbidden transitions, a maximum that starts at -Inf.
 
-What was Inf as watching began is taken as meant, element by element. A NaN never is.
+They are no alarm: a program that starts with an infinity means it. The rule holds for each element by itself, and a NaN
+is always an alarm. For a statistic of a layer, one such infinity excuses the infinities of all its elements.
+
+An eager variable has its values when its step is traced, so :class:`InitialInfinities` keeps them as constants. A graph
+of TensorFlow 1 is built before its variables have values, and may be final by the time they have. So
+:class:`SessionInfinities` reads them before the first run that trains, and feeds the places of what was infinite to
+each such run. Only the branch for a row with a non-finite cell looks at the places.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from tb_nanwatch.watch.graphs import Graph, captured_handles
+from tb_nanwatch.watch.graphs import Graph, Tensor
+from tb_nanwatch.watch.guard.state import read_first
+from tb_nanwatch.watch.row.measure import InitiallyInfinite
 from tb_nanwatch.watch.variables import dtype_of, handle_of, source_behind
 
 Mask = npt.NDArray[np.bool_]
 
 
-class Infinities:
-    """Where variables were Inf as watching began."""
+class KnownInfinities(Protocol):
+    """The infinities that variables held before training."""
 
-    def __init__(self) -> None:
-        """Begin before any variable was looked at."""
-        self._masks: dict[int, tuple[Any, Mask | None]] = {}
-
-    def of(self, handle: Any) -> Mask | None:
-        """Return which elements of a variable were Inf when it was first asked after; ``None`` where none was.
+    def mask_of(self, handle: Any) -> Mask | None:
+        """Return which elements of a variable were Inf; ``None`` where none was.
 
         Args:
-            handle: of the variable, in any graph.
+            handle: of the variable.
         """
-        handle = source_behind(handle)
-        if id(handle) not in self._masks:
-            # With the handle, so that no other object takes its place.
-            self._masks[id(handle)] = handle, _infinite_elements(handle)
-        return self._masks[id(handle)][1]
 
-    def without(self, tensor: tf.Tensor, handle: Any) -> tf.Tensor:
-        """Return a variable's value with 0 in the place of the infinities that are meant."""
-        mask = self.of(handle)
-        return tensor if mask is None else _cleared(tensor, mask)
-
-    def checked(self, variable: Any) -> Any:
-        """Return what gives a variable's value, as :meth:`without` does, to whoever asks for its ``numpy()``."""
-        return variable if self.of(handle_of(variable)) is None else _Cleared(variable, self)
+    def excuse(self, tensor: tf.Tensor, handle: Any) -> tf.Tensor | InitiallyInfinite:
+        """Return a variable's value to be measured without its initial infinities."""
 
 
-def note_on(mask: Mask, name: str) -> str:
-    """Say that a trained variable began with infinities.
+def note_of(mask: Mask, name: str) -> str:
+    """Return the note on a trained variable that held infinities before training.
 
     Args:
         mask: which elements.
@@ -59,34 +54,144 @@ def note_on(mask: Mask, name: str) -> str:
     )
 
 
-class _Cleared:
-    def __init__(self, variable: Any, infinities: Infinities) -> None:
-        self._variable, self._infinities = variable, infinities
+def cleared(value: npt.NDArray[Any], mask: Mask | None) -> npt.NDArray[Any]:
+    """Return a variable's value on the host with 0 in place of its initial infinities.
 
-    def numpy(self) -> Any:
+    Args:
+        value: of the variable.
+        mask: which elements were Inf; ``None`` where none was.
+    """
+    return value if mask is None or mask.shape != value.shape else np.where(mask & np.isinf(value), 0, value)
+
+
+class InitialInfinities:
+    """The initial infinities of variables that have values while their step is traced; see :class:`KnownInfinities`."""
+
+    def __init__(self) -> None:
+        """Begin before any variable is known."""
+        self._masks: dict[int, tuple[Any, Mask | None]] = {}
+
+    def mask_of(self, handle: Any) -> Mask | None:
+        """Return which elements of a variable were Inf when it was first asked for; ``None`` where none was.
+
+        Args:
+            handle: of the variable, in any graph.
+        """
+        handle = source_behind(handle)
+        if id(handle) not in self._masks:
+            # With the handle, so that no other object gets its id.
+            self._masks[id(handle)] = handle, _infinite_elements(handle)
+        return self._masks[id(handle)][1]
+
+    def excuse(self, tensor: tf.Tensor, handle: Any) -> tf.Tensor:
+        """Return a variable's value with 0 in place of its initial infinities."""
+        mask = self.mask_of(handle)
+        if mask is None:
+            return tensor
+        return tf.where(tf.constant(mask) & tf.math.is_inf(tensor), tf.zeros_like(tensor), tensor)
+
+    def checked(self, variable: Any) -> Any:
+        """Return an object whose ``numpy()`` gives a variable's value without its initial infinities."""
+        mask = self.mask_of(handle_of(variable))
+        return variable if mask is None else _Checked(variable, mask)
+
+
+class _Checked:
+    def __init__(self, variable: Any, mask: Mask) -> None:
+        self._variable, self._mask = variable, mask
+
+    def numpy(self) -> npt.NDArray[Any]:
         """Return the value."""
-        value = tf.convert_to_tensor(self._variable)
-        return self._infinities.without(value, handle_of(self._variable)).numpy()
+        return cleared(np.asarray(self._variable.numpy()), self._mask)
 
 
-def handles_read(graph: Graph, tensors: list[tf.Tensor]) -> tuple[set[int], set[str]]:
-    """Return what tensors of a graph depend on: the ids of the handles of variables, and the names of operations."""
-    handles = captured_handles(graph)
-    waiting = [tensor.op for tensor in tensors if tf.is_symbolic_tensor(tensor) and tensor.graph is graph]
-    seen: set[str] = set()
-    found: set[int] = set()
-    while waiting:
-        op = waiting.pop()
-        if op.name in seen:
-            continue
-        seen.add(op.name)
-        found |= {id(source_behind(given)) for given in op.inputs if given.name in handles}
-        waiting += [given.op for given in op.inputs]
-    return found, seen
+@dataclass(frozen=True, eq=False)
+class _Read:
+    """A variable's value in a session's graph, read without waiting for anything.
+
+    Attributes:
+        value: of the variable.
+        cell: half its sum of squares; finite only if every element is.
+        first: index of its first element among the elements of all variables.
+        size: how many elements it has.
+    """
+
+    value: tf.Tensor
+    cell: tf.Tensor
+    first: int
+    size: int
 
 
-def _cleared(tensor: tf.Tensor, mask: Mask) -> tf.Tensor:
-    return tf.where(tf.constant(mask) & tf.math.is_inf(tensor), tf.zeros_like(tensor), tensor)
+class SessionInfinities:
+    """The initial infinities of the variables of a session; see :class:`KnownInfinities`.
+
+    Attributes:
+        feed: what a run that trains is fed in addition; empty where nothing was infinite.
+    """
+
+    def __init__(self, graph: Graph, sources: Sequence[Tensor]) -> None:
+        """Build the operations that read the variables; only :meth:`read` runs them.
+
+        Args:
+            graph: of the step.
+            sources: of the variables. Variables of unknown shape are left out.
+        """
+        self._reads: dict[str, _Read] = {}
+        self._masks: dict[str, Mask] = {}
+        self._is_read = False
+        self.feed: Mapping[Any, Any] = {}
+        first = 0
+        with graph.as_default(), graph.control_dependencies(None), tf.name_scope("nanwatch/began"):
+            self._places = tf.compat.v1.placeholder_with_default(np.zeros(0, np.int64), [None], name="infinite")
+            for source in sources:
+                shape, dtype = tf.TensorShape(source.op.get_attr("shape")), dtype_of(source)
+                size = shape.num_elements() if dtype is not None and dtype.is_floating else None
+                if size and source.name not in self._reads:
+                    value = read_first(graph, source)
+                    self._reads[source.name] = _Read(value, tf.nn.l2_loss(value), first, size)
+                    first += size
+
+    def mask_of(self, handle: Tensor) -> Mask | None:
+        """Return which elements of a variable were Inf when it was read; ``None`` where none was."""
+        return self._masks.get(handle.name)
+
+    def excuse(self, tensor: tf.Tensor, handle: Tensor, *, is_whole: bool = False) -> tf.Tensor | InitiallyInfinite:
+        """Return a variable's value to be measured without its initial infinities.
+
+        Args:
+            tensor: the value.
+            handle: of the variable.
+            is_whole: whether one initial infinity excuses the infinities of all elements.
+        """
+        read = self._reads.get(handle.name)
+        return tensor if read is None else InitiallyInfinite(tensor, self._places, read.first, read.size, is_whole)
+
+    def read(self, session: Any) -> bool:
+        """Read the variables, at the first call only.
+
+        Args:
+            session: that is about to train.
+
+        Returns:
+            Whether this call read them.
+        """
+        if self._is_read:
+            return False
+        # A monitored session would treat this as a run of the program.
+        session = getattr(session, "_tf_sess", lambda: session)()
+        try:
+            cells = session.run({name: read.cell for name, read in self._reads.items()})
+            doubtful = [name for name, cell in cells.items() if not np.isfinite(cell)]
+            values = session.run({name: self._reads[name].value for name in doubtful}) if doubtful else {}
+        except (RuntimeError, tf.errors.OpError):
+            # The program's own run reports the error, such as a variable that has no value yet.
+            return False
+        masks = {name: np.asarray(np.isinf(value)) for name, value in values.items()}
+        self._masks = {name: mask for name, mask in masks.items() if mask.any()}
+        places = [np.flatnonzero(mask) + self._reads[name].first for name, mask in self._masks.items()]
+        self.feed = {self._places: np.concatenate(places)} if places else {}
+        self._is_read = True
+        return True
 
 
 def _infinite_elements(handle: Any) -> Mask | None:
@@ -99,5 +204,5 @@ def _infinite_elements(handle: Any) -> Mask | None:
             is_infinite = tf.math.is_inf(value)
             return np.asarray(is_infinite) if bool(tf.reduce_any(is_infinite)) else None
         except tf.errors.OpError:
-            # What is made in the step that is being traced has no value yet.
+            # A variable that the current trace creates has no value yet.
             return None

@@ -29,15 +29,14 @@ from tb_nanwatch.watch.row.cells import Layout, StepTensors, places_of
 from tb_nanwatch.watch.row.clipping import clip_kind
 from tb_nanwatch.watch.row.decoding import Decoder, RowDecoder
 from tb_nanwatch.watch.row.encoding import ABSENT
-from tb_nanwatch.watch.row.infinities import Infinities, Mask, note_on
+from tb_nanwatch.watch.row.infinities import InitialInfinities, Mask, note_of
 from tb_nanwatch.watch.row.inputs import StepInputs
-from tb_nanwatch.watch.row.layer_state import written_statistics
 from tb_nanwatch.watch.row.measure import parts_of
-from tb_nanwatch.watch.row.microbatches import Accumulation
+from tb_nanwatch.watch.row.microbatches import DeviceMicrobatches
 from tb_nanwatch.watch.row.observation import Observation, StepObservation
 from tb_nanwatch.watch.row.replicas import ReplicaDecoder, Replicas, ReplicasObservation, of_each_replica
 from tb_nanwatch.watch.row.scalars import UpdateScalars
-from tb_nanwatch.watch.row.tensors import Named, PendingTensors
+from tb_nanwatch.watch.row.tensors import PendingTensors, Watched, written_statistics
 from tb_nanwatch.watch.tf_internals import WhileBodyFuncGraph, is_in_xla
 from tb_nanwatch.watch.variables import backward_order, handle_of, key_of, writes
 
@@ -78,9 +77,9 @@ class Plan:
         self.tensors = PendingTensors()
         self._traces = Traces()
         self._clips = self._scales = False
-        self.accumulation: Accumulation | None = None
+        self.accumulation: DeviceMicrobatches | None = None
         self.stash = Stash()
-        self._infinities = Infinities()
+        self._infinities = InitialInfinities()
         self.drawn: Drawn | None = None
         self._batches: Any = None
         self.microbatches_a_step = 1
@@ -184,7 +183,7 @@ class Plan:
         self._check_variables(inputs)
         with tf.init_scope():
             if self.accumulation is None:
-                self.accumulation = Accumulation(columns=len(self.variables))
+                self.accumulation = DeviceMicrobatches(columns=len(self.variables))
             self.accumulation.widen(len(self.variables))
         kept: list[KeptVariable] = []
         if not tf.executing_eagerly():
@@ -360,7 +359,7 @@ class Plan:
         self.owners = owners_of(self.variables, self.model)
         described = self._describe(self.variables, backward_order(graph, self.variables))
         state = tuple(self._written(graph, described, inputs)[0])
-        self.note_infinities(described, [self._infinities.of(handle_of(variable)) for variable in self.variables])
+        self.note_infinities(described, [self._infinities.mask_of(handle_of(variable)) for variable in self.variables])
         layout = Layout(
             described,
             tensors,
@@ -390,7 +389,7 @@ class Plan:
     def _value(self, variable: Any, kept: Mapping[int, tf.Tensor]) -> tf.Tensor:
         handle = handle_of(variable)
         value = kept.get(id(handle)) if kept else None
-        return self._infinities.without(tf.convert_to_tensor(variable) if value is None else value, handle)
+        return self._infinities.excuse(tf.convert_to_tensor(variable) if value is None else value, handle)
 
     def note_infinities(self, described: Sequence[Variable], masks: Iterable[Mask | None]) -> None:
         """Warn of trained variables that were infinite as watching began.
@@ -401,7 +400,7 @@ class Plan:
         """
         for of, mask in zip(described, masks, strict=True):
             if mask is not None:
-                self._say_once(note_on(mask, of.name))
+                self._say_once(note_of(mask, of.name))
 
     def _clip_kind(self, inputs: StepInputs) -> ClipKind:
         if inputs.raw is None:
@@ -411,7 +410,7 @@ class Plan:
     def _observation(
         self,
         inputs: StepInputs,
-        tensors: dict[str, Named],
+        tensors: dict[str, Watched],
         *,
         graph: Graph | None,
         layout: Layout,
@@ -468,7 +467,7 @@ class Plan:
     def _observed(
         self,
         inputs: StepInputs,
-        tensors: dict[str, Named],
+        tensors: dict[str, Watched],
         *,
         graph: Graph | None,
         observe: Callable[..., StepObservation],
@@ -555,7 +554,7 @@ class Plan:
         own = frozenset[int]() if self.accumulation is None else self.accumulation.handles
         return keep_state(graph, excluded=recorder.handles | own | self.stash.handles)
 
-    def _tensors_of(self, graph: Graph | None) -> dict[str, Named]:
+    def _tensors_of(self, graph: Graph | None) -> dict[str, Watched]:
         found, others = self.tensors.take(graph)
         if len(others) == 1:
             self._say_once(
@@ -584,7 +583,7 @@ class Plan:
                 f" step; {remedy}"
             )
 
-    def _check_watched(self, inputs: StepInputs, tensors: dict[str, Named], layout: Layout) -> None:
+    def _check_watched(self, inputs: StepInputs, tensors: dict[str, Watched], layout: Layout) -> None:
         self._check_variables(inputs)
         for name in tensors:
             if name not in layout.tensors:

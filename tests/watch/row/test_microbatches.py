@@ -8,6 +8,10 @@ import pytest
 import tensorflow as tf
 
 from tb_nanwatch import NonFiniteError, Watch
+from tb_nanwatch.numerics.finiteness import count_nonfinite
+from tb_nanwatch.watch.row.encoding import ABSENT
+from tb_nanwatch.watch.row.measure import half_sum_of_squares, loss_cell
+from tb_nanwatch.watch.row.microbatches import NONE_BAD, DeviceMicrobatches, HostMicrobatches
 
 MICROBATCHES = 4
 INFINITE = 1e30
@@ -393,3 +397,63 @@ def test_a_bad_micro_batch_whose_update_does_not_come_is_told_at_the_end(tmp_pat
     line.watch.close()
     first = read(tmp_path).verdict.first
     assert (first.step, first.microbatch, first.phase) == (1, 0, "loss")
+
+
+class Stores:
+    """A store on the device and a store on the host that are given the same micro-batches of two variables."""
+
+    def __init__(self):
+        self.device, self.host = DeviceMicrobatches(columns=2), HostMicrobatches(columns=2)
+
+    def add(self, *gradients, loss):
+        tensors = [tf.constant(gradient) for gradient in gradients]
+        self.device.add(tensors, range(len(tensors)), loss=tf.constant(loss))
+        row = [*map(half_sum_of_squares, tensors), loss_cell(tf.constant(loss))]
+        counts = [[c.size, c.nan, c.pos_inf, c.neg_inf] for c in map(count_nonfinite, [*gradients, loss])]
+        self.host.add(np.array(row, np.float32), np.array(counts), call=lambda: "the call")
+
+    def pending(self):
+        assert self.device.pending() == self.host.pending()
+        return self.host.pending()
+
+    def counts(self):
+        assert self.device.counts().tolist() == self.host.counts().tolist()
+        return self.host.counts().tolist()
+
+    def cells(self):
+        device, host = self.device.cells(2).numpy(), self.host.cells()
+        self.host.end()
+        np.testing.assert_array_equal(device, host)
+        return host.tolist()
+
+
+def test_both_stores_give_the_mean_of_half_squares_and_the_number_of_micro_batches():
+    stores = Stores()
+    stores.add([3.0, 4.0], [1.0], loss=0.5)
+    stores.add([1.0, 0.0], [3.0], loss=0.5)
+    assert stores.pending() == NONE_BAD
+    assert stores.cells() == [6.5, 2.5, 2.0, NONE_BAD, 0.0]
+
+
+def test_both_stores_keep_the_counts_of_the_first_bad_micro_batch():
+    stores = Stores()
+    stores.add([3.0, 4.0], [1.0], loss=0.5)
+    stores.add([np.nan, np.inf], [1.0], loss=0.5)
+    stores.add([np.nan, np.nan], [np.nan], loss=np.nan)
+    assert stores.pending() == 1
+    assert stores.counts() == [[2, 1, 1, 0], [1, 0, 0, 0], [1, 0, 0, 0]]
+    assert stores.host.bad_call == "the call"
+    *means, number, bad, mark = stores.cells()
+    assert (means, number, bad) == ([ABSENT, ABSENT], 3.0, 1.0)
+    assert np.isnan(mark)
+
+
+def test_both_stores_begin_anew_after_an_update():
+    stores = Stores()
+    stores.add([np.nan, 4.0], [1.0], loss=0.5)
+    stores.cells()
+    assert stores.pending() == NONE_BAD
+    assert stores.cells() == [ABSENT, ABSENT, 0.0, NONE_BAD, 0.0]
+    stores.add([3.0, 4.0], [1.0], loss=0.5)
+    assert stores.host.bad_call is None
+    assert stores.cells() == [12.5, 0.5, 1.0, NONE_BAD, 0.0]

@@ -1,7 +1,7 @@
-"""Micro-batches of a session: each is a run of its own, and so is the update that comes after them.
+"""Micro-batches of a session: each is a run of its own, and so is the update after them.
 
-Nothing of them is on the device. A run of a micro-batch brings its measure to the host with what the user fetches; a
-run of the update is fed what the host has added up, so that its row and its guard are those of any other step.
+The device keeps nothing of them. A run of a micro-batch returns its row together with the user's fetches, and the host
+adds it up. A run of the update is fed the sums, so that its row and its guard are those of any other step.
 """
 
 from __future__ import annotations
@@ -14,106 +14,35 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from tb_nanwatch.schema.records import IntArray
 from tb_nanwatch.watch.drivers.session_v1.feeds import FedCall
 from tb_nanwatch.watch.drivers.session_v1.intake import Intake
 from tb_nanwatch.watch.graphs import Graph, Op
-from tb_nanwatch.watch.guard.pivot import FetchedStep, PivotGuard
+from tb_nanwatch.watch.guard.pivot import PivotGuard
 from tb_nanwatch.watch.guard.state import SessionState
 from tb_nanwatch.watch.row.cells import StepTensors
-from tb_nanwatch.watch.row.encoding import ABSENT, half_squares
 from tb_nanwatch.watch.row.inputs import StepInputs
 from tb_nanwatch.watch.row.measure import Gradient, dense_values
-from tb_nanwatch.watch.row.microbatches import NONE_BAD
+from tb_nanwatch.watch.row.microbatches import HostMicrobatches, absent_cells
 from tb_nanwatch.watch.row.observation import StepObservation
-
-
-class HostAccumulation:
-    """The micro-batches since the last update: how many, how large, and which was the first that was bad.
-
-    Attributes:
-        columns: how many variables are watched.
-        bad_call: what the first bad one was fed; ``None`` where all were finite.
-    """
-
-    def __init__(self, *, columns: int) -> None:
-        """Begin with none.
-
-        Args:
-            columns: how many variables are watched.
-        """
-        self.columns = columns
-        self._counts = np.zeros((columns + 1, 4), np.int64)
-        self._halves = np.zeros(columns)
-        self._number, self._bad, self._is_over = 0, NONE_BAD, False
-        self.bad_call: FedCall | None = None
-
-    @property
-    def number(self) -> int:
-        """How many there were; after an update, none."""
-        return 0 if self._is_over else self._number
-
-    def add(self, seen: FetchedStep, call: FedCall) -> bool:
-        """Take what a run of a micro-batch told.
-
-        Args:
-            seen: of its gradients by column, and of its loss if it has one.
-            call: what it was fed.
-
-        Returns:
-            Whether it was finite.
-        """
-        if self._is_over:
-            self._halves[:] = 0.0
-            self._number, self._bad, self._is_over, self.bad_call = 0, NONE_BAD, False, None
-        is_finite = bool(np.isfinite(seen.row).all())
-        if not is_finite and self._bad == NONE_BAD:
-            self._bad, self.bad_call = self._number, call.copied()
-            self._counts[:] = 0
-            self._counts[: len(seen.counts)] = seen.counts
-        self._halves += half_squares(seen.row[: self.columns])
-        self._number += 1
-        return is_finite
-
-    def cells(self) -> npt.NDArray[np.float32]:
-        """Return the cells of the step, as :meth:`tb_nanwatch.watch.row.microbatches.Accumulation.cells` does."""
-        if self.number == 0:
-            return _no_cells(self.columns)
-        means = self._halves / self._number
-        kept = np.where(means <= np.finfo(np.float32).max, means, ABSENT)
-        mark = 0.0 if self._bad == NONE_BAD else np.nan
-        return np.array([*kept, self._number, self._bad, mark], np.float32)
-
-    def end(self) -> None:
-        """Know that the update ran: the next micro-batch begins anew."""
-        self._is_over = True
-
-    def pending(self) -> int:
-        """Return the number of the first bad micro-batch whose update has not come; ``NONE_BAD`` if all are finite."""
-        return NONE_BAD if self._is_over else self._bad
-
-    def counts(self) -> IntArray:
-        """Return the exact counts of the first bad micro-batch: a row for each gradient, and the loss's."""
-        return self._counts
 
 
 @dataclass(frozen=True, eq=False)
 class Microbatches:
-    """What measures the micro-batches of a graph.
+    """The part of a graph that measures micro-batches.
 
     Attributes:
-        inputs: what ``accumulate`` was given.
-        guard: of a run of one; ``fetched`` is fetched with it.
-        intake: what enters a run besides its feed.
-        cells: what the update is fed, a placeholder.
-        accumulation: of the host.
+        inputs: the arguments of ``accumulate``.
+        guard: of the run of a micro-batch, which also fetches ``guard.fetched``.
+        intake: what enters a run in other ways than its feed.
+        cells: the placeholder through which the update gets the sums.
+        accumulation: keeps the sums on the host.
     """
 
     inputs: StepInputs
     guard: PivotGuard
     intake: Intake
     cells: tf.Tensor
-    accumulation: HostAccumulation
+    accumulation: HostMicrobatches
 
     @classmethod
     def of(
@@ -124,53 +53,52 @@ class Microbatches:
         *,
         intake_of: Callable[[list[Any]], Intake],
     ) -> Microbatches:
-        """Build what measures a micro-batch.
+        """Build the operations that measure a micro-batch.
 
         Args:
             graph: of the step.
-            inputs: what ``accumulate`` was given.
+            inputs: the arguments of ``accumulate``.
             gradients: by column.
-            intake_of: finds what enters a run besides its feed.
+            intake_of: finds what enters a run in other ways than its feed.
         """
         needed = [*_measured(inputs), *([] if inputs.loss is None else [inputs.loss])]
         observation = StepObservation(StepTensors(gradients, None, weights=(), watched=(), loss=inputs.loss))
         state, intake = SessionState.of(graph, needed).by_host(), intake_of(needed)
-        # A run of a micro-batch takes its gradients, and nothing else that the program makes wait here.
+        # The run of a micro-batch needs its gradients, and none of the operations that the program orders before this.
         with graph.control_dependencies(None):
             guard = PivotGuard(state, extra=intake.packed)
             guard.observe(observation, None)
-        none = _no_cells(len(gradients))
-        cells = tf.compat.v1.placeholder_with_default(none, none.shape, name="nanwatch/microbatches")
-        return cls(inputs, guard, intake, cells, HostAccumulation(columns=len(gradients)))
+        absent = absent_cells(len(gradients))
+        cells = tf.compat.v1.placeholder_with_default(absent, absent.shape, name="nanwatch/microbatches")
+        return cls(inputs, guard, intake, cells, HostMicrobatches(columns=len(gradients)))
 
     @property
     def feed(self) -> Mapping[Any, Any]:
-        """What a run of the update is fed besides."""
+        """What a run of the update is fed in addition to the user's feed."""
         return {self.cells: self.accumulation.cells()}
 
     def is_run_by(self, operations: set[Op]) -> bool:
-        """Return whether some operations take every gradient of a micro-batch."""
+        """Return whether operations compute every gradient of a micro-batch."""
         return all(gradient.op in operations for gradient in _measured(self.inputs))
 
-    def take(self, session: Any, told: npt.NDArray[np.float64], call: FedCall, *, puts_back: bool) -> None:
-        """Take what a run of a micro-batch brought.
+    def take(self, session: Any, fetched: npt.NDArray[np.float64], call: FedCall, *, puts_back: bool) -> None:
+        """Add the result of a micro-batch's run, and restore what its forward pass wrote if it was bad.
 
         Args:
             session: that ran it.
-            told: the value of ``guard.fetched``.
-            call: what it was fed.
-            puts_back: whether what the forward pass of a bad one wrote is put back.
+            fetched: the value of ``guard.fetched``.
+            call: the feed of the run.
+            puts_back: whether the policy restores state.
         """
-        seen = self.guard.unpack(told, cells=self.accumulation.columns + (self.inputs.loss is not None))
-        entered = self.intake.unpacked(seen.extra)
-        if not self.accumulation.add(seen, call.entered(entered, self.intake)) and puts_back:
-            self.guard.state.restore_unordered(session, seen.state)
+        step = self.guard.unpack(fetched, cells=self.accumulation.columns + (self.inputs.loss is not None))
+        entered = self.intake.unpacked(step.extra)
+        is_finite = self.accumulation.add(
+            step.row, step.counts, call=lambda: call.entered(entered, self.intake).copied()
+        )
+        if not is_finite and puts_back:
+            self.guard.state.restore_unordered(session, step.state)
 
 
 def _measured(inputs: StepInputs) -> list[tf.Tensor]:
     values = (dense_values(gradient) for gradient, _ in inputs.pairs)
     return [value for value in values if value is not None]
-
-
-def _no_cells(columns: int) -> npt.NDArray[np.float32]:
-    return np.array([*[ABSENT] * columns, 0, NONE_BAD, 0], np.float32)

@@ -12,7 +12,6 @@ import tensorflow as tf
 
 from tb_nanwatch.errors import SetupError
 from tb_nanwatch.watch.drivers.options import LoopOptions
-from tb_nanwatch.watch.drivers.session_v1.infinities import Infinities
 from tb_nanwatch.watch.drivers.session_v1.intake import Intake, takes_anew
 from tb_nanwatch.watch.drivers.session_v1.microbatches import Microbatches
 from tb_nanwatch.watch.graphs import Graph, Op, Tensor, ancestors, is_at_top
@@ -23,12 +22,13 @@ from tb_nanwatch.watch.record.ring import HostRing
 from tb_nanwatch.watch.row.cells import Layout, StepTensors
 from tb_nanwatch.watch.row.clipping import clip_kind
 from tb_nanwatch.watch.row.decoding import RowDecoder
+from tb_nanwatch.watch.row.infinities import SessionInfinities
 from tb_nanwatch.watch.row.inputs import StepInputs
-from tb_nanwatch.watch.row.layer_state import is_statistic, may_be_infinite
 from tb_nanwatch.watch.row.measure import dense_values, parts_of, without_infinity
 from tb_nanwatch.watch.row.observation import StepObservation
 from tb_nanwatch.watch.row.plan import Plan
 from tb_nanwatch.watch.row.scalars import UpdateScalars
+from tb_nanwatch.watch.row.tensors import is_statistic, may_be_infinite
 from tb_nanwatch.watch.tf_internals import has_context, is_reference
 from tb_nanwatch.watch.variables import backward_order, handle_of, variable_writes
 
@@ -63,7 +63,7 @@ class Built:
     train_op: Op
     update_ops: Sequence[Op]
     microbatches: Microbatches | None
-    infinities: Infinities
+    infinities: SessionInfinities
 
     @property
     def feed(self) -> Mapping[Any, Any] | None:
@@ -123,8 +123,8 @@ def build(
     state = SessionState.of(graph, needed)
     number = None if step is None else read_first(graph, handle_of(step))
     trained = [handle_of(variable) for variable in variables]
-    infinities = Infinities(graph, [*trained, *(source for source, _ in written.values())])
-    begun = [infinities.beside(value, written[name][0], is_whole=True) for name, value in statistics.items()]
+    infinities = SessionInfinities(graph, [*trained, *(source for source, _ in written.values())])
+    begun = [infinities.excuse(value, written[name][0], is_whole=True) for name, value in statistics.items()]
     measured = _measured(layout, inputs, variables, state=state, infinities=infinities)
     observation = StepObservation(
         replace(
@@ -257,7 +257,7 @@ def _measured(
     variables: Sequence[Any],
     *,
     state: SessionState,
-    infinities: Infinities,
+    infinities: SessionInfinities,
 ) -> StepTensors:
     clipped = _by_column([gradient for gradient, _ in inputs.pairs], inputs, variables)
     # What the forward pass assigned has another value by now than the step began with.
@@ -266,7 +266,7 @@ def _measured(
         raw=clipped if inputs.raw is None else _by_column(inputs.raw, inputs, variables),
         clipped=None if layout.clip == "none" else clipped,
         weights=[
-            infinities.beside(kept[source.name] if source.name in kept else tf.convert_to_tensor(variable), source)
+            infinities.excuse(kept[source.name] if source.name in kept else tf.convert_to_tensor(variable), source)
             for variable, source in zip(variables, map(handle_of, variables), strict=True)
         ],
         watched=(),

@@ -14,13 +14,13 @@ from tb_nanwatch.errors import SetupError
 from tb_nanwatch.schema.records import Replay
 from tb_nanwatch.watch.drivers.loop import Loop
 from tb_nanwatch.watch.drivers.session_v1.feeds import FedCall, fed_gradients
-from tb_nanwatch.watch.drivers.session_v1.infinities import Infinities
 from tb_nanwatch.watch.drivers.session_v1.others import Write, Writes, note_on_kept, other_writes
 from tb_nanwatch.watch.drivers.session_v1.plan import Built, build
 from tb_nanwatch.watch.graphs import ancestors
 from tb_nanwatch.watch.guard.pivot import FetchedStep
 from tb_nanwatch.watch.replay import Evidence, ReplayLimits
 from tb_nanwatch.watch.replay.session_trace import Again
+from tb_nanwatch.watch.row.infinities import SessionInfinities, cleared
 from tb_nanwatch.watch.row.inputs import StepInputs
 from tb_nanwatch.watch.row.plan import Plan
 from tb_nanwatch.watch.variables import handle_of
@@ -154,7 +154,7 @@ class SessionRuns:
     def _read_infinities(self, session: Any) -> None:
         infinities = self.built.infinities
         if infinities.read(session):
-            masks = infinities.masks_of([handle_of(variable) for variable in self._plan.variables])
+            masks = [infinities.mask_of(handle_of(variable)) for variable in self._plan.variables]
             self._plan.note_infinities(self.built.layout.variables, masks)
 
     def after_run(self, session: Any, told: Mapping[Kind, Any], feed_dict: Mapping[Any, Any] | None) -> None:
@@ -299,7 +299,7 @@ class SessionRuns:
 class _Value:
     """A variable as a session has it, without the infinities that are meant."""
 
-    def __init__(self, variable: Any, session: Any, infinities: Infinities) -> None:
+    def __init__(self, variable: Any, session: Any, infinities: SessionInfinities) -> None:
         self._variable, self._session, self._infinities = variable, session, infinities
 
     def numpy(self) -> Any:
@@ -308,7 +308,7 @@ class _Value:
             value = self._session.run(self._variable)
         except (RuntimeError, AttributeError, tf.errors.OpError):
             return np.zeros(0)
-        return self._infinities.without(value, handle_of(self._variable))
+        return cleared(value, self._infinities.mask_of(handle_of(self._variable)))
 
 
 def _list_as_train_op(built: Built) -> None:
