@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 from tb_nanwatch.watch.record.ring import DeviceRing, Entry, HostRing
-from tb_nanwatch.watch.row.cells import ABSENT
+from tb_nanwatch.watch.row.encoding import ABSENT
 
 WINDOW = 4
 COUNTS = np.array([[1, 1, 0, 0], [1, 0, 0, 0]])
