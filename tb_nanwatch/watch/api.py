@@ -3,40 +3,21 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any
 
 import tensorflow as tf
 
 from tb_nanwatch.errors import SetupError
-from tb_nanwatch.schema.records import Policy, Replay, Verdict
+from tb_nanwatch.schema.records import Policy, Verdict
 from tb_nanwatch.watch.drivers.function import StepFunction
-from tb_nanwatch.watch.drivers.loop import Loop
 from tb_nanwatch.watch.drivers.options import LoopOptions, checked_variables, directory_of
 from tb_nanwatch.watch.drivers.session_v1.runs import SessionRuns
-from tb_nanwatch.watch.drivers.strategy import (
-    can_meet,
-    is_last_here,
-    own_inputs,
-    replica_context,
-    replica_here,
-    together,
-)
-from tb_nanwatch.watch.drivers.updating import UpdateMethod
+from tb_nanwatch.watch.drivers.steps import Steps
 from tb_nanwatch.watch.graphs import is_session_graph
-from tb_nanwatch.watch.record.batch import Call
-from tb_nanwatch.watch.record.writer import Writer
-from tb_nanwatch.watch.replay import Evidence, current_trial, replay
-from tb_nanwatch.watch.replay.one_replica import replay_of_replica
-from tb_nanwatch.watch.row.inputs import StepInputs, loss_scale_of, session_loss_scale_of
-from tb_nanwatch.watch.row.measure import SampledTensor
 from tb_nanwatch.watch.row.plan import Plan
-from tb_nanwatch.watch.row.rates import rate_known
-from tb_nanwatch.watch.tf_internals import autograph_status, converted_method
-
-_T = TypeVar("_T")
+from tb_nanwatch.watch.tf_internals import autograph_status
 
 
 class Watch:
@@ -122,25 +103,22 @@ class Watch:
         Raises:
             SetupError: if an argument is invalid.
         """
-        directory = directory_of(logdir, run_name)
-        self._step = step
-        self._steps: list[StepFunction] = []
         options = LoopOptions(
             policy=policy,
             window=window,
             flush_interval_s=flush_interval_s,
-            logdir=directory,
+            logdir=directory_of(logdir, run_name),
             replay=replay,
             save_batch=save_batch,
             keep_dump=keep_dump,
             max_skips=max_skips,
             on_nonfinite=on_nonfinite,
         )
-        self._plan = Plan(checked_variables(variables), window=window, policy=policy)
-        self._loop = Loop(options, self._plan, Writer(directory))
-        # Around all that is done after a step.
-        self.boundary = self._loop.boundary
-        self.session_runs = SessionRuns(self._loop, self._plan)
+        plan = Plan(checked_variables(variables), window=window, policy=policy)
+        self._step = step
+        self._functions: list[StepFunction] = []
+        self._steps = Steps(options, plan)
+        self._session_runs = SessionRuns(self._steps.loop, plan)
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         """Refuse to be copied or pickled.
@@ -179,8 +157,8 @@ class Watch:
         """
         if function is None:
             return lambda decorated: self.step(decorated, **tf_function_options)
-        step = StepFunction(function, self._loop, **tf_function_options)
-        self._steps.append(step)
+        step = StepFunction(function, self._steps, **tf_function_options)
+        self._functions.append(step)
         return step
 
     def replay_step(self, *args: Any, **kwargs: Any) -> Verdict:
@@ -212,9 +190,9 @@ class Watch:
             >>> watch.replay_step(tf.constant([0.5, 0.0])).first.op.type
             'Log'
         """
-        if len(self._steps) != 1:
-            raise SetupError(f"replay_step must have one step to run: this watch decorated {len(self._steps)}")
-        return self._loop.replay_step(self._steps[0].call(args, kwargs))
+        if len(self._functions) != 1:
+            raise SetupError(f"replay_step must have one step to run: this watch decorated {len(self._functions)}")
+        return self._steps.replay_step(self._functions[0].call(args, kwargs))
 
     def apply_gradients(
         self,
@@ -255,7 +233,7 @@ class Watch:
                 clipped, _ = tf.clip_by_global_norm(gradients, 15.0)
                 watch.apply_gradients(optimizer, zip(clipped, variables), raw=gradients, loss=loss)
         """
-        # AutoGraph has nothing to convert in here, but there may be something in the user's optimizer.
+        # AutoGraph has nothing to convert here, but it may convert the user's optimizer.
         caller = None if tf.executing_eagerly() else autograph_status()
         return self._apply(optimizer, grads_and_vars, raw=raw, loss=loss, global_step=global_step, caller=caller)
 
@@ -270,60 +248,11 @@ class Watch:
         global_step: Any,
         caller: Any,
     ) -> Any:
-        step = self._step if self._step is not None else global_step
-        pairs = list(grads_and_vars)
+        pairs, step = list(grads_and_vars), self._step if self._step is not None else global_step
         extra = {} if global_step is None else {"global_step": global_step}
         if is_session_graph():
-            given = StepInputs.checked(pairs, raw=raw, loss=loss, step=None, in_session=True)
-            scale = session_loss_scale_of(optimizer)
-            given = given._replace(scale=scale, is_unscaled=scale is not None)
-            return self.session_runs.apply_gradients(optimizer, given, step=step, extra=extra)
-        method = UpdateMethod.of(optimizer)
-        inputs = StepInputs.checked(pairs, raw=raw, loss=loss, step=step)
-        self.prepare(optimizer, inputs.variables)
-        inputs = inputs._replace(scale=loss_scale_of(optimizer))
-        if caller is not None:
-            method = method._replace(call=converted_method(method.call, caller))
-        with rate_known(optimizer) as scalars:
-            return self.guarded(inputs._replace(scalars=scalars), lambda pairs: method(pairs, **extra))
-
-    def prepare(self, optimizer: Any, variables: Sequence[Any]) -> None:
-        """Build an optimizer that is not, for the variables that it updates."""
-        self._plan.prepare(optimizer, variables)
-
-    def guarded(self, inputs: StepInputs, update: Callable[[Sequence[tuple[Any, Any]]], Any]) -> Any:
-        """Measure a step, and let its update run if the policy does."""
-        trial = current_trial()
-        if trial is not None:
-            return trial.apply(own_inputs(inputs), update) if trial.watch is self._loop else update(inputs.pairs)
-
-        self._loop.note_update()
-        context = replica_context()
-        if context is None:
-            return self._guarded(inputs, update)
-        if not can_meet(context.strategy):
-            self._plan.pass_over(context.strategy)
-            return update(inputs.pairs)
-        self._loop.run_again = self._replayed
-        return together(context, inputs, update, guarded=self._guarded)
-
-    def _replayed(self, call: Call, evidence: Evidence, **given: Any) -> Replay:
-        plan = self._plan
-        if plan.replicas is None or plan.bad_replica is None:
-            return replay(call, evidence, **given)
-        bad, is_inside = plan.bad_replica, plan.is_step_inside
-        return replay_of_replica(call, evidence, replicas=plan.replicas, place=bad, is_inside=is_inside, **given)
-
-    def _guarded(self, inputs: StepInputs, update: Callable[[Sequence[tuple[Any, Any]]], Any]) -> Any:
-        def guarded() -> Any:
-            return self._plan.guarded(inputs, lambda: update(inputs.pairs), run=self._loop.current_run)
-
-        if self._loop.current_run:
-            return guarded()
-        if tf.executing_eagerly():
-            return self._loop.run(guarded, None)
-        self._loop.join_outer()
-        return guarded()
+            return self._session_runs.apply_gradients(optimizer, pairs, raw=raw, loss=loss, step=step, extra=extra)
+        return self._steps.apply_gradients(optimizer, pairs, raw=raw, loss=loss, step=step, extra=extra, caller=caller)
 
     @tf.autograph.experimental.do_not_convert
     def accumulate(self, grads_and_vars: Iterable[tuple[Any, Any]], *, loss: Any = None) -> list[tuple[Any, Any]]:
@@ -355,88 +284,10 @@ class Watch:
                 for total, gradient in zip(totals, gradients):
                     total.assign_add(gradient)
         """
-        in_session = is_session_graph()
-        inputs = StepInputs.checked(
-            list(grads_and_vars), raw=None, loss=loss, step=None, in_session=in_session, caller="accumulate"
-        )
-        if in_session:
-            self.session_runs.accumulate(inputs)
-            return list(inputs.pairs)
-        trial = current_trial()
-        if replica_context() is not None:
-            self._plan.pass_over_microbatches()
-        elif trial is None:
-            self._loop.note_accumulation()
-            self._plan.accumulate(inputs)
-        elif trial.watch is self._loop:
-            trial.accumulate(inputs)
-        return list(inputs.pairs)
-
-    def look_first_at(self, model: Any, *, microbatches: int = 1) -> None:
-        """Watch a model's variables, in its order, before any that the first update brings; for whoever wraps a loop.
-
-        Args:
-            model: that is trained; layers and variables are named by their place in it.
-            microbatches: how many steps in a row add up to one update, where the optimizer does that.
-        """
-        variables = model.trainable_variables
-        self._plan.know_model(model)
-        self._plan.expect(variables)
-        self._plan.microbatches_a_step = microbatches
-
-    def name_of_layer(self, layer: Any) -> str:
-        """Return the name of a Keras layer: its path, or where two layers share that, its place in the model."""
-        return self._plan.name_of_layer(layer)
-
-    def run(self, step: Callable[[], _T], find_call: Callable[[], Call | None]) -> _T:
-        """Run a step that somebody else made, and raise if it was bad and the policy says so.
-
-        Args:
-            step: one step, or several.
-            find_call: asked for the function and the batch of a bad step; ``None`` where they are not known.
-        """
-        return self._loop.run(step, None, find_call)
-
-    @contextmanager
-    def tracing(self, batch: Any) -> Iterator[None]:
-        """Trace a step that somebody else made, from its beginning to its end.
-
-        Args:
-            batch: a structure of the tensors that it is given.
-        """
-        if current_trial() is not None:
-            yield
-            return
-        graph = tf.compat.v1.get_default_graph()
-        self._plan.is_step_inside = replica_context() is not None
-        self._plan.stash.offer(graph, batch, replica=replica_here())
-        self._plan.be_lenient(graph)
-        self._loop.step_begins(graph, can_begin_again=True)
-        yield
-        if is_last_here():
-            self._loop.step_traced(graph)
-
-    def keep_batch_after(self, batch: Any) -> None:
-        """Keep the batch of a step that XLA compiled, in the graph that calls it, if the step was bad."""
-        if self._plan.recorder is not None and current_trial() is None:
-            self._plan.stash.keep_after(batch, self._plan.recorder.waiting())
-
-    @property
-    def withholds(self) -> bool:
-        """Whether the policy withholds the update of a bad step."""
-        return self._loop.options.policy != "record"
-
-    def eager_step_begins(self) -> None:
-        """Know that an eager step begins that somebody else made: all its updates belong together."""
-        self._plan.begin_eager()
-
-    def is_eager_step_bad(self) -> bool:
-        """Return whether the eager step that came last was found bad."""
-        return self._plan.is_eager_step_bad()
-
-    def take_batch(self) -> Any:
-        """Return the batch of the bad step that was met last, as it was given to :meth:`tracing`."""
-        return self._plan.take_batch()
+        pairs = list(grads_and_vars)
+        driver = self._session_runs if is_session_graph() else self._steps
+        driver.accumulate(pairs, loss=loss)
+        return pairs
 
     def tensor(self, name: str, value: tf.Tensor) -> tf.Tensor:
         """Watch one more tensor, such as an activation, in each step.
@@ -459,23 +310,8 @@ class Watch:
 
                 values = watch.tensor("values", critic(states))
         """
-        trial = current_trial()
-        if trial is None:
-            self._plan.tensors_of(replica_here()).add(name, value)
-        elif trial.watch is self._loop:
-            trial.tensors[name] = value
+        self._steps.watch_tensor(name, value)
         return value
-
-    def tensor_if(self, name: str, value: tf.Tensor, *, is_due: tf.Tensor) -> None:
-        """Watch one more tensor in the steps where ``is_due`` is true; in the others it costs nothing.
-
-        Args:
-            name: how it is shown.
-            value: floating, any shape.
-            is_due: bool scalar.
-        """
-        if current_trial() is None:
-            self._plan.tensors_of(replica_here()).add(name, SampledTensor(value, is_due))
 
     def session_run(
         self,
@@ -510,7 +346,7 @@ class Watch:
                 watch.session_run(session, train_op, {x: batch})
         """
         arguments = {"feed_dict": feed_dict, "options": options, "run_metadata": run_metadata}
-        return self.session_runs.run(session, fetches, **arguments)
+        return self._session_runs.run(session, fetches, **arguments)
 
     def after_step(self) -> None:
         """Check and record a step that is not decorated with :meth:`step`.
@@ -529,7 +365,7 @@ class Watch:
                     train_step(x, y)
                     watch.after_step()
         """
-        self._loop.after_step(None)
+        self._steps.loop.after_step(None)
 
     def close(self) -> None:
         """Write the remaining steps, check the variables after the final update, and close the event file.
@@ -540,7 +376,7 @@ class Watch:
             NonFiniteError: under ``"raise"`` and ``"skip"``, if the last update made a variable non-finite; under
                 ``"raise"`` also for a bad step that was not checked before.
         """
-        self._loop.close()
+        self._steps.loop.close()
 
     def __enter__(self) -> Watch:  # noqa: PYI034 - Self came with Python 3.11
         """Return the watch itself."""
@@ -550,4 +386,4 @@ class Watch:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         """Close the watch; if the block raised an error, no other error replaces it."""
-        self._loop.close(quietly=error is not None)
+        self._steps.loop.close(quietly=error is not None)

@@ -9,15 +9,16 @@ from pathlib import Path
 from types import CodeType, FrameType, FunctionType
 
 import tb_nanwatch
-from tb_nanwatch.watch.drivers.keras.eager import EagerSteps
+from tb_nanwatch.watch.drivers.driver import Loop
+from tb_nanwatch.watch.drivers.eager import EagerSteps
 from tb_nanwatch.watch.drivers.keras.model import WatchedModel
-from tb_nanwatch.watch.drivers.loop import Loop
 from tb_nanwatch.watch.drivers.session_v1.runs import SessionRuns
+from tb_nanwatch.watch.drivers.steps import Steps
 
 ROOT = str(Path(tb_nanwatch.__file__).parent)
 ENTRIES = (
-    *(Loop.after_step, Loop.close, Loop._act, Loop._outcome, Loop._end_microbatches, Loop.lose_step, Loop.step_failed),
-    *(SessionRuns.before_run, SessionRuns.after_run, WatchedModel.end, EagerSteps._undo),
+    *(Loop.after_step, Loop.close, Loop._act, Loop._outcome, Loop.lose_step, Loop.step_failed, Loop.step_stopped),
+    *(SessionRuns.before_run, SessionRuns.after_run, WatchedModel.end, EagerSteps._undo, Steps._end_microbatches),
 )
 """What the host does after a step begins in one of these, each of which is, or calls, the boundary."""
 _ENTRY_CODES = {entry.__code__ for entry in ENTRIES}

@@ -124,6 +124,20 @@ class TestEveryWayToTrain:
         assert [alert.step for alert in read(tmp_path).session.alerts] == [1, 3]
 
 
+def test_a_watch_has_no_public_attribute_but_the_documented_ones(tmp_path):
+    """README and docs/ways-to-train.md, docs/micro-batches.md, docs/policies.md and docs/replay.md name these."""
+    assert {name for name in dir(Watch(tmp_path)) if not name.startswith("_")} == {
+        "accumulate",
+        "after_step",
+        "apply_gradients",
+        "close",
+        "replay_step",
+        "session_run",
+        "step",
+        "tensor",
+    }
+
+
 def test_with_the_default_graph_optimiser_weights_agree_to_a_millionth(tmp_path):
     bare, watched, watch = Regression(), Regression(), Watch(tmp_path)
 

@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from tb_nanwatch import NonFiniteError, Watch
 from tb_nanwatch.watch.boundary import Boundary
-from tb_nanwatch.watch.drivers import loop
+from tb_nanwatch.watch.drivers import outcome
 from tb_nanwatch.watch.record.session import Session
 
 
@@ -67,7 +67,7 @@ def test_a_bad_step_that_cannot_be_read_is_an_error_with_the_reason(tmp_path, mo
 
 
 def test_without_a_verdict_the_error_has_the_step_and_the_alert(tmp_path, monkeypatch):
-    monkeypatch.setattr(loop, "verdict_of_alert", fail)
+    monkeypatch.setattr(outcome, "verdict_of_alert", fail)
     verdicts = []
     watch = Watch(tmp_path, replay=False, on_nonfinite=verdicts.append)
     train = training(watch)

@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from tb_nanwatch.errors import SetupError
 from tb_nanwatch.schema.records import ClipKind, Policy, Variable
-from tb_nanwatch.watch.drivers.building import build
+from tb_nanwatch.watch.drivers.optimizer import build
 from tb_nanwatch.watch.drivers.strategy import calls_of
 from tb_nanwatch.watch.graphs import Graph, Op, with_enclosing
 from tb_nanwatch.watch.guard.guard import FunctionGuard, GuardKind

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from tb_nanwatch import NonFiniteError, Watch
 from tb_nanwatch.errors import SetupError
-from tb_nanwatch.watch.drivers.updating import UpdateMethod
+from tb_nanwatch.watch.drivers.optimizer import UpdateMethod
 
 
 class TwoLists(tf.Module):

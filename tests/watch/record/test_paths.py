@@ -13,7 +13,7 @@ import tensorflow as tf
 
 import tb_nanwatch
 from tb_nanwatch.errors import SetupError
-from tb_nanwatch.watch.drivers.keras.copies import make_run_of_copy
+from tb_nanwatch.watch.drivers.keras.callback import make_run_of_copy
 from tb_nanwatch.watch.drivers.options import directory_of
 from tb_nanwatch.watch.record.archive import save_batch
 from tb_nanwatch.watch.record.batch import Call

@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 
 from tb_nanwatch import NonFiniteError, Watch, cli
-from tb_nanwatch.watch.drivers import loop
+from tb_nanwatch.watch.drivers import investigation
 from tb_nanwatch.watch.replay import ReplayLimits
 from tests.watch.replay.programs import BAD, GOOD, log_step
 
@@ -19,7 +19,7 @@ CANNOT = "The step could not be run again: "
 
 @pytest.fixture
 def no_time(monkeypatch):
-    monkeypatch.setattr(loop, "ReplayLimits", partial(ReplayLimits, seconds=0.0))
+    monkeypatch.setattr(investigation, "ReplayLimits", partial(ReplayLimits, seconds=0.0))
 
 
 def assert_told_by_records(error, note):
@@ -49,7 +49,7 @@ def test_a_replay_that_takes_too_long_is_broken_off(tmp_path, no_time, read):
 
 
 def test_a_loop_without_end_in_the_replay_alone_is_broken_off(tmp_path, monkeypatch):
-    monkeypatch.setattr(loop, "ReplayLimits", partial(ReplayLimits, seconds=1.0))
+    monkeypatch.setattr(investigation, "ReplayLimits", partial(ReplayLimits, seconds=1.0))
     runs = []
 
     def rounds(x):

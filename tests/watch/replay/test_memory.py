@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 from tensorflow.python.framework.func_graph import FuncGraph
 
-from tb_nanwatch.watch.drivers import loop
+from tb_nanwatch.watch.drivers import investigation
 from tb_nanwatch.watch.replay import ReplayLimits
 from tb_nanwatch.watch.replay.drawn import Drawn, Feed
 from tb_nanwatch.watch.replay.probe import Node, Probe
@@ -30,9 +30,9 @@ def looks_at(logdir, x, *, bad_from):
         return x
 
     program = log_step(logdir, through)
-    call = program.watch._steps[0].call((x,), {})
+    call = program.watch._functions[0].call((x,), {})
     probe, step = Probe(time_limit_s=60.0, feed=Feed(Drawn((), {}))), converted(call.function, is_converted=True)
-    traced = trace(step, [x], trial=Trial(program.watch._loop), probe=probe)
+    traced = trace(step, [x], trial=Trial(program.watch._steps), probe=probe)
     run(traced, [loss for given in traced.given for loss in given.losses])
     return {node.op.type: node.looks for node in probe.nodes if node.looks}
 
@@ -66,7 +66,7 @@ def built():
 
 @pytest.mark.parametrize("limit_s", [120.0, 0.0])
 def test_what_a_replay_built_is_gone_when_it_is_over(limit_s, tmp_path, monkeypatch):
-    monkeypatch.setattr(loop, "ReplayLimits", partial(ReplayLimits, seconds=limit_s))
+    monkeypatch.setattr(investigation, "ReplayLimits", partial(ReplayLimits, seconds=limit_s))
     before = built()
     program = log_step(tmp_path)
     program.step(GOOD)

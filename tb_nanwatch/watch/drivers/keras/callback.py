@@ -1,22 +1,29 @@
-"""The callback: one line that watches ``model.fit``."""
+"""The callback that watches ``model.fit``, and the runs of its copies."""
 
 from __future__ import annotations
 
 import copy
+import dataclasses
+import itertools
 import os
+import re
 from collections.abc import Callable
 from typing import Any, Final
 
 import keras
+import tensorflow as tf
 
 from tb_nanwatch.errors import SetupError
 from tb_nanwatch.schema.records import Policy, Verdict
-from tb_nanwatch.watch.api import Watch
-from tb_nanwatch.watch.drivers.keras.copies import make_run_of_copy
+from tb_nanwatch.watch.boundary import attempt
 from tb_nanwatch.watch.drivers.keras.model import WatchedModel
-from tb_nanwatch.watch.drivers.options import directory_of
+from tb_nanwatch.watch.drivers.options import LoopOptions, directory_of
+from tb_nanwatch.watch.drivers.steps import Steps
+from tb_nanwatch.watch.record.paths import names_in, require_nameable
+from tb_nanwatch.watch.row.plan import Plan
 
-_OF_TRAINING: Final = frozenset({"_watch", "_watched", "_trains", "_run_of_copy"})
+_OF_TRAINING: Final = frozenset({"_steps", "_watched", "_trains", "_run_of_copy"})
+_COPY: Final = re.compile(r"copy-(\d{1,9})/?")
 
 
 class NanWatchCallback(keras.callbacks.Callback):
@@ -83,36 +90,34 @@ class NanWatchCallback(keras.callbacks.Callback):
         super().__init__()
         if keras.backend.backend() != "tensorflow":
             raise SetupError(f"NanWatchCallback needs Keras to run on TensorFlow; it runs on {keras.backend.backend()}")
-        self._options: dict[str, Any] = {
-            "policy": policy,
-            "window": window,
-            "replay": replay,
-            "save_batch": save_batch,
-            "keep_dump": keep_dump,
-            "max_skips": max_skips,
-            "on_nonfinite": on_nonfinite,
-            "run_name": run_name,
-            "flush_interval_s": flush_interval_s,
-        }
         if activations_every is not None and activations_every < 1:
             raise SetupError(f"activations_every must be positive, or None for never; got {activations_every}")
-        self._log_dir, self._activations_every = log_dir, activations_every
-        self._is_copy = False
-        # A wrong argument is told where it was given.
-        self._begin(self._new_watch())
+        self._options = LoopOptions(
+            policy=policy,
+            window=window,
+            flush_interval_s=flush_interval_s,
+            logdir=directory_of(log_dir, run_name),
+            replay=replay,
+            save_batch=save_batch,
+            keep_dump=keep_dump,
+            max_skips=max_skips,
+            on_nonfinite=on_nonfinite,
+        )
+        self._activations_every, self._is_copy = activations_every, False
+        self._begin(self._new_steps())
 
-    def _begin(self, watch: Watch | None) -> None:
-        self._watch = watch
+    def _begin(self, steps: Steps | None) -> None:
+        self._steps = steps
         self._watched: WatchedModel | None = None
         self._trains: list[Any] = []
         self._run_of_copy = ""
 
-    def _new_watch(self) -> Watch:
-        if not self._is_copy:
-            return Watch(self._log_dir, **self._options)
-        directory = directory_of(self._log_dir, self._options["run_name"])
-        self._run_of_copy = self._run_of_copy or make_run_of_copy(directory)
-        return Watch(directory, **{**self._options, "run_name": self._run_of_copy})
+    def _new_steps(self) -> Steps:
+        options = self._options
+        if self._is_copy:
+            self._run_of_copy = self._run_of_copy or make_run_of_copy(options.logdir)
+            options = dataclasses.replace(options, logdir=directory_of(options.logdir, self._run_of_copy))
+        return Steps(options, Plan((), window=options.window, policy=options.policy))
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the state of a copy: the options, and nothing of a training."""
@@ -130,23 +135,23 @@ class NanWatchCallback(keras.callbacks.Callback):
         copied = memo[id(self)] = type(self).__new__(type(self))
         state = self.__getstate__()
         options = state.pop("_options")
-        copied.__setstate__({**copy.deepcopy(state, memo), "_options": dict(options)})
+        copied.__setstate__({**copy.deepcopy(state, memo), "_options": options})
         return copied
 
     def on_train_begin(self, logs: Any = None) -> None:
         """Wrap the model and its optimizers."""
         if self._watched is not None:
-            self._watched.put_back()
-        if self._watch is None:
-            self._watch = self._new_watch()
+            self._watched.restore()
+        if self._steps is None:
+            self._steps = self._new_steps()
         trains = [self.model, self.model.optimizer, *self.model.trainable_variables]
         is_same = [*map(id, trains)] == [*map(id, self._trains)]
         if self._trains and not is_same:
             # Another model, or one that was compiled again or trains other layers, has other things to measure.
-            self._watch.close()
-            self._watch = self._new_watch()
+            self._steps.loop.close()
+            self._steps = self._new_steps()
         self._trains = trains
-        self._watched = WatchedModel(self.model, self._watch, activations_every=self._activations_every)
+        self._watched = WatchedModel(self.model, self._steps, activations_every=self._activations_every)
 
     def on_train_end(self, logs: Any = None) -> None:
         """Unwrap the model, and write the remaining steps.
@@ -157,5 +162,42 @@ class NanWatchCallback(keras.callbacks.Callback):
         if self._watched is not None:
             self._watched.end()
             self._watched = None
-        if self._watch is not None:
-            self._watch.close()
+        if self._steps is not None:
+            self._steps.loop.close()
+
+
+def make_run_of_copy(directory: str) -> str:
+    """Make a new directory below a run's directory, and return its name: ``copy-1``, ``copy-2`` and so on.
+
+    Trials of a search may run in several processes at once, so the directory is made here and not by the first
+    message. When two processes choose a name at the same time, one fails to make it and takes the next.
+
+    Args:
+        directory: of the callback that was copied.
+
+    Returns:
+        The name, relative to ``directory``; ``copy-1`` where no directory can be made.
+    """
+    return attempt(lambda: _made(directory), failed=lambda _: "copy-1")
+
+
+def _made(directory: str) -> str:
+    require_nameable(directory)
+    tf.io.gfile.makedirs(directory)
+    taken = [int(found[1]) for name in names_in(directory) if (found := _COPY.fullmatch(name))]
+    names = (f"copy-{number}" for number in itertools.count(max(taken, default=0) + 1))
+    return next(name for name in names if _is_made_here(os.path.join(directory, name)))
+
+
+def _is_made_here(path: str) -> bool:
+    """Make a directory, and return whether it was not there before."""
+    if "://" in path:
+        # TensorFlow's mkdir accepts a directory that is there already.
+        is_new = not tf.io.gfile.exists(path)
+        tf.io.gfile.mkdir(path)
+        return is_new
+    try:
+        os.mkdir(path)
+    except FileExistsError:
+        return False
+    return True

@@ -40,7 +40,7 @@ class NanWatchHook(tf.compat.v1.train.SessionRunHook):
         Args:
             watch: a watch whose ``apply_gradients`` is called before the session is made.
         """
-        self._watch = watch
+        self._runs = watch._session_runs
         self._feed: Any = None
         self._is_in_step = False
 
@@ -50,7 +50,7 @@ class NanWatchHook(tf.compat.v1.train.SessionRunHook):
         Raises:
             SetupError: if ``watch.apply_gradients`` was not called.
         """
-        self._watch.session_runs.built  # noqa: B018 - raises
+        self._runs.built  # noqa: B018 - raises
 
     def after_create_session(self, session: Any, coord: Any) -> None:
         """Catch the errors that end runs of the session: TensorFlow calls no hook then."""
@@ -62,16 +62,16 @@ class NanWatchHook(tf.compat.v1.train.SessionRunHook):
             except tf.errors.OpError as error:
                 if self._is_in_step:
                     self._is_in_step = False
-                    self._watch.session_runs.failed(session, error, self._feed)
+                    self._runs.failed(session, error, self._feed)
                 raise
 
         session.run = listened
 
     def before_run(self, run_context: Any) -> tf.compat.v1.train.SessionRunArgs | None:
         """Fetch the row of a step that trains, or the measure of a micro-batch."""
-        besides = self._watch.session_runs.before_run(run_context.session, run_context.original_args.fetches)
-        self._is_in_step, self._feed = besides is not None, run_context.original_args.feed_dict
-        return None if besides is None else tf.compat.v1.train.SessionRunArgs(*besides)
+        extra = self._runs.before_run(run_context.session, run_context.original_args.fetches)
+        self._is_in_step, self._feed = extra is not None, run_context.original_args.feed_dict
+        return None if extra is None else tf.compat.v1.train.SessionRunArgs(*extra)
 
     def after_run(self, run_context: Any, run_values: Any) -> None:
         """Record the row.
@@ -82,7 +82,7 @@ class NanWatchHook(tf.compat.v1.train.SessionRunHook):
         self._is_in_step = False
         if run_values.results is not None:
             feed_dict = run_context.original_args.feed_dict
-            self._watch.session_runs.after_run(run_context.session, run_values.results, feed_dict)
+            self._runs.after_run(run_context.session, run_values.results, feed_dict)
 
     def end(self, session: Any) -> None:
         """Write the remaining steps, and check the variables after the final update.
@@ -90,4 +90,4 @@ class NanWatchHook(tf.compat.v1.train.SessionRunHook):
         Raises:
             NonFiniteError: under ``"raise"`` and ``"skip"``, if the last update made a variable non-finite.
         """
-        self._watch.session_runs.end(session)
+        self._runs.end(session)

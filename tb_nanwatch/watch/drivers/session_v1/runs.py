@@ -1,27 +1,29 @@
-"""The runs of a session: what is fetched beside what the user asks for, and what is made of it."""
+"""The driver of TensorFlow 1: what the runs of a session fetch beside the user's fetches, and what follows."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple, cast
 
 import numpy as np
 import tensorflow as tf
 
 from tb_nanwatch.errors import SetupError
 from tb_nanwatch.schema.records import Replay
-from tb_nanwatch.watch.drivers.loop import Loop
+from tb_nanwatch.watch.drivers.driver import Loop
 from tb_nanwatch.watch.drivers.session_v1.feeds import FedCall, fed_gradients
 from tb_nanwatch.watch.drivers.session_v1.others import Write, Writes, note_on_kept, other_writes
 from tb_nanwatch.watch.drivers.session_v1.plan import Built, build
 from tb_nanwatch.watch.graphs import ancestors
 from tb_nanwatch.watch.guard.pivot import FetchedStep
+from tb_nanwatch.watch.record.batch import Call
 from tb_nanwatch.watch.replay import Evidence, ReplayLimits
 from tb_nanwatch.watch.replay.session_trace import Again
 from tb_nanwatch.watch.row.infinities import SessionInfinities, cleared
-from tb_nanwatch.watch.row.inputs import StepInputs
+from tb_nanwatch.watch.row.inputs import StepInputs, session_loss_scale_of
+from tb_nanwatch.watch.row.microbatches import MicrobatchStore
 from tb_nanwatch.watch.row.plan import Plan
 from tb_nanwatch.watch.variables import handle_of
 
@@ -30,12 +32,12 @@ Kind = Literal["update", "microbatch", "other"]
 _NOT_BUILT: Final = "watch.apply_gradients must be called, in the graph of the session, before the first run of it"
 
 
-class Besides(NamedTuple):
-    """What a run is asked for beside what the user wants of it.
+class Extra(NamedTuple):
+    """What a run fetches and is fed beside what the user asks for.
 
     Attributes:
         fetches: one tensor, by the kind of the run.
-        feed: by placeholder.
+        feed: by placeholder; ``None`` for nothing.
     """
 
     fetches: Mapping[Kind, tf.Tensor]
@@ -43,7 +45,7 @@ class Besides(NamedTuple):
 
 
 class SessionRuns:
-    """Watches the runs of one step of a graph of TensorFlow 1."""
+    """The runs of one step in a graph of TensorFlow 1; a :class:`~tb_nanwatch.watch.drivers.driver.Driver`."""
 
     def __init__(self, loop: Loop, plan: Plan) -> None:
         """Prepare; :meth:`apply_gradients` builds the step.
@@ -56,13 +58,13 @@ class SessionRuns:
         self._built: Built | None = None
         self._fetched: dict[tuple[int, ...], tuple[Kind, Sequence[Write], Any]] = {}
         self._microbatch: StepInputs | None = None
-        self._brought: Mapping[str, int] = {}
+        self._fed_gradients: Mapping[str, int] = {}
         self._session: Any = None
         self._writes = Writes()
 
     @property
     def built(self) -> Built:
-        """The step.
+        """The step as it stands in its graph.
 
         Raises:
             SetupError: if it is not built yet.
@@ -71,15 +73,13 @@ class SessionRuns:
             raise SetupError(_NOT_BUILT)
         return self._built
 
-    def accumulate(self, inputs: StepInputs) -> None:
-        """Know what a micro-batch's gradients are; see :meth:`tb_nanwatch.watch.api.Watch.accumulate`.
-
-        Args:
-            inputs: checked.
+    def accumulate(self, pairs: Sequence[tuple[Any, Any]], *, loss: Any) -> None:
+        """Define a micro-batch; see :meth:`tb_nanwatch.Watch.accumulate`.
 
         Raises:
-            SetupError: if there is a micro-batch already, or the step is built.
+            SetupError: if there is no gradient at all, there is a micro-batch already, or the step is built.
         """
+        inputs = StepInputs.checked(pairs, raw=None, loss=loss, step=None, in_session=True, caller="accumulate")
         if self._microbatch is not None or self._built is not None:
             raise SetupError(
                 "a watch must be given one accumulate in a graph of TensorFlow 1, before apply_gradients: each run that"
@@ -89,22 +89,34 @@ class SessionRuns:
         self._plan.expect(inputs.variables)
 
     def apply_gradients(
-        self, optimizer: Any, inputs: StepInputs, *, step: Any, extra: Mapping[str, Any]
+        self,
+        optimizer: Any,
+        pairs: Sequence[tuple[Any, Any]],
+        *,
+        raw: Sequence[Any] | None,
+        loss: Any,
+        step: Any,
+        extra: Mapping[str, Any],
     ) -> tf.Operation:
-        """Build the step; see :meth:`tb_nanwatch.watch.api.Watch.apply_gradients`.
+        """Build the step; see :meth:`tb_nanwatch.Watch.apply_gradients`.
 
         Args:
             optimizer: the user's.
-            inputs: checked.
-            step: the variable that counts steps; ``None`` if they are counted.
+            pairs: gradient and variable.
+            raw: see :meth:`tb_nanwatch.Watch.apply_gradients`.
+            loss: likewise.
+            step: the variable that counts steps; ``None`` to count them here.
             extra: passed on to the optimizer.
 
         Returns:
             The operation that trains.
 
         Raises:
-            SetupError: if the watch has a step already.
+            SetupError: if these cannot be a step's, or the watch has a step already.
         """
+        inputs = StepInputs.checked(pairs, raw=raw, loss=loss, step=None, in_session=True)
+        scale = session_loss_scale_of(optimizer)
+        inputs = inputs._replace(scale=scale, is_unscaled=scale is not None)
         if self._built is not None:
             raise SetupError(
                 "a watch must be given one apply_gradients in a graph of TensorFlow 1; make one Watch for each, with a"
@@ -116,17 +128,15 @@ class SessionRuns:
             return optimizer.apply_gradients(inputs.pairs, **extra)
 
         self._built = build(self._plan, inputs, update, options=options, step=step, microbatch=self._microbatch)
-        raw = [gradient for gradient in inputs.raw or [pair[0] for pair in inputs.pairs] if gradient is not None]
-        self._brought = fed_gradients(raw, inputs.loss, inputs.variables)
-        self._loop.tolerate(self._brought)
-        self._loop.last_values, self._loop.run_again = self._last_values, self._run_again
-        if self._built.microbatches is not None:
-            self._loop.accumulation = self._built.microbatches.accumulation
+        gradients = [gradient for gradient in inputs.raw or [pair[0] for pair in inputs.pairs] if gradient is not None]
+        self._fed_gradients = fed_gradients(gradients, inputs.loss, inputs.variables)
+        self._loop.tolerate(self._fed_gradients)
+        self._loop.use(self)
         _list_as_train_op(self._built)
         return self._built.train_op
 
-    def before_run(self, session: Any, fetches: Any) -> Besides | None:
-        """Return what has to be fetched and fed besides; ``None`` for a run that neither trains nor is a micro-batch.
+    def before_run(self, session: Any, fetches: Any) -> Extra | None:
+        """Return what a run must also fetch and be fed; ``None`` if it neither trains nor is a micro-batch.
 
         Args:
             session: that is to run.
@@ -135,19 +145,19 @@ class SessionRuns:
         if self._built is None:
             raise SetupError(_NOT_BUILT)
         part = "see what a run fetches, and watches no more than that it trains"
-        besides = self._loop.boundary.attempt(part, lambda: self._besides(session, fetches), otherwise=None)
-        if besides is None and any(fetch is self._built.train_op for fetch in tf.nest.flatten(fetches)):
-            return Besides({"update": self._built.guard.fetched}, None)
-        return besides
+        extra = self._loop.boundary.attempt(part, lambda: self._extra(session, fetches), otherwise=None)
+        if extra is None and any(fetch is self._built.train_op for fetch in tf.nest.flatten(fetches)):
+            return Extra({"update": self._built.guard.fetched}, None)
+        return extra
 
-    def _besides(self, session: Any, fetches: Any) -> Besides | None:
+    def _extra(self, session: Any, fetches: Any) -> Extra | None:
         (kind, others, _), microbatches = self._known(fetches), self.built.microbatches
         self._writes.begin(others)
         if kind == "update":
             self._read_infinities(session)
-            return Besides({kind: self.built.guard.fetched}, self.built.feed)
+            return Extra({kind: self.built.guard.fetched}, self.built.feed)
         if kind == "microbatch" and microbatches is not None:
-            return Besides({kind: microbatches.guard.fetched}, None)
+            return Extra({kind: microbatches.guard.fetched}, None)
         self._writes.end(self._writes.next_step)
         return None
 
@@ -157,12 +167,12 @@ class SessionRuns:
             masks = [infinities.mask_of(handle_of(variable)) for variable in self._plan.variables]
             self._plan.note_infinities(self.built.layout.variables, masks)
 
-    def after_run(self, session: Any, told: Mapping[Kind, Any], feed_dict: Mapping[Any, Any] | None) -> None:
-        """Take what a run of the step, or of a micro-batch, brought.
+    def after_run(self, session: Any, fetched: Mapping[Kind, Any], feed_dict: Mapping[Any, Any] | None) -> None:
+        """Record what a run of the step, or of a micro-batch, fetched.
 
         Args:
             session: that ran it.
-            told: the values of what :meth:`before_run` gave.
+            fetched: the values of what :meth:`before_run` returned.
             feed_dict: as the user gave it.
 
         Raises:
@@ -170,42 +180,41 @@ class SessionRuns:
         """
         self._session = session
         boundary = self._loop.boundary
-        if "update" not in told:
+        if "update" not in fetched:
             boundary.attempt(
-                "take a micro-batch", lambda: self._take_microbatch(told["microbatch"], feed_dict), otherwise=None
+                "take a micro-batch", lambda: self._take_microbatch(fetched["microbatch"], feed_dict), otherwise=None
             )
             return
-        row = told["update"]
-        taken = boundary.attempt("take the row of a step", lambda: self._take_update(row, feed_dict), otherwise=None)
-        if taken is None:
+        row = fetched["update"]
+        recorded = boundary.attempt("take the row of a step", lambda: self._take_update(row, feed_dict), otherwise=None)
+        if recorded is None:
             self._loop.lose_step(is_bad=lambda: self._is_bad(row))
             return
-        call, step = taken
+        call, step = recorded
         try:
             self._loop.after_step(call)
         finally:
             boundary.attempt("keep what other runs write", lambda: self._end_writes(step), otherwise=None)
 
     def _is_bad(self, row: Any) -> bool:
-        """Return whether a row as it was fetched, the step's number first, is of a bad step."""
+        """Return whether a fetched row, which begins with the step's number, is a bad step's."""
         return not np.isfinite(row[1 : 1 + self.built.recorder.cells].astype(np.float32)).all()
 
     @property
     def _puts_back(self) -> bool:
         return self._loop.options.policy != "record"
 
-    def _take_microbatch(self, told: Any, feed_dict: Mapping[Any, Any] | None) -> None:
+    def _take_microbatch(self, fetched: Any, feed_dict: Mapping[Any, Any] | None) -> None:
         microbatches = self.built.microbatches
         if microbatches is not None:
             call = FedCall.of(self.built.graph, feed_dict)
-            microbatches.take(self._session, told, call, puts_back=self._puts_back)
-            self._loop.bad_microbatch = microbatches.accumulation.bad_call
+            microbatches.take(self._session, fetched, call, puts_back=self._puts_back)
 
-    def _take_update(self, told: Any, feed_dict: Mapping[Any, Any] | None) -> tuple[FedCall, int]:
-        """Record the row of a step, and return what it was fed and its number."""
+    def _take_update(self, fetched: Any, feed_dict: Mapping[Any, Any] | None) -> tuple[FedCall, int]:
+        """Record the row of a step, and return its call and its number."""
         built, microbatches, attempt = self.built, self.built.microbatches, self._loop.boundary.attempt
         call = FedCall.of(built.graph, feed_dict)
-        seen = built.guard.unpack(told, cells=built.recorder.cells)
+        seen = built.guard.unpack(fetched, cells=built.recorder.cells)
         is_finite = built.recorder.add(seen.row, seen.counts, step=seen.step)
         call = attempt("keep what entered a run", lambda: self._entered(call, seen), otherwise=call)
         if not is_finite and self._puts_back:
@@ -215,7 +224,6 @@ class SessionRuns:
             put_back = partial(built.guard.state.restore_unordered, self._session, seen.state)
             attempt("put back what the forward pass of the bad step changed", put_back, otherwise=None)
         if microbatches is not None:
-            self._loop.bad_microbatch = microbatches.accumulation.bad_call
             microbatches.accumulation.end()
         return call, built.recorder.rows_written() - 1 if self._plan.counted else seen.step
 
@@ -228,28 +236,28 @@ class SessionRuns:
         self._writes.next_step = step + 1
 
     def run(self, session: Any, fetches: Any, **arguments: Any) -> Any:
-        """Run a session once, watched; see :meth:`tb_nanwatch.watch.api.Watch.session_run`.
+        """Run a session once, watched; see :meth:`tb_nanwatch.Watch.session_run`.
 
         Args:
             session: to run.
             fetches: the user's.
             **arguments: of ``session.run``.
         """
-        besides = self.before_run(session, fetches)
-        if besides is None:
+        extra = self.before_run(session, fetches)
+        if extra is None:
             return session.run(fetches, **arguments)
         feed_dict = arguments.pop("feed_dict", None)
-        whole = feed_dict if besides.feed is None else {**(feed_dict or {}), **besides.feed}
+        whole = feed_dict if extra.feed is None else {**(feed_dict or {}), **extra.feed}
         try:
-            result, told = session.run([fetches, besides.fetches], feed_dict=whole, **arguments)
+            result, fetched = session.run([fetches, extra.fetches], feed_dict=whole, **arguments)
         except tf.errors.OpError as error:
             self.failed(session, error, feed_dict)
             raise
-        self.after_run(session, told, feed_dict)
+        self.after_run(session, fetched, feed_dict)
         return result
 
     def failed(self, session: Any, error: tf.errors.OpError, feed_dict: Mapping[Any, Any] | None) -> None:
-        """Know that an error ended a run that :meth:`before_run` had something fetched with.
+        """Record that an error ended a run for which :meth:`before_run` returned something.
 
         Args:
             session: that ran it.
@@ -257,10 +265,10 @@ class SessionRuns:
             feed_dict: as the user gave it.
         """
         self._session = session
-        self._loop.step_failed(error, FedCall.of(self.built.graph, feed_dict))
+        self._loop.step_failed(error, lambda: FedCall.of(self.built.graph, feed_dict))
 
     def end(self, session: Any) -> None:
-        """Write what is left, and look at the variables once more while there is a session to read them by.
+        """Write what is left, and check the variables while there is a session to read them by.
 
         Raises:
             NonFiniteError: by policy ``"raise"``, if the last update left a variable non-finite.
@@ -274,11 +282,11 @@ class SessionRuns:
         if key not in self._fetched:
             if len(self._fetched) >= _MOST_KNOWN:
                 self._fetched.clear()
-            # With the fetches themselves, so that no other object takes the place of one.
-            self._fetched[key] = *self._made_of(flat), flat
+            # The entry holds the fetches, so that no other object gets the id of one.
+            self._fetched[key] = *self._classified(flat), flat
         return self._fetched[key]
 
-    def _made_of(self, fetches: Sequence[Any]) -> tuple[Kind, Sequence[Write]]:
+    def _classified(self, fetches: Sequence[Any]) -> tuple[Kind, Sequence[Write]]:
         graph, microbatches = self.built.graph, self.built.microbatches
         run = ancestors(graph.as_graph_element(fetch) for fetch in fetches if fetch is not None)
         others = other_writes(run, self.built)
@@ -286,24 +294,51 @@ class SessionRuns:
             return "update", others
         return ("microbatch" if microbatches is not None and microbatches.is_run_by(run) else "other"), others
 
-    def _run_again(self, call: FedCall, evidence: Evidence, *, limits: ReplayLimits, **_: Any) -> Replay:
-        built, brought, microbatches = self.built, self._brought, self.built.microbatches
-        if microbatches is not None and call is microbatches.accumulation.bad_call:
-            built, brought = replace(built, inputs=microbatches.inputs, tensors={}, statistics={}), {}
-        return Again(built, self._session, call, brought, self._writes).replay(evidence, limits=limits)
+    @property
+    def accumulation(self) -> MicrobatchStore | None:
+        """The micro-batches of a step; ``None`` if it has none."""
+        return None if self.built.microbatches is None else self.built.microbatches.accumulation
 
-    def _last_values(self) -> Sequence[Any]:
+    @property
+    def last_call(self) -> Call | None:
+        """``None``: the check after the last update replays no run of a session."""
+        return None
+
+    def calls_of(self, call: Call) -> Sequence[Call]:
+        """Return the call alone: a session has no replicas."""
+        return [call]
+
+    def call_of_bad_step(self, call: Call | None) -> Call | None:
+        """Return the call: a bad step is known before the next one runs."""
+        return call
+
+    def call_of_bad_microbatch(self, call: Call) -> Call | None:
+        """Return the run of a step's first bad micro-batch, or the step's where there is none."""
+        microbatches = self.built.microbatches
+        return (None if microbatches is None else microbatches.accumulation.bad_call) or call
+
+    def last_values(self) -> Sequence[Any]:
+        """Return what reads each variable by the last session, without the infinities that are meant."""
         return [_Value(variable, self._session, self.built.infinities) for variable in self._plan.variables]
+
+    def replay(
+        self, call: Call, evidence: Evidence, *, limits: ReplayLimits, logdir: str = "", dump: str | None = None
+    ) -> Replay:
+        """Run what a step ran up to its guard again in the last session; it writes no dump."""
+        built, fed, microbatches = self.built, self._fed_gradients, self.built.microbatches
+        if microbatches is not None and call is microbatches.accumulation.bad_call:
+            built, fed = replace(built, inputs=microbatches.inputs, tensors={}, statistics={}), {}
+        return Again(built, self._session, cast("FedCall", call), fed, self._writes).replay(evidence, limits=limits)
 
 
 class _Value:
-    """A variable as a session has it, without the infinities that are meant."""
+    """Reads a variable by a session, without the infinities that are meant."""
 
     def __init__(self, variable: Any, session: Any, infinities: SessionInfinities) -> None:
         self._variable, self._session, self._infinities = variable, session, infinities
 
     def numpy(self) -> Any:
-        """Return the value; nothing where the session is over."""
+        """Return the value; an empty array where the session is over."""
         try:
             value = self._session.run(self._variable)
         except (RuntimeError, AttributeError, tf.errors.OpError):
@@ -314,4 +349,4 @@ class _Value:
 def _list_as_train_op(built: Built) -> None:
     listed = built.graph.get_collection_ref(tf.compat.v1.GraphKeys.TRAIN_OP)
     own = set(built.update_ops)
-    listed[:] = [one for one in listed if one not in own] + [built.train_op]
+    listed[:] = [op for op in listed if op not in own] + [built.train_op]

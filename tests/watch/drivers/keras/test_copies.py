@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from tb_nanwatch import NanWatchCallback, NonFiniteError
-from tb_nanwatch.watch.drivers.keras.copies import make_run_of_copy
+from tb_nanwatch.watch.drivers.keras.callback import make_run_of_copy
 
 COPIES = {
     "copy": copy.copy,

@@ -29,7 +29,7 @@ def test_a_loss_that_was_scaled_is_the_one_before():
         with tf.GradientTape() as tape:
             loss = tf.reduce_sum(a.value)
             scaled = loss * 1024
-            losses.scaled(loss, scaled)
+            losses.note_scaled(loss, scaled)
         tape.gradient(scaled, [a])
         assert losses.take([a]) is loss
 

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from tb_nanwatch import NanWatchCallback
 from tb_nanwatch.watch.drivers.keras.losses import NotedLosses
-from tb_nanwatch.watch.drivers.keras.updates import WatchedOptimizer
+from tb_nanwatch.watch.drivers.keras.optimizers import WatchedOptimizer
 from tests.watch.drivers.keras.models import BATCHES, Way, adam, arrays, network
 
 GRADIENTS = [np.array([3.0, 4.0], "float32"), np.array([12.0], "float32")]
@@ -24,16 +24,16 @@ class Seen:
         self.variables = [keras.Variable([0.0, 0.0], name="a"), keras.Variable([0.0], name="b")]
         self.optimizer = optimizer
         self.optimizer.build(self.variables)
-        self.watched = WatchedOptimizer(optimizer, self.losses, prepare=self.prepare, guarded=self.guarded)
+        self.watched = WatchedOptimizer(optimizer, self.losses, self)
 
     def prepare(self, optimizer, variables):
         assert optimizer.built
 
-    def guarded(self, inputs, update):
+    def apply(self, inputs, update):
         self.inputs.append(inputs)
         return update(inputs.pairs)
 
-    def apply(self, gradients):
+    def train(self, gradients):
         self.optimizer.apply_gradients(zip([tf.constant(one) for one in gradients], self.variables))
 
 
@@ -44,8 +44,8 @@ class Seen:
 def test_gradients_are_measured_before_and_after_the_optimizers_own_clipping(clip, norms):
     seen, bare = Seen(keras.optimizers.SGD(1.0, **clip)), Seen(keras.optimizers.SGD(1.0, **clip))
     with seen.losses.listening():
-        seen.apply(GRADIENTS)
-    bare.apply(GRADIENTS)
+        seen.train(GRADIENTS)
+    bare.train(GRADIENTS)
     (inputs,) = seen.inputs
     assert [np.linalg.norm(raw) for raw in inputs.raw] == [5.0, 12.0]
     np.testing.assert_allclose([np.linalg.norm(after) for after, _ in inputs.pairs], norms, rtol=1e-6)
@@ -57,14 +57,14 @@ def test_gradients_are_measured_before_and_after_the_optimizers_own_clipping(cli
 def test_a_fixed_loss_scale_is_taken_out_of_what_is_measured_and_left_in_what_is_applied():
     seen = Seen(keras.optimizers.SGD(1.0, loss_scale_factor=8.0))
     with seen.losses.listening():
-        seen.apply([8 * gradient for gradient in GRADIENTS])
+        seen.train([8 * gradient for gradient in GRADIENTS])
     assert [np.linalg.norm(gradient) for gradient, _ in seen.inputs[0].pairs] == [5.0, 12.0]
     assert seen.variables[1].numpy().tolist() == [-12.0]
 
 
-def test_an_optimizer_is_as_it_was_when_it_is_put_back():
+def test_an_optimizer_is_as_it_was_when_it_is_restored():
     seen = Seen(keras.optimizers.SGD(1.0))
-    seen.watched.put_back()
+    seen.watched.restore()
     assert not {"apply", "scale_loss"} & vars(seen.optimizer).keys()
 
 

@@ -175,7 +175,7 @@ def test_a_policy_that_does_not_run_again_keeps_the_batch_alone(tmp_path):
             watch.session_run(session, train)
     watch.close()
     assert np.isnan(load_batch(tmp_path / "batches" / "step-1.npz").args[0][element.name])
-    assert [tensor.op.type for tensor in watch.session_runs.built.guard.intake.tensors] == ["IteratorGetNext"]
+    assert [tensor.op.type for tensor in watch._session_runs.built.guard.intake.tensors] == ["IteratorGetNext"]
 
 
 @pytest.mark.parametrize("dtype", [tf.float16, tf.bfloat16, tf.float64, tf.int64, tf.string, tf.bool, tf.complex64])

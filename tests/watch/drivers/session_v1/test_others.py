@@ -162,7 +162,7 @@ def test_another_network_s_statistics_are_not_asked_for(tmp_path):
         session.run(v1.global_variables_initializer())
         for watch, x, train in steps * 3:
             watch.session_run(session, train, {x: np.ones([2, 3])})
-    assert [list(watch.session_runs.built.statistics) for watch, _, _ in steps] == [
+    assert [list(watch._session_runs.built.statistics) for watch, _, _ in steps] == [
         ["one/moving_mean"],
         ["other/moving_mean"],
     ]

@@ -6,9 +6,8 @@ import pytest
 import tensorflow as tf
 
 from tb_nanwatch.errors import NonFiniteError
-from tb_nanwatch.watch.drivers.loop import Loop
 from tb_nanwatch.watch.drivers.options import LoopOptions
-from tb_nanwatch.watch.record.writer import Writer
+from tb_nanwatch.watch.drivers.steps import Steps
 from tb_nanwatch.watch.row.inputs import StepInputs
 from tb_nanwatch.watch.row.plan import Plan
 
@@ -27,17 +26,18 @@ class Training:
             policy, WINDOW, flush_interval_s, str(logdir), replay=False, on_nonfinite=self.verdicts.append, **options
         )
         self.plan = Plan([self.weight], window=WINDOW, policy=policy)
-        self.loop = Loop(chosen, self.plan, Writer(str(logdir)))
+        self.steps = Steps(chosen, self.plan)
+        self.loop = self.steps.loop
         self.compiled = tf.function(self._step, autograph=False)
         self.monkeypatch = monkeypatch
 
     def _step(self, gradient):
         inputs = StepInputs.checked([(gradient, self.weight)], raw=None, loss=None, step=None)
-        self.plan.guarded(inputs, lambda: self.weight.assign_sub(gradient), run=self.loop.current_run)
+        self.steps.apply(inputs, lambda _: self.weight.assign_sub(gradient))
 
     def take(self, *gradients):
         for gradient in gradients:
-            self.loop.run(lambda gradient=gradient: self.compiled(tf.constant(gradient)), None)
+            self.steps.run(lambda gradient=gradient: self.compiled(tf.constant(gradient)), None)
             if not self.reads:
                 self._note_reads()
 
@@ -136,13 +136,15 @@ def test_an_error_that_is_not_the_guards_passes_and_is_not_reported(begin):
         raise tf.errors.OutOfRangeError(None, None, "end of data")
 
     with pytest.raises(tf.errors.OutOfRangeError):
-        training.loop.run(end, None)
+        training.steps.run(end, None)
     assert training.verdicts == []
 
 
 def test_the_number_of_the_run_is_known_inside_a_step_only(begin):
-    loop = begin().loop
-    numbers = [loop.current_run]
+    training, numbers = begin(), []
+    training.monkeypatch.setattr(training.plan, "guarded", lambda inputs, update, *, run: numbers.append(run))
+    gradient = tf.constant(1.0)
     for _ in range(2):
-        loop.run(lambda: numbers.append(loop.current_run), None)
-    assert [*numbers, loop.current_run] == [0, 1, 2, 0]
+        training.steps.run(lambda: training._step(gradient), None)
+    tf.function(training._step, autograph=False)(gradient)
+    assert numbers == [1, 2, 0]

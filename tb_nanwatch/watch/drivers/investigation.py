@@ -1,0 +1,169 @@
+"""More about a bad step: its batch is saved, the step is replayed, and the alert takes both in."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, Final, Protocol
+
+import tensorflow as tf
+
+from tb_nanwatch.diagnosis.notes import unfinished_sentence
+from tb_nanwatch.diagnosis.sightings import step_before
+from tb_nanwatch.schema.records import Alert, Replay, Verdict
+from tb_nanwatch.watch.boundary import Boundary
+from tb_nanwatch.watch.drivers.options import LoopOptions
+from tb_nanwatch.watch.record.archive import SavedBatch, save_batch
+from tb_nanwatch.watch.record.batch import Call
+from tb_nanwatch.watch.record.incident import finding_of, gradient_sizes_before, samples_of
+from tb_nanwatch.watch.replay import Evidence, ReplayLimits
+from tb_nanwatch.watch.replay.refused import cause_of
+from tb_nanwatch.watch.row.plan import Plan
+
+MOST_BATCHES: Final = 16
+"""The most batches that one watch saves: a run under policy "record" may meet bad steps without end."""
+_NO_FAULT: Final = (tf.errors.OutOfRangeError, tf.errors.CancelledError, tf.errors.AbortedError)
+"""How a data set ends, and how other operations end beside one that failed."""
+_REPEATABLE: Final = (tf.errors.InvalidArgumentError, tf.errors.InternalError)
+"""Errors that follow from an operation's inputs, so a replay meets them again. Full memory does not."""
+
+
+class Replayer(Protocol):
+    """Replays a step."""
+
+    def __call__(
+        self, call: Call, evidence: Evidence, *, limits: ReplayLimits, logdir: str = "", dump: str | None = None
+    ) -> Replay:
+        """See :func:`tb_nanwatch.watch.replay.again.replay`."""
+
+
+class Investigation:
+    """Finds out more about the bad steps of one watch."""
+
+    def __init__(self, options: LoopOptions, plan: Plan, boundary: Boundary) -> None:
+        """Begin before the first bad step.
+
+        Args:
+            options: the user's.
+            plan: knows the variables and their owners.
+            boundary: of the watch.
+        """
+        self._options, self._plan, self._boundary = options, plan, boundary
+        self._batches_left = MOST_BATCHES
+        self._has_replayed = False
+
+    def of_bad_step(self, alert: Alert, call: Call, *, replay: Replayer) -> Alert:
+        """Save the batch of a bad step, replay the step, and return its alert with both.
+
+        Args:
+            alert: of the step.
+            call: of the step.
+            replay: replays it.
+        """
+        nonfinite = frozenset(finding.name for finding in alert.findings if finding.role == "weight")
+        # The previous step's update made those variables non-finite, and this call has the next step's batch.
+        saved = SavedBatch(None) if nonfinite else self._save(call, alert, samples_of(alert))
+        found = self._boundary.attempt(
+            "run the bad step again",
+            lambda: self._replay(alert, call, nonfinite=nonfinite, replay=replay),
+            otherwise=None,
+        )
+        if saved.path is None and not nonfinite and found is not None and found.chains:
+            saved = self._save(call, alert, found.chains[0][0].samples)
+        return replace(alert, replay=found, batch=saved.path, notes=(*alert.notes, *saved.notes, *call.notes))
+
+    def of_unfinished_step(
+        self, alert: Alert, error: tf.errors.OpError, call: Call | None, *, replay: Replayer
+    ) -> Alert | None:
+        """Save the batch of a step that an error ended, replay the step, and return its alert with both.
+
+        Args:
+            alert: of the step.
+            error: that ended it.
+            call: of the step; ``None`` if its arguments are unknown.
+            replay: replays it.
+
+        Returns:
+            ``None`` where a replay could show nothing.
+        """
+        if call is None or self._plan.replicas is not None or not isinstance(error, _REPEATABLE):
+            return None
+        found = None
+        if self._options.replay:
+            evidence = evidence_of(self._plan, error=error)
+            found = replay(call, evidence, limits=ReplayLimits(), logdir=self._options.logdir)
+        findings = (finding_of(found.chains[0][0]),) if found is not None and found.chains else ()
+        saved = self._save(call, alert, findings[0].samples if findings else ())
+        return replace(alert, findings=findings, replay=found, batch=saved.path, notes=(*alert.notes, *saved.notes))
+
+    def _save(self, call: Call, alert: Alert, samples: Sequence[int]) -> SavedBatch:
+        if not self._options.save_batch or self._batches_left == 0:
+            return SavedBatch(None)
+        is_before_window = alert.error is not None or not len(alert.window)
+        step = alert.step if is_before_window else int(alert.window.last_step[-1])
+        saved = self._boundary.attempt(
+            "save the batch of the bad step",
+            lambda: save_batch(self._options.logdir, call, step=step, samples=samples),
+            otherwise=SavedBatch(None),
+        )
+        self._batches_left -= saved.path is not None
+        return saved
+
+    def _replay(self, alert: Alert, call: Call, *, nonfinite: frozenset[str], replay: Replayer) -> Replay | None:
+        was_so_before = bool(nonfinite) and alert.step == alert.first_step
+        if not self._options.replay or was_so_before or not self._may_replay(alert):
+            return None
+        plan = self._plan
+        evidence = evidence_of(
+            plan,
+            roles=frozenset(finding.role for finding in alert.findings),
+            spoilt=nonfinite,
+            gradient_sizes=gradient_sizes_before(alert, plan.described) if nonfinite else (),
+            # Micro-batches may be calls of their own, which drew other random numbers.
+            drawn=plan.drawn if alert.microbatch is None else None,
+            is_first_update=bool(nonfinite) and step_before(alert) == alert.first_step,
+            is_microbatch=alert.microbatch is not None,
+        )
+        dump = os.path.join("debugger", f"step-{alert.step}") if self._options.keep_dump else None
+        return replay(call, evidence, limits=ReplayLimits(), logdir=self._options.logdir, dump=dump)
+
+    def _may_replay(self, alert: Alert) -> bool:
+        """Return whether the state that a bad step began with is still there. Replay only the first skipped step."""
+        if self._options.policy == "skip" and not self._has_replayed:
+            self._has_replayed = True
+            return self._plan.ring is not None and self._plan.ring.on_host
+        return self._options.policy == "raise" or alert.action == "raised"
+
+
+def evidence_of(plan: Plan, *, roles: frozenset[Any] = frozenset(), **known: Any) -> Evidence:
+    """Return the evidence for a replay: what the plan knows, and what is known about the step.
+
+    Args:
+        plan: of the watch.
+        roles: of what was non-finite in the step; empty if unknown.
+        **known: other fields of :class:`~tb_nanwatch.watch.replay.Evidence`.
+    """
+    return Evidence(roles, plan.variables, plan.described, has_several=plan.has_several, owners=plan.owners, **known)
+
+
+def is_fault(error: tf.errors.OpError) -> bool:
+    """Return whether an error says that a step failed. The end of a data set does not."""
+    return not isinstance(error, _NO_FAULT)
+
+
+def error_line(error: tf.errors.OpError) -> str:
+    """Return an error in one line."""
+    return f"{type(error).__name__}: {cause_of(error)}"
+
+
+def add_to_error(error: tf.errors.OpError, alert: Alert, verdict: Verdict, *, logdir: str) -> None:
+    """Add a verdict to the error that ended a step: as a note, or before Python 3.11 as a warning."""
+    found = verdict.text if alert.findings else unfinished_sentence(alert)
+    text = " ".join([found, *(alert.replay.notes if alert.replay else ())])
+    whole = f"tb_nanwatch: {text} For more: nanwatch {logdir}"
+    if hasattr(error, "add_note"):
+        error.add_note(whole)
+    else:
+        warnings.warn(whole, stacklevel=2)

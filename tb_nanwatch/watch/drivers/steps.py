@@ -1,0 +1,341 @@
+"""The driver of TensorFlow 2: steps that run as a ``tf.function``, eagerly, or in somebody else's loop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, TypeVar
+
+import tensorflow as tf
+
+from tb_nanwatch.schema.records import Replay, Verdict
+from tb_nanwatch.watch.drivers.driver import Loop
+from tb_nanwatch.watch.drivers.investigation import evidence_of
+from tb_nanwatch.watch.drivers.microbatch_calls import MicrobatchCalls
+from tb_nanwatch.watch.drivers.optimizer import UpdateMethod
+from tb_nanwatch.watch.drivers.options import LoopOptions
+from tb_nanwatch.watch.drivers.strategy import (
+    can_meet,
+    is_last_here,
+    own_inputs,
+    replica_context,
+    replica_here,
+    together,
+)
+from tb_nanwatch.watch.guard.guard import MESSAGE
+from tb_nanwatch.watch.record.batch import Call
+from tb_nanwatch.watch.record.incident import verdict_by_hand
+from tb_nanwatch.watch.replay import Evidence, ReplayLimits, current_trial, replay
+from tb_nanwatch.watch.replay.one_replica import replay_of_replica
+from tb_nanwatch.watch.row.inputs import StepInputs, loss_scale_of
+from tb_nanwatch.watch.row.measure import SampledTensor
+from tb_nanwatch.watch.row.microbatches import NONE_BAD, MicrobatchStore
+from tb_nanwatch.watch.row.plan import Plan
+from tb_nanwatch.watch.row.rates import rate_known
+from tb_nanwatch.watch.tf_internals import converted_method
+
+_T = TypeVar("_T")
+_Update = Callable[[Sequence[tuple[Any, Any]]], Any]
+_running: ContextVar[Steps | None] = ContextVar("nanwatch_running", default=None)
+
+
+def _no_call() -> Call | None:
+    return None
+
+
+class Steps:
+    """The steps of one watch; a :class:`~tb_nanwatch.watch.drivers.driver.Driver`.
+
+    Attributes:
+        loop: the host's part.
+    """
+
+    def __init__(self, options: LoopOptions, plan: Plan) -> None:
+        """Begin before the first step.
+
+        Args:
+            options: the user's.
+            plan: what is measured.
+        """
+        self._plan = plan
+        self.loop = Loop(self, options, plan)
+        self._depth = 0
+        self._runs = 0
+        self._followers: list[Steps] = []
+        self._last_call: Call | None = None
+        self._find_call: Callable[[], Call | None] = _no_call
+        self._microbatches, self._has_microbatches = MicrobatchCalls(), False
+
+    @property
+    def withholds(self) -> bool:
+        """Whether the policy withholds the update of a bad step."""
+        return self.loop.options.policy != "record"
+
+    def run(self, step: Callable[[], _T], call: Call | None, find_call: Callable[[], Call | None] = _no_call) -> _T:
+        """Run a step, and raise if it was bad and the policy says so; the step's own errors pass.
+
+        Args:
+            step: one step, or several.
+            call: its arguments; ``None`` if they are unknown.
+            find_call: returns them after a bad step, if ``call`` is ``None``.
+
+        Raises:
+            NonFiniteError: by policy ``"raise"``.
+        """
+        self._last_call, self._find_call = call, find_call
+        self._depth += 1
+        self._runs += 1
+        self._microbatches.begin(call)
+        outer = _running.set(self)
+        try:
+            result = step()
+        except tf.errors.OpError as error:
+            if MESSAGE in str(error):
+                self.loop.step_stopped(call)
+            else:
+                self.loop.step_failed(error, lambda: call or find_call())
+            raise
+        finally:
+            _running.reset(outer)
+            self._depth -= 1
+        self.loop.after_step(call)
+        for follower in self._followers:
+            follower.loop.after_step(call)
+        if self._has_microbatches:
+            self._end_microbatches(call)
+        return result
+
+    def begin_trace(self, graph: Any) -> None:
+        """Take note that a whole step is about to be traced into ``graph``; the trace may raise ``BeginAgain``."""
+        self._microbatches.begin_trace()
+        self._plan.begin_trace(graph, can_begin_again=True)
+
+    def finish_trace(self, graph: Any) -> None:
+        """Take note that a whole step was traced into ``graph``."""
+        self._plan.finish_trace(graph)
+
+    @contextmanager
+    def tracing(self, batch: Any) -> Iterator[None]:
+        """Trace a step of another loop, such as ``model.fit``, from its beginning to its end.
+
+        Args:
+            batch: a structure of the tensors that the step is given.
+        """
+        if current_trial() is not None:
+            yield
+            return
+        graph = tf.compat.v1.get_default_graph()
+        self._plan.is_step_inside = replica_context() is not None
+        self._plan.stash.offer(graph, batch, replica=replica_here())
+        self._plan.be_lenient(graph)
+        self.begin_trace(graph)
+        yield
+        if is_last_here():
+            self.finish_trace(graph)
+
+    def keep_batch_after(self, batch: Any) -> None:
+        """Keep the batch of a step that XLA compiled, in the graph that calls the step, if the step was bad."""
+        if self._plan.recorder is not None and current_trial() is None:
+            self._plan.stash.keep_after(batch, self._plan.recorder.waiting())
+
+    def take_batch(self) -> Any:
+        """Return the last bad step's batch, as it was given to :meth:`tracing`."""
+        return self._plan.take_batch()
+
+    def begin_eager(self) -> None:
+        """Mark the start of an eager step of another loop: all updates from here on belong to it."""
+        self._plan.begin_eager()
+
+    def is_eager_step_bad(self) -> bool:
+        """Return whether the last eager step was found bad."""
+        return self._plan.is_eager_step_bad()
+
+    def expect_model(self, model: Any, *, microbatches: int) -> None:
+        """Watch a model's variables, in its order, before any others that the first update brings.
+
+        Args:
+            model: of Keras. Layers and variables are named by their place in it.
+            microbatches: how many steps in a row add up to one update, where the optimizer adds them up.
+        """
+        self._plan.know_model(model)
+        self._plan.expect(model.trainable_variables)
+        self._plan.microbatches_a_step = microbatches
+
+    def prepare(self, optimizer: Any, variables: Sequence[Any]) -> None:
+        """Build an optimizer for the variables that it updates, if it is not built."""
+        self._plan.prepare(optimizer, variables)
+
+    def apply_gradients(
+        self,
+        optimizer: Any,
+        pairs: Sequence[tuple[Any, Any]],
+        *,
+        raw: Sequence[Any] | None,
+        loss: Any,
+        step: Any,
+        extra: Mapping[str, Any],
+        caller: Any,
+    ) -> Any:
+        """Measure gradients, then let the optimizer apply them if the guard does.
+
+        Args:
+            optimizer: the user's.
+            pairs: gradient and variable.
+            raw: see :meth:`tb_nanwatch.Watch.apply_gradients`.
+            loss: likewise.
+            step: the variable that counts steps; ``None`` to count them here.
+            extra: passed on to the optimizer.
+            caller: AutoGraph's status in the caller; ``None`` in an eager step.
+
+        Raises:
+            SetupError: if these cannot be a step's.
+        """
+        method = UpdateMethod.of(optimizer)
+        inputs = StepInputs.checked(pairs, raw=raw, loss=loss, step=step)
+        self.prepare(optimizer, inputs.variables)
+        inputs = inputs._replace(scale=loss_scale_of(optimizer))
+        if caller is not None:
+            method = method._replace(call=converted_method(method.call, caller))
+        with rate_known(optimizer) as scalars:
+            return self.apply(inputs._replace(scalars=scalars), lambda pairs: method(pairs, **extra))
+
+    def apply(self, inputs: StepInputs, update: _Update) -> Any:
+        """Measure a step, and run its update if the guard lets it.
+
+        Args:
+            inputs: of the step, checked; the optimizer is built.
+            update: applies pairs of gradient and variable.
+        """
+        trial = current_trial()
+        if trial is not None:
+            return trial.apply(own_inputs(inputs), update) if trial.watch is self else update(inputs.pairs)
+        if self._depth:
+            self._microbatches.note_update()
+        context = replica_context()
+        if context is None:
+            return self._guarded(inputs, update)
+        if not can_meet(context.strategy):
+            self._plan.pass_over(context.strategy)
+            return update(inputs.pairs)
+        return together(context, inputs, update, guarded=self._guarded)
+
+    def accumulate(self, pairs: Sequence[tuple[Any, Any]], *, loss: Any) -> None:
+        """Measure one micro-batch; see :meth:`tb_nanwatch.Watch.accumulate`.
+
+        Raises:
+            SetupError: if there is no gradient at all.
+        """
+        inputs = StepInputs.checked(pairs, raw=None, loss=loss, step=None, caller="accumulate")
+        trial = current_trial()
+        if replica_context() is not None:
+            self._plan.pass_over_microbatches()
+        elif trial is not None:
+            if trial.watch is self:
+                trial.accumulate(inputs)
+        else:
+            if self._depth:
+                self._has_microbatches = True
+                self._microbatches.note_measure()
+            self._plan.accumulate(inputs)
+
+    def watch_tensor(self, name: str, value: tf.Tensor) -> None:
+        """Watch one more tensor of the step; see :meth:`tb_nanwatch.Watch.tensor`."""
+        trial = current_trial()
+        if trial is None:
+            self._plan.tensors_of(replica_here()).add(name, value)
+        elif trial.watch is self:
+            trial.tensors[name] = value
+
+    def watch_output(self, layer: Any, value: tf.Tensor, *, place: int, is_due: tf.Tensor) -> None:
+        """Watch an output of a Keras layer in the steps where ``is_due`` is true; in the others it costs nothing.
+
+        Args:
+            layer: whose path becomes the name of the watched tensor.
+            value: floating, any shape.
+            place: of the output among those of the layer.
+            is_due: bool scalar.
+        """
+        if current_trial() is None:
+            path = self._plan.name_of_layer(layer)
+            name = f"{path}[{place}]" if place else path
+            self._plan.tensors_of(replica_here()).add(name, SampledTensor(value, is_due))
+
+    def replay_step(self, call: Call) -> Verdict:
+        """Replay a step because the user asked for it; see :meth:`tb_nanwatch.Watch.replay_step`."""
+        step = self.loop.next_step()
+        found = replay(call, evidence_of(self._plan), watch=self, limits=ReplayLimits())
+        return verdict_by_hand(found, self._plan.described, step=step, run=self.loop.options.run)
+
+    @property
+    def accumulation(self) -> MicrobatchStore | None:
+        """The micro-batches of a step; ``None`` if it has none."""
+        return self._plan.accumulation
+
+    @property
+    def last_call(self) -> Call | None:
+        """The call of the step that ran last; ``None`` if its arguments are unknown."""
+        return self._last_call
+
+    def calls_of(self, call: Call) -> Sequence[Call]:
+        """Return a call as each replica of this process made it."""
+        return self._plan.calls_of(call)
+
+    def call_of_bad_step(self, call: Call | None) -> Call | None:
+        """Return the call of the bad step, with the batch and the random numbers that its guard kept."""
+        self._plan.take_drawn()
+        call = self._find_call() if call is None else call
+        return None if call is None else self._plan.call_of_bad(call)
+
+    def call_of_bad_microbatch(self, call: Call) -> Call | None:
+        """Return the call that measured the first bad micro-batch of a step; ``None`` if it is unknown."""
+        which = NONE_BAD if self._plan.accumulation is None else self._plan.accumulation.bad_call()
+        return call if which == NONE_BAD else self._microbatches.bad(which, call)
+
+    def last_values(self) -> Sequence[Any]:
+        """Return what gives each variable's value, without the infinities that are meant."""
+        return self._plan.last_values
+
+    def replay(
+        self, call: Call, evidence: Evidence, *, limits: ReplayLimits, logdir: str = "", dump: str | None = None
+    ) -> Replay:
+        """Replay a step, or on many devices the part of the replica that was bad first."""
+        plan = self._plan
+        if plan.replicas is None or plan.bad_replica is None:
+            return replay(call, evidence, watch=self, limits=limits, logdir=logdir, dump=dump)
+        bad, is_inside = plan.bad_replica, plan.is_step_inside
+        return replay_of_replica(
+            call,
+            evidence,
+            replicas=plan.replicas,
+            place=bad,
+            is_inside=is_inside,
+            watch=self,
+            limits=limits,
+            logdir=logdir,
+            dump=dump,
+        )
+
+    def _guarded(self, inputs: StepInputs, update: _Update) -> Any:
+        def guarded() -> Any:
+            return self._plan.guarded(inputs, lambda: update(inputs.pairs), run=self._runs if self._depth else 0)
+
+        if self._depth:
+            return guarded()
+        if tf.executing_eagerly():
+            return self.run(guarded, None)
+        self._follow_outer()
+        return guarded()
+
+    def _follow_outer(self) -> None:
+        """If a step of another watch is being traced, have that watch check for this one's bad steps after each."""
+        outer = _running.get()
+        if outer is not None and outer is not self and self not in outer._followers:
+            outer._followers.append(self)
+
+    def _end_microbatches(self, call: Call | None) -> None:
+        part = "keep the calls of micro-batches"
+        self.loop.boundary.attempt(part, lambda: self._microbatches.end(call, self._rows_written), otherwise=None)
+
+    def _rows_written(self) -> int:
+        return 0 if self._plan.ring is None else self._plan.ring.rows_written()
