@@ -105,7 +105,7 @@ def message_of(verdict: Verdict, alert: Alert, logdir: str, *, skips: int = 0) -
     command = f"nanwatch {shlex.quote(logdir)}"
     lost = lost_weights(alert)
     if lost is not None:
-        return f"{verdict.text} {lost} For more: nanwatch {logdir}"
+        return f"{verdict.text} {lost} For more: {command}"
     if skips:
         return f"{verdict.text} From there {skips:,} bad steps in a row were skipped. For more: {command}"
     is_withheld = not len(alert.window) or alert.step == alert.window.last_step[-1]

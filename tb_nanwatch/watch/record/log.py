@@ -90,9 +90,10 @@ class Log:
         self.first_step = int(series.first_step[0]) if len(series) else 0
 
     def write_alert(self, alert: Alert) -> None:
-        """Write an alert after the steps before it, unless there were too many alerts."""
-        self._alerts_left -= alert.action != "raised"
-        if self._alerts_left >= 0:
+        """Write an alert after the steps before it, unless training goes on and there were too many such alerts."""
+        ends_training = alert.action == "raised"
+        self._alerts_left -= not ends_training
+        if ends_training or self._alerts_left >= 0:
             self._attempt(self._write_rest)
             self._attempt(lambda: self._writer.write_alert(alert))
 

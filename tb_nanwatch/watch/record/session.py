@@ -229,7 +229,8 @@ class Session:
 
     def _alert_of(self, incident: Incident, *, action: Action, inputs: Sequence[Finding]) -> Alert | None:
         number, counts = incident
-        findings, source = (*inputs, *self._decoder.findings(counts)), self._decoder.origin_device(counts)
+        of_step, source = self._decoder.findings(counts), self._decoder.origin_device(counts)
+        findings = (*inputs, *of_step)
         if not self._history.has_row(number):
             step = self._history.step_of_lost(number, otherwise=self._log.last_step)
             first_step = max(0, min(self._log.first_step, step - number))
@@ -240,7 +241,7 @@ class Session:
         is_weight = any(finding.role == "weight" for finding in findings)
         microbatch = None if is_weight else self._bad_microbatch(number)
         if microbatch is not None:
-            findings = (*inputs, *self._findings_of_microbatch(findings, number))
+            findings = (*inputs, *self._findings_of_microbatch(of_step, number))
         elif all(finding.role in ("gradient", "clipped") for finding in findings):
             since = _first_overflow_before(window)
             notes = () if since is None else (_COLLAPSED.format(step=step),)
@@ -262,7 +263,7 @@ class Session:
         """
         if self._accumulation is None or (of_step and self._has_bad_microbatch_since(number)):
             return of_step
-        others = [finding for finding in of_step if finding.role not in ("gradient", "clipped", "loss", "input")]
+        others = [finding for finding in of_step if finding.role not in ("gradient", "clipped", "loss")]
         return (*others, *findings_of_microbatch(self._decoder.layout, self._accumulation.counts()))
 
     def _has_bad_microbatch_since(self, number: int) -> bool:

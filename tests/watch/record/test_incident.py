@@ -95,6 +95,6 @@ class TestMessage:
         assert message == "Step 7: NaN. From there 1,000 bad steps in a row were skipped. For more: nanwatch runs"
 
     def test_lost_weights_are_named_with_the_checkpoint_to_restore(self):
-        message = message_of(VERDICT, alert_at(7, Finding("weight", "l1/V", ONE_NAN)), "runs", skips=3)
+        message = message_of(VERDICT, alert_at(7, Finding("weight", "l1/V", ONE_NAN)), "runs/a b", skips=3)
         assert message.startswith("Step 7: NaN. The update of step 6 had run before that could be seen")
-        assert message.endswith("restore a checkpoint from before step 6. For more: nanwatch runs")
+        assert message.endswith("restore a checkpoint from before step 6. For more: nanwatch 'runs/a b'")

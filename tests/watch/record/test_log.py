@@ -51,12 +51,13 @@ class TestLog:
         log.begin(NO_STEPS)
         assert (log.header.session, log.first_step, log.last_step) == (0, 0, -1)
 
-    def test_only_so_many_alerts_are_written(self, log, tmp_path, read):
+    def test_only_so_many_alerts_are_written_while_training_goes_on(self, log, tmp_path, read):
         log.add(steps(0, 1))
         for step in range(MOST_ALERTS + 3):
             log.write_alert(dataclasses.replace(ALERT, step=step))
+        log.write_alert(dataclasses.replace(ALERT, step=99, action="raised"))
         log.close()
-        assert [alert.step for alert in read(tmp_path).session.alerts] == list(range(MOST_ALERTS))
+        assert [alert.step for alert in read(tmp_path).session.alerts] == [*range(MOST_ALERTS), 99]
 
     def test_a_log_that_cannot_be_written_is_one_warning_and_still_knows_its_steps(self, log, monkeypatch):
         attempts = []

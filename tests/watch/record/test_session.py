@@ -9,6 +9,12 @@ import pytest
 import tensorflow as tf
 
 from tb_nanwatch import NonFiniteError, Watch
+from tb_nanwatch.schema.records import Counts, Finding, Variable
+from tb_nanwatch.watch.record.ring import HostRing
+from tb_nanwatch.watch.record.session import Session
+from tb_nanwatch.watch.record.writer import Writer
+from tb_nanwatch.watch.row.cells import Layout
+from tb_nanwatch.watch.row.decoding import RowDecoder
 
 DESCENT = tf.compat.v1.train.GradientDescentOptimizer(0.1)
 BAD = np.float32(np.nan)
@@ -110,6 +116,21 @@ class TestABadStepWhoseRowIsLost:
             watch.after_step()
         watch.close()
         assert [(alert.step, alert.action) for alert in read(tmp_path).session.alerts] == [(45, "recorded")]
+
+
+def test_a_bad_argument_of_a_micro_batch_is_found_once(tmp_path):
+    layout = Layout((Variable("layer/w", "layer", (2,), "float32"),), (), loss=True, clip="none")
+    decoder = RowDecoder(layout)
+    ring, writer = HostRing(window=4, cells=len(decoder.cells)), Writer(str(tmp_path))
+    session = Session(decoder, policy="raise", writer=writer, ring=ring, counted=True, microbatches=2)
+    is_finite = np.array([cell.role == "weight" for cell in decoder.cells])
+    counts = np.where(is_finite[:, None], [4, 0, 0, 0], [4, 1, 0, 0])
+    ring.add(np.where(is_finite, 1.0, np.nan).astype(np.float32), counts, step=0)
+    given = Finding("input", "x", Counts(4, 1, 0, 0))
+    alert = session.collect(action="raised", inputs=[given])
+    session.close()
+    assert alert.microbatch == 0
+    assert [finding.role for finding in alert.findings] == ["input", "gradient", "loss"]
 
 
 class TestTheUsersStep:
