@@ -18,7 +18,6 @@ from tb_nanwatch.watch.tf_internals import (
     WhileBodyFuncGraph,
     functional_conditional,
     has_output_context,
-    is_in_while_loop,
     keep_as_one_operation,
     variable_creators,
 )
@@ -111,11 +110,6 @@ def ancestors(
             waiting += [tensor.op for tensor in op.inputs if not stop(tensor)]
             waiting += op.control_inputs if by_control else []
     return found
-
-
-def is_in_loop(op: Op) -> bool:
-    """Return whether an operation of a session's graph is in a loop, where it cannot wait for anything outside."""
-    return is_in_while_loop(op)
 
 
 def is_at_top(tensor: Tensor, graph: Graph) -> bool:

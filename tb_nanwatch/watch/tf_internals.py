@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import Any, Final
 
 import tensorflow as tf
 from tensorflow.core.framework import attr_value_pb2, tensor_pb2
@@ -26,6 +26,12 @@ from tensorflow.python.ops.control_flow_v2_func_graphs import CondBranchFuncGrap
 from tensorflow.python.ops.resource_variable_ops import ResourceVariable
 
 __all__ = ["CondBranchFuncGraph", "EagerTensor", "FuncGraph", "ResourceVariable", "WhileBodyFuncGraph"]
+
+_FUNCTION_CALLS: Final = frozenset({"PartitionedCall", "StatefulPartitionedCall"})
+_CASES: Final = frozenset({"Case", "StatelessCase"})
+_BRANCHES: Final = ["_true_graph", "_false_graph"]
+_LOOP: Final = ["_cond_graph", "_body_graph"]
+_GRAPHS_OF: Final = {"If": _BRANCHES, "StatelessIf": _BRANCHES, "While": _LOOP, "StatelessWhile": _LOOP}
 
 # AutoGraph
 
@@ -77,8 +83,10 @@ def add_control_input(op: Any, awaited: Any) -> None:
 
 
 def run_independently(op: Any) -> None:
-    """Stop a function's automatic control dependencies from ordering an operation behind earlier writes."""
-    op.graph.experimental_acd_manager.run_independently(op)
+    """Stop a function's automatic control dependencies from ordering an operation after earlier writes."""
+    manager = getattr(op.graph, "experimental_acd_manager", None)
+    if manager is not None:
+        manager.run_independently(op)
 
 
 def variable_creators(graph: Any) -> list[Callable[..., Any]]:
@@ -86,8 +94,8 @@ def variable_creators(graph: Any) -> list[Callable[..., Any]]:
     return [creator for _, creator in graph._variable_creator_stack]
 
 
-def is_in_while_loop(op: Any) -> bool:
-    """Return whether an operation of a session's graph is in a while loop."""
+def is_in_loop(op: Any) -> bool:
+    """Return whether an operation of a session's graph is in a loop, where it cannot wait for anything outside."""
     return control_flow_util.GetContainingWhileContext(control_flow_util.GetOutputContext(op)) is not None
 
 
@@ -99,6 +107,57 @@ def has_output_context(op: Any) -> bool:
 def has_context(op_or_graph: Any) -> bool:
     """Return whether an operation was created in a branch or loop of a session's graph, or whether one is open now."""
     return op_or_graph._get_control_flow_context() is not None
+
+
+def entered_values(op: Any) -> list[Any]:
+    """Return the tensors by which values enter the loop of a session's graph that an operation belongs to."""
+    context = op._get_control_flow_context()
+    return [enter.op.inputs[0] for enter in getattr(context, "loop_enters", ())]
+
+
+def open_control_inputs(graph: Any) -> list[Any]:
+    """Return the operations that whatever is created in a graph now waits for."""
+    return list(graph._current_control_dependencies())
+
+
+def inner_graphs(op: Any) -> list[Any]:
+    """Return the graphs that an operation runs: its branches, its loop or its function. Unknown graphs are left out."""
+    if op.type in _FUNCTION_CALLS:
+        function = op.graph._get_function(op.get_attr("f").name)
+        graph = getattr(function, "graph", None)
+        return [] if graph is None else [graph]
+    if op.type in _CASES:
+        names = [f"_branch_graph_{number}" for number in range(len(op.get_attr("branches")))]
+    else:
+        names = _GRAPHS_OF.get(op.type, [])
+    return [graph for name in names if (graph := getattr(op, name, None)) is not None]
+
+
+def body_graph(op: Any) -> Any:
+    """Return the graph of the body of a functional loop."""
+    return op._body_graph
+
+
+def forward_operation(op: Any) -> Any:
+    """Return the operation of the forward pass whose gradient an operation computes; ``None`` if there is none."""
+    return op._original_op
+
+
+def copy_operation(op: Any, graph: Any, inputs: Sequence[Any]) -> Any:
+    """Create an operation of the same kind and with the same public attributes in a graph."""
+    attributes = {name: value for name, value in op.node_def.attr.items() if name[0] != "_"}
+    dtypes = [output.dtype for output in op.outputs]
+    return graph._create_op_internal(op.type, inputs, dtypes, attrs=attributes, op_def=op.op_def)
+
+
+def unfinalize(graph: Any) -> None:
+    """Allow new operations in a graph that was finalized."""
+    graph._unsafe_unfinalize()
+
+
+def session_inside(session: Any) -> Any:
+    """Return the session of TensorFlow that a monitored session wraps; any other session unchanged."""
+    return session._tf_sess() if hasattr(session, "_tf_sess") else session
 
 
 # Variables
@@ -130,12 +189,22 @@ def takes_reference(op: Any) -> bool:
     return any(argument.is_ref for argument in op.op_def.input_arg)
 
 
+def loss_scale_object(optimizer: Any) -> Any:
+    """Return the loss scale object of an optimizer of TensorFlow 1; ``None`` if it has none."""
+    return getattr(optimizer, "_loss_scale", None)
+
+
 # Operations that are already in their graph
 
 
 def keep_as_one_operation(op: Any) -> None:
     """Stop TensorFlow from lowering a conditional into one switch for each tensor that its branches read."""
     op._set_attr("_lower_using_switch_merge", attr_value_pb2.AttrValue(b=False))
+
+
+def set_input(op: Any, place: int, tensor: Any) -> None:
+    """Replace an input of an operation."""
+    op._update_input(place, tensor)
 
 
 def set_string(op: Any, attribute: str, value: bytes) -> None:
@@ -177,7 +246,7 @@ def trace_into(graph: Any, function: Callable[..., Any], arguments: Sequence[Any
     func_graph_from_py_func(name, function, tuple(arguments), {}, func_graph=graph)
 
 
-def function_of(graph: Any, *, name: str) -> Any:
+def callable_function(graph: Any, *, name: str) -> Any:
     """Return a callable function made of a ``FuncGraph``."""
     return atomic_function.from_func_graph(name, graph, {})
 
@@ -185,6 +254,17 @@ def function_of(graph: Any, *, name: str) -> Any:
 def polymorphic_function_type() -> Any:
     """Return the class of what ``tf.function`` returns."""
     return polymorphic_function.Function
+
+
+def uses_autograph(function: Any) -> bool:
+    """Return whether a ``tf.function`` converts the control flow of its Python function."""
+    return bool(function._autograph)
+
+
+def with_python_function(function: Any, python_function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a ``tf.function`` with the options of another and a new Python function."""
+    copied: Callable[..., Any] = function._clone(python_function)
+    return copied
 
 
 # Callbacks and tapes
@@ -217,6 +297,17 @@ def is_dumping() -> bool:
 
 
 # Distribution
+
+
+def has_merge_call(strategy: Any) -> bool:
+    """Return whether the replicas of a strategy meet in a merge call of one graph."""
+    return bool(strategy.extended._use_merge_call())
+
+
+def first_replica_number(strategy: Any) -> int:
+    """Return the number, over all processes, of the first replica of this process."""
+    number_of = getattr(strategy.extended, "_get_replica_id_in_sync_group", int)
+    return int(number_of(0))
 
 
 def replica_context_of(strategy: Any, *, replica: int) -> Any:

@@ -15,7 +15,7 @@ import tensorflow as tf
 from tb_nanwatch.watch.record.batch import Call
 from tb_nanwatch.watch.row.inputs import StepInputs
 from tb_nanwatch.watch.row.replicas import Replicas, components
-from tb_nanwatch.watch.tf_internals import current_replica, share_of_replica
+from tb_nanwatch.watch.tf_internals import current_replica, has_merge_call, share_of_replica
 
 _MEETING: Final = (
     tf.distribute.MirroredStrategy,
@@ -52,7 +52,7 @@ def is_last_here() -> bool:
 
 def can_meet(strategy: Any) -> bool:
     """Return whether the replicas of a strategy meet in one place of one graph."""
-    return isinstance(strategy, _MEETING) and bool(strategy.extended._use_merge_call())
+    return isinstance(strategy, _MEETING) and has_merge_call(strategy)
 
 
 def together(

@@ -19,12 +19,12 @@ from typing import Any, Final, Literal, Protocol
 
 import tensorflow as tf
 
-from tb_nanwatch.watch.graphs import Op, is_in_loop, rarely
+from tb_nanwatch.watch.graphs import Op, rarely
 from tb_nanwatch.watch.guard.state import KeptVariable, restore_if
 from tb_nanwatch.watch.record.ring import DeviceRing, Entry
 from tb_nanwatch.watch.row.observation import Observation
 from tb_nanwatch.watch.row.replicas import ReplicasObservation
-from tb_nanwatch.watch.tf_internals import add_control_input
+from tb_nanwatch.watch.tf_internals import add_control_input, is_in_loop
 from tb_nanwatch.watch.variables import writes
 
 GuardKind = Literal["stop", "latch", "skip", "none"]

@@ -16,8 +16,8 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from tb_nanwatch.watch.graphs import Graph, Op, Tensor, ancestors, is_in_loop, with_enclosing
-from tb_nanwatch.watch.tf_internals import FuncGraph, add_control_input, is_reference, run_independently
+from tb_nanwatch.watch.graphs import Graph, Op, Tensor, ancestors, with_enclosing
+from tb_nanwatch.watch.tf_internals import FuncGraph, add_control_input, is_in_loop, is_reference, run_independently
 from tb_nanwatch.watch.variables import (
     dtype_of,
     handle_of,
@@ -235,9 +235,8 @@ def read_first(graph: Graph, handle: Tensor) -> tf.Tensor:
             # A plain read would give the variable's own memory, which an assignment overwrites.
             return tf.raw_ops.DeepCopy(x=handle)
         value = tf.raw_ops.ReadVariableOp(resource=handle, dtype=dtype_of(source_behind(handle)))
-    if isinstance(graph, FuncGraph):
-        # Automatic control dependencies would order this read after the assignments that it must precede.
-        run_independently(value.op)
+    # Automatic control dependencies would order this read after the assignments that it must precede.
+    run_independently(value.op)
     return value
 
 

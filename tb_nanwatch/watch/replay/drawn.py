@@ -12,8 +12,8 @@ from typing import Any, Final
 
 import tensorflow as tf
 
-from tb_nanwatch.watch.replay.flow import inner_graphs
 from tb_nanwatch.watch.replay.probe import UNSEEDED
+from tb_nanwatch.watch.tf_internals import inner_graphs
 
 Graph = Any
 Op = Any

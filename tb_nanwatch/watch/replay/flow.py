@@ -15,8 +15,9 @@ from typing import Any, Final
 import tensorflow as tf
 
 from tb_nanwatch.watch.replay.lines import Stack, has_users_line_within, stack_of
-from tb_nanwatch.watch.replay.probe import CONTROL_FLOW, Node, Probe, constant_of, is_floating
+from tb_nanwatch.watch.replay.probe import Node, Probe, constant_of, is_floating
 from tb_nanwatch.watch.replay.uses import name_of_captured, name_of_constant
+from tb_nanwatch.watch.tf_internals import body_graph, inner_graphs
 from tb_nanwatch.watch.variables import writes
 
 Op = Any
@@ -25,7 +26,6 @@ Tensor = Any
 READS: Final = frozenset({"ReadVariableOp", "ResourceGather", "ResourceGatherNd"})
 _LOOPS = frozenset({"While", "StatelessWhile"})
 _FUNCTIONS = ("PartitionedCall", "StatefulPartitionedCall")
-_GRAPHS_OF_BRANCHES = ("_true_graph", "_false_graph", "_cond_graph", "_body_graph")
 _HOLDERS = (tf.variant, tf.resource)
 _TAKING_GRADIENTS: Final = frozenset({"imperative_grad", "_GradientsHelper"})
 _ASK_OF_NAN: Final = frozenset({"IsFinite", "IsInf", "IsNan", "Rank", "Shape", "ShapeN", "Size"})
@@ -296,29 +296,12 @@ class Flow:
         if caller is None or at is None:
             return []
         if caller.type in _LOOPS:
-            body = caller._body_graph
+            body = body_graph(caller)
             return [*body.outputs[at : at + 1], *caller.inputs[at : at + 1]]
         shift = 0 if caller.type in _FUNCTIONS else 1
         return list(caller.inputs[at + shift : at + shift + 1])
 
     def _returned(self, op: Op, inner: Sequence[Graph], at: int) -> Sequence[Tensor]:
         if op.type in _LOOPS:
-            return [*op._body_graph.outputs[at : at + 1], *op.inputs[at : at + 1]]
+            return [*body_graph(op).outputs[at : at + 1], *op.inputs[at : at + 1]]
         return [tensor for graph in inner for tensor in graph.outputs[at : at + 1]]
-
-
-def inner_graphs(op: Op) -> list[Graph]:
-    """Return the graphs that an operation runs: its branches, its loop, its function, as far as they are known."""
-    if op.type in _FUNCTIONS:
-        function = op.graph._get_function(op.get_attr("f").name)
-        graph = getattr(function, "graph", None)
-        return [] if graph is None else [graph]
-    if op.type not in CONTROL_FLOW:
-        return []
-    branches = [f"_branch_graph_{number}" for number in range(len(_branches(op)))]
-    found = [getattr(op, name, None) for name in (*_GRAPHS_OF_BRANCHES, *branches)]
-    return [graph for graph in found if graph is not None]
-
-
-def _branches(op: Op) -> Sequence[Any]:
-    return op.get_attr("branches") if op.type in ("Case", "StatelessCase") else ()

@@ -10,6 +10,8 @@ from typing import Any, Final
 
 import tensorflow as tf
 
+from tb_nanwatch.watch.tf_internals import set_input
+
 Tensor = Any
 TAKES_LABELS: Final = "SparseSoftmaxCrossEntropyWithLogits"
 
@@ -26,7 +28,7 @@ def let_labels_pass(op: Any, outputs: Sequence[Tensor]) -> list[Tensor]:
     """
     logits, labels = op.inputs
     is_outside = (labels < 0) | (labels >= tf.shape(logits, labels.dtype)[-1])
-    op._update_input(1, tf.where(is_outside, tf.zeros_like(labels), labels))
+    set_input(op, 1, tf.where(is_outside, tf.zeros_like(labels), labels))
     loss, slope = outputs
     nan = tf.constant(float("nan"), loss.dtype)
     extra = tf.where(is_outside, nan, tf.zeros_like(nan))

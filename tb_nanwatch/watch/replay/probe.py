@@ -25,9 +25,11 @@ from tb_nanwatch.watch.replay.look import Look, look_at
 from tb_nanwatch.watch.replay.uses import Use, uses_now
 from tb_nanwatch.watch.tf_internals import (
     FuncGraph,
+    add_control_input,
     add_operation_callback,
     operation_callbacks,
     remove_operation_callback,
+    run_independently,
     set_integer,
     set_string,
     stop_recording,
@@ -256,10 +258,10 @@ class Probe:
             given = [inputs[place] for place in told] + [outputs[place] for place in watched]
             replaced = list(outputs)
             reported = tf.numpy_function(report, given, [], stateful=True)
-            _run_independently(reported)
+            run_independently(reported)
             if not watched:
                 # What writes a variable has no output that could be waited for.
-                node.op._add_control_input(reported)
+                add_control_input(node.op, reported)
             with tf.control_dependencies([reported]):
                 for place in watched:
                     replaced[place] = self._stand_for(tf.identity(outputs[place]), outputs[place])
@@ -337,7 +339,7 @@ def _set_free(outputs: Sequence[Any]) -> None:
         for summary in tensor.consumers():
             for told in summary.outputs:
                 for op in told.consumers():
-                    _run_independently(op)
+                    run_independently(op)
 
 
 def _silence(op: Op) -> None:
@@ -370,10 +372,3 @@ def is_floating(dtype: tf.DType) -> bool:
 
 def _is_number(dtype: tf.DType) -> bool:
     return bool(is_floating(dtype) or dtype.is_integer)
-
-
-def _run_independently(op: Any) -> None:
-    # In program order every report would wait for the one before it, and with them all that the user prints or writes.
-    manager = getattr(op.graph, "experimental_acd_manager", None)
-    if manager is not None:
-        manager.run_independently(op)

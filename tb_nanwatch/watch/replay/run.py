@@ -20,8 +20,9 @@ from tb_nanwatch.watch.replay.scopes import scopes_noted
 from tb_nanwatch.watch.replay.trial import Given, Trial
 from tb_nanwatch.watch.tf_internals import (
     FuncGraph,
+    add_control_input,
+    callable_function,
     converted,
-    function_of,
     lift,
     polymorphic_function_type,
     trace_into,
@@ -122,7 +123,7 @@ def run(traced: Traced, sinks: Sequence[Tensor], *, starting_from: Callable[[Ten
     targets = [tensor if caller is None else caller for tensor, caller in zip(sinks, callers, strict=True)]
     cut, sources = _cut_down(traced.graph, [*targets, *traced.besides])
     _check_repeatable(cut)
-    function = function_of(cut, name=_unique_name())
+    function = callable_function(cut, name=_unique_name())
     fed = traced.fed
     values = [fed[source.name] for source in sources]
     with restored_values(written_handles(traced)) as kept:
@@ -152,7 +153,7 @@ def _cut_down(graph: Graph, targets: Sequence[Any]) -> tuple[Graph, list[Tensor]
         # What a debugger looks at is wanted as well, though nobody waits for it.
         cut, copies = _lifted(graph, [*targets, *debuggers])
         for earlier, later in itertools.pairwise(debuggers):
-            copies[later]._add_control_input(copies[earlier])
+            add_control_input(copies[later], copies[earlier])
     sources = [tensor for tensor in graph.inputs if tensor in copies]
     cut.inputs = [copies[tensor] for tensor in sources]
     cut.outputs = [copies[target] for target in targets if isinstance(target, tf.Tensor)]

@@ -13,13 +13,14 @@ import numpy as np
 from tb_nanwatch.schema.records import Link, Phase
 from tb_nanwatch.watch.graphs import Op, Tensor
 from tb_nanwatch.watch.replay.describe import Description
-from tb_nanwatch.watch.replay.flow import READS, inner_graphs
+from tb_nanwatch.watch.replay.flow import READS
 from tb_nanwatch.watch.replay.names import PASSING, Names
 from tb_nanwatch.watch.replay.phases import Phases, Stage
 from tb_nanwatch.watch.replay.probe import CONTROL_FLOW
 from tb_nanwatch.watch.replay.session_probe import EXITS, SOURCES
 from tb_nanwatch.watch.replay.session_scopes import users_scope
 from tb_nanwatch.watch.replay.walk import Visit
+from tb_nanwatch.watch.tf_internals import inner_graphs
 from tb_nanwatch.watch.variables import handle_of, variable_writes
 
 _FUNCTIONS: Final = frozenset({"PartitionedCall", "StatefulPartitionedCall"})

@@ -15,12 +15,13 @@ from typing import Any, Final
 import tensorflow as tf
 
 from tb_nanwatch.watch.drivers.session_v1.intake import source_read
-from tb_nanwatch.watch.graphs import Graph, Op, Tensor, is_in_loop
+from tb_nanwatch.watch.graphs import Graph, Op, Tensor
 from tb_nanwatch.watch.replay.creation import Creation, Forward
 from tb_nanwatch.watch.replay.flow import Flow, Place
 from tb_nanwatch.watch.replay.lines import stack_of
 from tb_nanwatch.watch.replay.probe import Node, Probe
 from tb_nanwatch.watch.replay.walk import Visit, Walk
+from tb_nanwatch.watch.tf_internals import entered_values, forward_operation, is_in_loop
 from tb_nanwatch.watch.variables import HANDLES, REFERENCES, variable_writes
 
 SOURCES: Final = HANDLES | REFERENCES
@@ -108,8 +109,7 @@ class GraphWalk(Walk):
         if visit.node.op.type not in EXITS:
             reads = source_read(visit.node.op)
             return super()._before(visit) if reads is None else self._of_variable(visit, reads, visit.moment)
-        context = visit.node.op._get_control_flow_context()
-        entered = [value.op.inputs[0] for value in getattr(context, "loop_enters", ())]
+        entered = entered_values(visit.node.op)
         return self._bad_sources(
             [value for value in entered if value.dtype.is_floating], moment=visit.moment, towards=visit
         )
@@ -132,7 +132,7 @@ def _is_looked_at(op: Op) -> bool:
 
 
 def _creation_of(op: Op) -> Creation:
-    forward: Any = op._original_op
+    forward: Any = forward_operation(op)
     of = None if forward is None or not forward.outputs else Forward(forward.outputs[0], forward.type)
     frames: Sequence[Any] = stack_of(op)
     return Creation(of, of is not None or any(frame.name == _TAKING_GRADIENTS for frame in frames))

@@ -21,7 +21,6 @@ from tb_nanwatch.watch.graphs import Op, Tensor, ancestors
 from tb_nanwatch.watch.guard.state import read_first, restored_in_session
 from tb_nanwatch.watch.replay.again import Evidence, ReplayLimits, behind_failed, chains_of, is_loss_bad, is_settled
 from tb_nanwatch.watch.replay.drawn import Drawn, Feed
-from tb_nanwatch.watch.replay.flow import inner_graphs
 from tb_nanwatch.watch.replay.lines import stack_of, users_line, whole
 from tb_nanwatch.watch.replay.look import range_of
 from tb_nanwatch.watch.replay.phases import Stage
@@ -32,6 +31,7 @@ from tb_nanwatch.watch.replay.session_describe import GraphDescription, GraphNam
 from tb_nanwatch.watch.replay.session_probe import SOURCES, GraphFlow, GraphProbe, GraphWalk
 from tb_nanwatch.watch.replay.trial import Given, Trial
 from tb_nanwatch.watch.row.measure import dense_values
+from tb_nanwatch.watch.tf_internals import inner_graphs, unfinalize
 from tb_nanwatch.watch.variables import handle_of, variable_writes
 
 _INSIDE: Final = (
@@ -260,7 +260,7 @@ class Again:
 def _unfinished(graph: Any) -> Iterator[None]:
     """Let a finished graph be added to; what is added stands beside, and nothing of the user's depends on it."""
     was_finished = graph.finalized
-    graph._unsafe_unfinalize()
+    unfinalize(graph)
     try:
         yield
     finally:

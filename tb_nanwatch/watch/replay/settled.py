@@ -19,7 +19,12 @@ import numpy as np
 import tensorflow as tf
 
 from tb_nanwatch.watch.graphs import captured_handles
-from tb_nanwatch.watch.tf_internals import add_operation_callback, remove_operation_callback
+from tb_nanwatch.watch.tf_internals import (
+    add_control_input,
+    add_operation_callback,
+    remove_operation_callback,
+    run_independently,
+)
 from tb_nanwatch.watch.variables import dtype_of, handle_of, source_behind, writes
 
 
@@ -100,9 +105,9 @@ class _SettledReads:
             key = id(op.graph), placeholder.name
             if key not in self._before:
                 value = tf.raw_ops.ReadVariableOp(resource=placeholder, dtype=dtype)
-                op.graph.experimental_acd_manager.run_independently(value.op)
+                run_independently(value.op)
                 self._before[key] = value
-            op._add_control_input(self._before[key].op)
+            add_control_input(op, self._before[key].op)
 
 
 def _bad_elements(handle: Any) -> Any:

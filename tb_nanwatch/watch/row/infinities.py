@@ -22,6 +22,7 @@ import tensorflow as tf
 from tb_nanwatch.watch.graphs import Graph, Tensor
 from tb_nanwatch.watch.guard.state import read_first
 from tb_nanwatch.watch.row.measure import InitiallyInfinite
+from tb_nanwatch.watch.tf_internals import session_inside
 from tb_nanwatch.watch.variables import dtype_of, handle_of, source_behind
 
 Mask = npt.NDArray[np.bool_]
@@ -178,7 +179,7 @@ class SessionInfinities:
         if self._is_read:
             return False
         # A monitored session would treat this as a run of the program.
-        session = getattr(session, "_tf_sess", lambda: session)()
+        session = session_inside(session)
         try:
             cells = session.run({name: read.cell for name, read in self._reads.items()})
             doubtful = [name for name, cell in cells.items() if not np.isfinite(cell)]

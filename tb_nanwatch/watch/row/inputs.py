@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from tb_nanwatch.errors import SetupError
 from tb_nanwatch.watch.row.replicas import Replicas
+from tb_nanwatch.watch.tf_internals import loss_scale_object
 
 
 class StepInputs(NamedTuple):
@@ -100,7 +101,7 @@ def session_loss_scale_of(optimizer: Any) -> tf.Tensor | None:
     Args:
         optimizer: whose ``compute_gradients`` was called.
     """
-    scale: Any = getattr(optimizer, "_loss_scale", None)
+    scale = loss_scale_object(optimizer)
     is_dynamic = isinstance(scale, tf.compat.v1.mixed_precision.DynamicLossScale)
     return tf.convert_to_tensor(scale()) if is_dynamic else None
 

@@ -21,7 +21,7 @@ from tb_nanwatch.watch.row.cells import Cell, Layout
 from tb_nanwatch.watch.row.decoding import RowDecoder, names_with_intended_infinities
 from tb_nanwatch.watch.row.encoding import Rows
 from tb_nanwatch.watch.row.observation import ResolvedRow, StepObservation, is_overflow, without_update
-from tb_nanwatch.watch.tf_internals import regrouped
+from tb_nanwatch.watch.tf_internals import first_replica_number, regrouped
 
 _OF_REPLICA: Final = re.compile(r"(.*)/replica_(\d+)")
 _SHARED: Final[frozenset[Role]] = frozenset({"weight"})
@@ -49,8 +49,12 @@ class Replicas:
     def of(cls, strategy: Any) -> Replicas:
         """Return the replicas of a strategy that mirrors variables."""
         devices = tuple(strategy.extended.worker_devices)
-        number_of = getattr(strategy.extended, "_get_replica_id_in_sync_group", int)
-        return cls(strategy, devices, number_of(0) // len(devices), strategy.num_replicas_in_sync // len(devices))
+        return cls(
+            strategy,
+            devices,
+            first_replica_number(strategy) // len(devices),
+            strategy.num_replicas_in_sync // len(devices),
+        )
 
     @property
     def total(self) -> int:

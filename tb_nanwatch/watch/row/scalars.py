@@ -13,7 +13,14 @@ from typing import Any, Final
 import tensorflow as tf
 
 from tb_nanwatch.watch.graphs import Graph, Op, Tensor
-from tb_nanwatch.watch.tf_internals import is_reference, run_independently
+from tb_nanwatch.watch.tf_internals import (
+    copy_operation,
+    has_context,
+    inner_graphs,
+    is_reference,
+    run_independently,
+    set_input,
+)
 from tb_nanwatch.watch.variables import REFERENCES, key_of, writes
 
 _FACTORS: Final = {"Mul": (0, 1), "AddV2": (0, 1), "Add": (0, 1), "Sub": (0, 1), "RealDiv": (0,), "Div": (0,)}
@@ -77,7 +84,7 @@ class UpdateScalars:
         with self.cell.graph.as_default(), self.cell.graph.control_dependencies(None):
             self.found = search.scalars(is_branch=is_branch, is_scaled=is_scaled)
             if self.found:
-                self.cell.op._update_input(0, _together(self.found))
+                set_input(self.cell.op, 0, _together(self.found))
         return search.used
 
 
@@ -261,10 +268,7 @@ class _Search:
             # It comes before all that the update writes, and must not be ordered behind it.
             run_independently(value.op)
             return value
-        attrs = {name: attr for name, attr in op.node_def.attr.items() if name[0] != "_"}
-        dtypes = [output.dtype for output in op.outputs]
-        copy = self._graph._create_op_internal(op.type, inputs, dtypes, attrs=attrs, op_def=op.op_def)
-        return copy.outputs[tensor.value_index]
+        return copy_operation(op, self._graph, inputs).outputs[tensor.value_index]
 
 
 def _place(tensor: Tensor) -> Place:
@@ -277,9 +281,8 @@ def _is_resource(tensor: Tensor) -> bool:
 
 def _branches(op: Op) -> list[tuple[bool, Graph]]:
     """Return the branches of a conditional, with the predicate that each is taken for; none of anything else."""
-    if op.type not in ("If", "StatelessIf") or not hasattr(op, "_true_graph"):
-        return []
-    return [(True, op._true_graph), (False, op._false_graph)]
+    graphs = inner_graphs(op) if op.type in ("If", "StatelessIf") else []
+    return list(zip((True, False), graphs, strict=False))
 
 
 def _multiplied(op: Op) -> Iterator[Tensor]:
@@ -294,7 +297,7 @@ def _multiplied(op: Op) -> Iterator[Tensor]:
         return
     for place in places:
         tensor = op.inputs[place]
-        is_made_always = tensor.op._get_control_flow_context() is None
+        is_made_always = not has_context(tensor.op)
         if tensor.shape.rank == 0 and tensor.dtype.is_floating and not _is_resource(tensor) and is_made_always:
             yield tensor
 

@@ -12,8 +12,8 @@ import pytest
 import tensorflow as tf
 
 from tb_nanwatch.watch.installed import own_directory
-from tb_nanwatch.watch.replay.flow import inner_graphs
 from tb_nanwatch.watch.replay.lines import Frame, has_users_line_within, stack_of, users_line, whole
+from tb_nanwatch.watch.tf_internals import inner_graphs
 
 HERE = __file__
 TENSORFLOW = str(tf.__file__)

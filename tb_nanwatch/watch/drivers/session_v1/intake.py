@@ -17,7 +17,7 @@ import tensorflow as tf
 
 from tb_nanwatch.watch.graphs import Graph, Op, Tensor, is_at_top
 from tb_nanwatch.watch.replay.probe import UNSEEDED
-from tb_nanwatch.watch.tf_internals import array_of_proto
+from tb_nanwatch.watch.tf_internals import array_of_proto, is_reference
 from tb_nanwatch.watch.variables import is_variable, source_behind
 
 ELEMENTS: Final = ("IteratorGetNext", "QueueDequeue", "ReaderRead", "Unstage", "BarrierTakeMany", "OrderedMapUnstage")
@@ -72,9 +72,7 @@ class Intake:
             put_back: names of the sources of what is put back: their values after that are those from before.
         """
         reads = [
-            read
-            for read in self.reads
-            if not read.op.inputs[0].dtype._is_ref_dtype or _source_name(read) not in put_back
+            read for read in self.reads if not is_reference(read.op.inputs[0]) or _source_name(read) not in put_back
         ]
         return replace(self, reads=reads)
 
@@ -117,7 +115,7 @@ class Intake:
 
 def source_read(op: Op) -> Tensor | None:
     """Return the source of the variable that an operation does nothing but read; ``None`` of any other operation."""
-    is_read = op.type == "ReadVariableOp" or (op.type == "Identity" and op.inputs[0].dtype._is_ref_dtype)
+    is_read = op.type == "ReadVariableOp" or (op.type == "Identity" and is_reference(op.inputs[0]))
     source = source_behind(op.inputs[0]) if is_read else None
     return source if source is not None and is_variable(source) else None
 
@@ -142,7 +140,7 @@ def _parts(op: Op, operations: Collection[Op]) -> Iterator[Tensor]:
 
 
 def _is_packable(tensor: Tensor) -> bool:
-    return tensor.dtype not in (tf.variant, tf.resource) and not tensor.dtype._is_ref_dtype
+    return tensor.dtype not in (tf.variant, tf.resource) and not is_reference(tensor)
 
 
 def _source_name(read: Tensor) -> str | None:

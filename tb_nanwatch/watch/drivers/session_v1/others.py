@@ -23,6 +23,7 @@ from tb_nanwatch.watch.replay.lines import stack_of, users_line
 from tb_nanwatch.watch.replay.look import Look, range_of
 from tb_nanwatch.watch.replay.probe import Node
 from tb_nanwatch.watch.replay.walk import Visit
+from tb_nanwatch.watch.tf_internals import is_reference
 from tb_nanwatch.watch.variables import variable_writes
 
 _MOST_NAMED: Final = 3
@@ -48,7 +49,7 @@ class Write:
     @property
     def values(self) -> list[Tensor]:
         """What the operation is given besides the variable, as far as it is floating."""
-        return [one for one in self.op.inputs if one.dtype.is_floating and not one.dtype._is_ref_dtype]
+        return [one for one in self.op.inputs if one.dtype.is_floating and not is_reference(one)]
 
     @property
     def constant(self) -> Any:
@@ -190,7 +191,7 @@ class Writes:
 
     @property
     def _in_place(self) -> list[Write]:
-        return [write for write in self.now if write.source.dtype._is_ref_dtype]
+        return [write for write in self.now if is_reference(write.source)]
 
     def notes_on(self, origins: Iterable[Visit]) -> Iterator[str]:
         """Say what is known of who wrote the variables in which a bad value was."""

@@ -29,7 +29,7 @@ from tb_nanwatch.watch.row.observation import StepObservation
 from tb_nanwatch.watch.row.plan import Plan
 from tb_nanwatch.watch.row.scalars import UpdateScalars
 from tb_nanwatch.watch.row.tensors import is_statistic, may_be_infinite
-from tb_nanwatch.watch.tf_internals import has_context, is_reference
+from tb_nanwatch.watch.tf_internals import has_context, is_reference, open_control_inputs
 from tb_nanwatch.watch.variables import backward_order, handle_of, variable_writes
 
 
@@ -248,7 +248,7 @@ def _needed(graph: Graph, inputs: StepInputs, tensors: dict[str, tf.Tensor]) -> 
     """Return what the guard waits for."""
     gradients = [dense_values(gradient) for gradient in (*(pair[0] for pair in inputs.pairs), *(inputs.raw or ()))]
     given = [*gradients, inputs.loss, *tensors.values()]
-    return [*(tensor for tensor in given if tensor is not None), *graph._current_control_dependencies()]
+    return [*(tensor for tensor in given if tensor is not None), *open_control_inputs(graph)]
 
 
 def _measured(
