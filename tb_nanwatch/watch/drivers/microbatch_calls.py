@@ -1,4 +1,4 @@
-"""The calls that measured the micro-batches of the step that is under way, so that a bad one can be run again."""
+"""The calls that measured the micro-batches of the current step, so that a bad one can be replayed."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from tb_nanwatch.watch.graphs import is_tracing_loop
 from tb_nanwatch.watch.record.batch import Call
 
 MOST_CALLS: Final = 256
-"""Whose arguments are kept until the update of their step: the weights stay as they are until then."""
+"""The most calls whose arguments are kept until their step updates. The variables do not change before it."""
 
 
 class MicrobatchCalls:
-    """Learns which functions measure micro-batches and which update, as they are traced or run eagerly."""
+    """Notes which functions measure micro-batches and which update, as they are traced or run eagerly."""
 
     def __init__(self) -> None:
         """Begin before the first call."""
@@ -25,31 +25,32 @@ class MicrobatchCalls:
         self._kept: list[tuple[Call, int]] = []
 
     def begin(self, call: Call | None) -> None:
-        """Know which call runs; ``None`` for one whose arguments are not known."""
+        """Note which call runs; ``None`` if its arguments are unknown."""
         self._current, self._measured = call, 0
 
     def begin_trace(self) -> None:
-        """Know that what the call measures will be told anew: it is traced, perhaps once more."""
+        """Count what the call measures again: it is traced, perhaps not for the first time."""
         self._measured = 0
 
     def note_measure(self) -> None:
-        """Learn that the call that runs measures one more micro-batch, or part of one."""
+        """Note that the current call measures one more micro-batch, or part of one."""
         if self._current is not None:
-            # How often a loop of TensorFlow's goes round is not known.
+            # The number of rounds of a TensorFlow loop is unknown.
             self._measured += not is_tracing_loop()
             self._measuring[self._current.function] = self._measured
 
     def note_update(self) -> None:
-        """Learn that the call that runs may update."""
+        """Note that the current call may update."""
         if self._current is not None:
             self._updating.add(self._current.function)
 
     def end(self, call: Call | None, rows_written: Callable[[], int]) -> None:
-        """Keep a call that measured a micro-batch, and none that came before an update.
+        """Keep a call that measured a micro-batch. Forget all calls once an update ran.
 
         Args:
             call: that has run.
-            rows_written: asked how many updates there were, where a function that measures updates now and then.
+            rows_written: returns the number of updates. It shows whether a function that both measures and may update
+                did update.
         """
         if call is None or not self._measuring:
             self._kept.clear()
@@ -60,21 +61,21 @@ class MicrobatchCalls:
             self._kept.append((call, self._measuring[call.function]))
 
     def bad(self, which: int, call: Call) -> Call | None:
-        """Return the call that measured the bad micro-batch; ``None`` where that is not known.
+        """Return the call that measured the bad micro-batch; ``None`` if it is unknown.
 
         Args:
-            which: how many were measured before it, since the update before.
-            call: that updates, and may have measured some itself.
+            which: the number of micro-batches before it since the last update.
+            call: that updates, and may have measured some micro-batches itself.
         """
         if not self._kept:
             return call
         own = self._measuring.get(call.function)
         calls = self._kept if own is None else [*self._kept, (call, own)]
         measured = 0
-        for one, more in calls:
+        for kept, more in calls:
             measured += more
             if which < measured or len(calls) == 1:
-                return one
+                return kept
         return None
 
     def _has_updated(self, call: Call, rows_written: Callable[[], int]) -> bool:

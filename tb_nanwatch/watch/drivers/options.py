@@ -84,8 +84,8 @@ def checked_variables(variables: Any) -> Iterable[Any]:
         return ()
     if hasattr(variables, "assign") or not hasattr(variables, "__iter__"):
         raise SetupError(f"{must}; got a {type(variables).__name__}")
-    named = list(variables)
-    odd = next((one for one in named if not hasattr(one, "assign")), None)
-    if odd is not None:
-        raise SetupError(f"{must}; among them is a {type(odd).__name__}")
-    return named
+    listed = list(variables)
+    wrong = next((value for value in listed if not hasattr(value, "assign")), None)
+    if wrong is not None:
+        raise SetupError(f"{must}; among them is a {type(wrong).__name__}")
+    return listed

@@ -15,8 +15,8 @@ from tb_nanwatch.schema.records import Link, Operation, Replay
 from tb_nanwatch.watch.boundary import attempt
 from tb_nanwatch.watch.drivers.session_v1.feeds import FedCall, name_of_fed, rows_of_sparse
 from tb_nanwatch.watch.drivers.session_v1.intake import source_read
-from tb_nanwatch.watch.drivers.session_v1.others import SideWrites, Writes
 from tb_nanwatch.watch.drivers.session_v1.plan import Built
+from tb_nanwatch.watch.drivers.session_v1.side_writes import SideWrites, Writes
 from tb_nanwatch.watch.graphs import Op, Tensor, ancestors
 from tb_nanwatch.watch.guard.state import read_first, restored_in_session
 from tb_nanwatch.watch.replay.again import Evidence, ReplayLimits, behind_failed, chains_of, is_loss_bad, is_settled

@@ -95,6 +95,30 @@ def test_a_first_step_that_does_not_end_is_written_too(tmp_path, read):
     assert (verdict.status, verdict.first.step, verdict.first.op.type) == ("nonfinite", 0, "Log")
 
 
+def test_layers_of_a_step_that_an_error_ended_are_named_by_their_model(tmp_path, read):
+    def network():
+        inputs = keras.Input([2])
+        hidden = keras.layers.Dense(2, use_bias=False, kernel_initializer="ones", name="hidden")(inputs)
+        return keras.Model(inputs, keras.layers.Activation(tf.math.log, name="log")(hidden))
+
+    actor, critic = network(), network()
+    variables, optimizer = [*actor.trainable_variables, *critic.trainable_variables], keras.optimizers.SGD(0.1)
+    watch = Watch(tmp_path, variables)
+
+    @watch.step
+    def train_step(x):
+        with tf.GradientTape() as tape:
+            loss = checked(actor(tf.abs(x)) + critic(x))
+        watch.apply_gradients(optimizer, zip(tape.gradient(loss, variables), variables), loss=loss)
+
+    train_step(tf.constant([GOOD]))
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        train_step(tf.constant([BAD]))
+    watch.close()
+    first = read(tmp_path).verdict.first
+    assert (first.step, first.op.type, first.layer) == (1, "Log", "critic/log")
+
+
 def test_a_data_set_that_ends_inside_a_step_is_no_fault(tmp_path, read):
     weight, optimizer = tf.Variable([1.0, 2.0], name="weight"), keras.optimizers.SGD(0.1)
     optimizer.build([weight])

@@ -14,8 +14,8 @@ from tb_nanwatch.errors import SetupError
 from tb_nanwatch.schema.records import Replay
 from tb_nanwatch.watch.drivers.driver import Loop
 from tb_nanwatch.watch.drivers.session_v1.feeds import FedCall, fed_gradients
-from tb_nanwatch.watch.drivers.session_v1.others import Write, Writes, note_on_kept, other_writes
 from tb_nanwatch.watch.drivers.session_v1.plan import Built, build
+from tb_nanwatch.watch.drivers.session_v1.side_writes import Write, Writes, note_on_kept, other_writes
 from tb_nanwatch.watch.graphs import ancestors
 from tb_nanwatch.watch.guard.pivot import FetchedStep
 from tb_nanwatch.watch.record.batch import Call

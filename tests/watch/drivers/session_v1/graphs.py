@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
+
+from tb_nanwatch import Watch
 
 v1 = tf.compat.v1
 EXACT = v1.ConfigProto()
@@ -51,6 +54,19 @@ class Critic:
         returns = self.returns.copy()
         returns[sample] = value
         return {self.x: self.data, self.r: returns}
+
+
+def watched_step(watch: Watch, loss: tf.Tensor, *, rate: float = 0.1) -> tf.Operation:
+    """Return the operation that takes a watched step down a loss."""
+    optimizer = v1.train.GradientDescentOptimizer(rate)
+    return watch.apply_gradients(optimizer, optimizer.compute_gradients(loss), loss=loss)
+
+
+def line_of(marker: str, file: str) -> int:
+    """Return the number of the only line of a file that ends with ``# origin: MARKER``."""
+    lines = Path(file).read_text(encoding="utf-8").splitlines()
+    (number,) = (at for at, text in enumerate(lines, 1) if text.endswith(f"# origin: {marker}"))
+    return number
 
 
 def variables_of(session: Any) -> dict[str, np.ndarray]:

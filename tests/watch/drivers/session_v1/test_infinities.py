@@ -12,12 +12,6 @@ from tb_nanwatch import NanWatchHook, NonFiniteError, Watch
 from tests.watch.drivers.session_v1.graphs import v1
 
 
-@pytest.fixture(autouse=True)
-def graph():
-    with tf.Graph().as_default() as one:
-        yield one
-
-
 @pytest.fixture(params=[True, False], ids=["resource", "reference"])
 def use_resource(request):
     return request.param

@@ -2,33 +2,21 @@
 
 from __future__ import annotations
 
-import inspect
-from pathlib import Path
+from functools import partial
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from tb_nanwatch import NanWatchHook, NonFiniteError, Watch, load_batch
-from tests.watch.drivers.session_v1.graphs import v1
+from tests.watch.drivers.session_v1.graphs import line_of, v1, watched_step
+
+step_of = partial(watched_step, rate=0.0)
 
 
 @pytest.fixture(autouse=True)
-def graph():
-    with tf.Graph().as_default() as one:
-        v1.set_random_seed(1)
-        yield one
-
-
-def line(marker):
-    lines = Path(inspect.getfile(line)).read_text(encoding="utf-8").splitlines()
-    (number,) = (at for at, text in enumerate(lines, 1) if text.endswith(f"# origin: {marker}"))
-    return number
-
-
-def step_of(watch, loss):
-    optimizer = v1.train.GradientDescentOptimizer(0.0)
-    return watch.apply_gradients(optimizer, optimizer.compute_gradients(loss), loss=loss)
+def graph_seed(graph):
+    v1.set_random_seed(1)
 
 
 def verdict_of(watch, train, *, runs=400, before=None):
@@ -62,7 +50,7 @@ def test_an_operation_is_named_that_only_some_random_numbers_make_bad(tmp_path):
     noise = tf.random.normal([3])
     root = tf.sqrt(noise + 2.5)  # origin: root
     verdict = verdict_of(watch, step_of(watch, tf.reduce_sum(root * w)))
-    assert place(verdict) == ("forward", "Sqrt", line("root"), "replay")
+    assert place(verdict) == ("forward", "Sqrt", line_of("root", __file__), "replay")
     assert verdict.notes == ()
 
 
@@ -72,7 +60,7 @@ def test_an_operation_is_named_that_only_some_masks_of_dropout_make_bad(dropout,
     kept = dropout(w, rate=0.5)
     ratio = tf.reduce_sum(kept) / tf.reduce_sum(kept)  # origin: ratio
     verdict = verdict_of(watch, step_of(watch, ratio))
-    assert place(verdict) == ("loss", "RealDiv", line("ratio"), "replay")
+    assert place(verdict) == ("loss", "RealDiv", line_of("ratio", __file__), "replay")
 
 
 def test_the_random_numbers_of_later_steps_are_those_of_the_bare_run(tmp_path):
@@ -117,7 +105,7 @@ def test_a_sparse_element_of_an_iterator_is_the_batch(tmp_path):
     element = v1.data.make_one_shot_iterator(data).get_next()
     product = tf.sparse.sparse_dense_matmul(element, w)
     train = step_of(watch, tf.reduce_sum(tf.math.log(product)[0]))  # origin: sparse
-    assert place(verdict_of(watch, train)) == ("loss", "Log", line("sparse"), "replay")
+    assert place(verdict_of(watch, train)) == ("loss", "Log", line_of("sparse", __file__), "replay")
 
 
 def test_an_element_of_a_queue_is_not_taken_twice(tmp_path):
@@ -131,7 +119,7 @@ def test_an_element_of_a_queue_is_not_taken_twice(tmp_path):
         with pytest.raises(NonFiniteError) as caught:
             watch.session_run(session, train)
         assert session.run(element) == 7.0
-    assert place(caught.value.verdict) == ("loss", "Log", line("queue"), "replay")
+    assert place(caught.value.verdict) == ("loss", "Log", line_of("queue", __file__), "replay")
 
 
 def test_python_that_a_step_calls_is_not_called_again(tmp_path):
@@ -144,14 +132,17 @@ def test_python_that_a_step_calls_is_not_called_again(tmp_path):
 
     value = v1.py_func(given, [], tf.float32)
     verdict = verdict_of(watch, step_of(watch, tf.math.log(value * w)))  # origin: python
-    assert (len(calls), *place(verdict)) == (2, "loss", "Log", line("python"), "replay")
+    assert (len(calls), *place(verdict)) == (2, "loss", "Log", line_of("python", __file__), "replay")
 
 
 def test_python_that_gives_a_bad_value_is_the_origin(tmp_path):
     watch, w = Watch(tmp_path), weight()
     values = iter([1.0, np.nan, 1.0])
     value = v1.py_func(lambda: np.float32(next(values)), [], tf.float32)  # origin: given
-    assert place(verdict_of(watch, step_of(watch, tf.reshape(value, []) * w)))[1:3] == ("PyFunc", line("given"))
+    assert place(verdict_of(watch, step_of(watch, tf.reshape(value, []) * w)))[1:3] == (
+        "PyFunc",
+        line_of("given", __file__),
+    )
 
 
 def test_a_hook_gives_the_host_the_same(tmp_path):
@@ -162,7 +153,7 @@ def test_a_hook_gives_the_host_the_same(tmp_path):
         session.run(train)
         with pytest.raises(NonFiniteError) as caught:
             session.run(train)
-    assert place(caught.value.verdict) == ("loss", "Log", line("hook"), "replay")
+    assert place(caught.value.verdict) == ("loss", "Log", line_of("hook", __file__), "replay")
 
 
 def test_a_policy_that_does_not_run_again_keeps_the_batch_alone(tmp_path):
@@ -175,7 +166,7 @@ def test_a_policy_that_does_not_run_again_keeps_the_batch_alone(tmp_path):
             watch.session_run(session, train)
     watch.close()
     assert np.isnan(load_batch(tmp_path / "batches" / "step-1.npz").args[0][element.name])
-    assert [tensor.op.type for tensor in watch._session_runs.built.guard.intake.tensors] == ["IteratorGetNext"]
+    assert [tensor.op.type for tensor in watch._session_runs.built.intake.tensors] == ["IteratorGetNext"]
 
 
 @pytest.mark.parametrize("dtype", [tf.float16, tf.bfloat16, tf.float64, tf.int64, tf.string, tf.bool, tf.complex64])

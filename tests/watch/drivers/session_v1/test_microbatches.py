@@ -13,12 +13,6 @@ from tests.watch.drivers.session_v1.graphs import EXACT, Critic, Normalised, sam
 MICROBATCHES = 3
 
 
-@pytest.fixture(autouse=True)
-def graph():
-    with tf.Graph().as_default() as one:
-        yield one
-
-
 class Fed:
     """A critic whose gradients are fetched, added up by NumPy, and fed back."""
 

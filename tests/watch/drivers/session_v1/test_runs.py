@@ -23,12 +23,6 @@ OPTIMIZERS = {
 }
 
 
-@pytest.fixture(autouse=True)
-def graph():
-    with tf.Graph().as_default() as one:
-        yield one
-
-
 @pytest.fixture(params=["resource", "reference"])
 def critic(request):
     return Critic(tf.nn.tanh, use_resource=request.param == "resource")

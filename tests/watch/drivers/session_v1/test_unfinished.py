@@ -2,30 +2,16 @@
 
 from __future__ import annotations
 
-import inspect
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from tb_nanwatch import NanWatchHook, Watch
-from tests.watch.drivers.session_v1.graphs import v1
+from tests.watch.drivers.session_v1.graphs import line_of, v1, watched_step
 
 LABELS = "Received a label value of 3 which is outside the valid range of [0, 3)."
-
-
-@pytest.fixture(autouse=True)
-def graph():
-    with tf.Graph().as_default() as one:
-        yield one
-
-
-def line(marker):
-    lines = Path(inspect.getfile(line)).read_text(encoding="utf-8").splitlines()
-    (number,) = (at for at, text in enumerate(lines, 1) if text.endswith(f"# origin: {marker}"))
-    return number
 
 
 class Classifier:
@@ -38,8 +24,7 @@ class Classifier:
         self.watch = Watch(tmp_path)
 
     def step(self, loss):
-        optimizer = v1.train.GradientDescentOptimizer(0.1)
-        return self.watch.apply_gradients(optimizer, optimizer.compute_gradients(loss), loss=loss)
+        return watched_step(self.watch, loss)
 
     def losses(self):
         logits = tf.stack([self.weight * self.x, self.weight])
@@ -75,7 +60,7 @@ def test_a_label_out_of_its_range_is_reported_with_its_operation(way, classifier
     assert LABELS in str(caught.value)
     verdict = read(tmp_path).verdict
     assert (verdict.status, verdict.steps_seen) == ("warning", 1)
-    place = f"tests/watch/drivers/session_v1/test_unfinished.py:{line('labels')}"
+    place = f"tests/watch/drivers/session_v1/test_unfinished.py:{line_of('labels', __file__)}"
     where = f"The error is of SparseSoftmaxCrossEntropyWithLogits ({place})"
     for text in (verdict.text + " ".join(verdict.notes), note_of(caught.value)):
         assert "Step 1 did not end" in text
@@ -98,8 +83,13 @@ def test_a_nan_that_makes_an_index_is_the_origin_of_the_error(classifier, tmp_pa
         np.testing.assert_array_equal(session.run(classifier.weight), before)
     classifier.watch.close()
     first = read(tmp_path).verdict.first
-    assert (first.step, first.phase, first.op.type, first.source.line) == (1, "forward", "Log", line("log"))
-    assert f"test_unfinished.py:{line('log')}" in note_of(caught.value)
+    assert (first.step, first.phase, first.op.type, first.source.line) == (
+        1,
+        "forward",
+        "Log",
+        line_of("log", __file__),
+    )
+    assert f"test_unfinished.py:{line_of('log', __file__)}" in note_of(caught.value)
 
 
 def test_the_end_of_a_data_set_is_no_fault(classifier, tmp_path, read):

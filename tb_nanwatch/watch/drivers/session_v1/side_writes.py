@@ -1,6 +1,6 @@
-"""What a run of a session writes besides the step: by other fetches, which no guard holds back.
+"""Side writes: what other fetches of a run write to variables, outside of the step and of its guard.
 
-Nothing orders such a write and the step's reading of the same variable, so it may have come before or after it.
+Nothing orders a side write and the step's read of the same variable: the write may run before the read or after it.
 """
 
 from __future__ import annotations
@@ -43,39 +43,39 @@ class Write:
     source: Tensor
 
     def place_of(self, value: Tensor) -> int:
-        """Return the place of a value among what the operation is given."""
+        """Return the place of a value among the operation's inputs."""
         return [tensor.name for tensor in self.op.inputs].index(value.name)
 
     @property
     def values(self) -> list[Tensor]:
-        """What the operation is given besides the variable, as far as it is floating."""
-        return [one for one in self.op.inputs if one.dtype.is_floating and not is_reference(one)]
+        """The operation's floating inputs, without the variable."""
+        return [given for given in self.op.inputs if given.dtype.is_floating and not is_reference(given)]
 
     @property
     def constant(self) -> Any:
-        """What the operation assigns, where that stands in the graph; ``None`` where it does not."""
+        """The value that the operation assigns, if it is a constant of the graph; else ``None``."""
         is_assigned = self.op.type in ("Assign", "AssignVariableOp") and len(self.values) == 1
         return tf.get_static_value(self.values[0]) if is_assigned else None
 
     @property
     def name(self) -> str:
-        """The variable's name, as a sentence has it."""
+        """The variable's name, shortened for a sentence."""
         return shorten(str(self.source.op.name))
 
     def __str__(self) -> str:
-        """Return the operation and its line, as a sentence names them."""
+        """Return the operation and its line, as part of a sentence."""
         line = users_line(stack_of(self.op))
         return f"{self.op.type}, {format_source(line)}" if line else str(self.op.type)
 
 
 @dataclass(frozen=True, eq=False)
 class SideWrites:
-    """The writes of a bad run to variables that its step reads, as far as what they wrote can be computed again.
+    """The side writes of a bad run to variables that its step reads, if their values can be computed again.
 
     Attributes:
-        writes: those.
-        operations: that their values depend on.
-        only: of those, and of the writes themselves, the ones that are no part of the step.
+        writes: each of them.
+        operations: all that their values depend on.
+        only: those operations, and those of the writes, that are no part of the step.
     """
 
     writes: Sequence[Write]
@@ -87,7 +87,7 @@ class SideWrites:
         """Find them.
 
         Args:
-            others: all that the run wrote besides the step.
+            others: all side writes of the run.
             needed: operations of the step.
             call: of the run.
         """
@@ -103,15 +103,15 @@ class SideWrites:
 
     @property
     def values(self) -> list[Tensor]:
-        """What they wrote."""
+        """The values that they wrote."""
         return [value for write in self.writes for value in write.values]
 
     def bad(self, values: Iterable[Any], *, first: int) -> dict[str, list[Node]]:
-        """Return those that wrote something bad, by name of the variable's source.
+        """Return the writes of a non-finite value, by name of the variable's source.
 
         Args:
-            values: of :attr:`values`.
-            first: the number of the first of them.
+            values: the values of :attr:`values`.
+            first: the number of the first write.
         """
         found: dict[str, list[Node]] = {}
         arrays = iter(values)
@@ -126,11 +126,11 @@ class SideWrites:
 
 
 def look_at_write(given: Mapping[int, Any], *, is_constant: bool) -> Look | None:
-    """Return how a write is looked at; ``None`` if it was given finite values.
+    """Return the observation of a write; ``None`` if its inputs were finite.
 
     Args:
-        given: by place, the values.
-        is_constant: whether they stand in the graph, so that nothing lies behind the operation.
+        given: the inputs by place.
+        is_constant: whether they are constants of the graph, so that no operation lies behind the write.
     """
     ranges = {place: range_of(array) for place, array in given.items()}
     bad = {place: seen.counts for place, seen in ranges.items() if seen.counts.nonfinite}
@@ -142,12 +142,12 @@ def look_at_write(given: Mapping[int, Any], *, is_constant: bool) -> Look | None
 
 @dataclass(eq=False)
 class Writes:
-    """What the runs of a session wrote besides the step.
+    """The side writes of the runs of a session.
 
     Attributes:
-        now: by the last run.
-        before: by name of the source, what wrote it last in an earlier run that was watched, and the step of that run.
-        next_step: the number of the step that comes next, as far as it is known.
+        now: those of the last run.
+        before: by name of the source, the last write of an earlier watched run, and the step of that run.
+        next_step: the number of the next step, as far as it is known.
     """
 
     now: Sequence[Write] = ()
@@ -155,24 +155,24 @@ class Writes:
     next_step: int = 0
 
     def begin(self, others: Sequence[Write]) -> None:
-        """Know what the run that begins will write."""
+        """Note what the run that begins will write."""
         self.now = others
 
     def end(self, step: int) -> None:
-        """Know that the run is over.
+        """Note that the run is over.
 
         Args:
-            step: of the run; of one that does not train, the step that comes next.
+            step: of the run; if it does not train, the step that comes next.
         """
         for write in self.now:
             self.before[write.source.name] = write, step
         self.now = ()
 
     def values_before(self) -> dict[str, Any]:
-        """Return what the last run overwrote in place, where that is known and was bad, by name of the source.
+        """Return the non-finite values that the last run overwrote in place, if known, by name of the source.
 
-        What the step reads of a reference variable is the variable's own memory: by the time that the host sees it,
-        another fetch may have written there. A resource variable's memory is not written while somebody reads it.
+        A step's read of a reference variable shares the variable's memory: another fetch may write there before the
+        host sees the value. No write changes a resource variable's memory while a read uses it.
         """
         known = {
             write.source.name: self.before[write.source.name][0].constant
@@ -182,7 +182,7 @@ class Writes:
         return {name: value for name, value in known.items() if value is not None and not np.isfinite(value).all()}
 
     def without_doubtful(self, chains: tuple[tuple[Link, ...], ...]) -> tuple[tuple[Link, ...], ...]:
-        """Leave out what a step may have read only after the run had overwritten it, where there is another origin."""
+        """Leave out origins that the run may have overwritten before the step read them, if another origin is left."""
         doubtful = {str(write.source.op.name) for write in self._in_place}
         certain = [
             chain for chain in chains if not any(link.phase == "state" and link.variable in doubtful for link in chain)
@@ -194,7 +194,7 @@ class Writes:
         return [write for write in self.now if is_reference(write.source)]
 
     def notes_on(self, origins: Iterable[Visit]) -> Iterator[str]:
-        """Say what is known of who wrote the variables in which a bad value was."""
+        """Yield a sentence on each write of a variable that held a bad value."""
         for origin in origins:
             source = origin.outside if origin.node is None else None
             for write in self.now:
@@ -208,7 +208,7 @@ class Writes:
 
 
 def other_writes(run: set[Op], built: Built) -> list[Write]:
-    """Return the writes of a run that are neither held back in a bad step nor put back after it.
+    """Return the writes of a run that a bad step neither withholds nor restores.
 
     Args:
         run: all operations of the run.
@@ -220,12 +220,12 @@ def other_writes(run: set[Op], built: Built) -> list[Write]:
         for op, source in variable_writes(run)
         if op not in own and source.name not in built.guard.state.names
     ]
-    held = {op for op, _ in variable_writes(built.update_ops)}
-    return [write for write in found if not _waits_for(write.op, held, besides=built.train_op)]
+    withheld = {op for op, _ in variable_writes(built.update_ops)}
+    return [write for write in found if not _waits_for(write.op, withheld, train_op=built.train_op)]
 
 
 def note_on_kept(others: Sequence[Write]) -> Iterator[str]:
-    """Say which writes of a bad run were kept."""
+    """Yield a sentence that says which writes of a bad run were kept."""
     if not others:
         return
     names = [f"{write.name} ({write})" for write in others[:_MOST_NAMED]]
@@ -236,21 +236,21 @@ def note_on_kept(others: Sequence[Write]) -> Iterator[str]:
 
 
 def _is_computable(behind: set[Op], changed: set[str], had: Mapping[str, Any]) -> bool:
-    """Return whether some operations give now, that the run is over, what they gave in it."""
+    """Return whether operations give the same values after the run as in it."""
     read = {source.name for op in behind if (source := source_read(op)) is not None}
     is_known = all(output.name in had for op in behind if takes_anew(op) for output in op.outputs)
     return is_known and not any(True for _ in variable_writes(behind)) and not read & changed
 
 
-def _waits_for(op: Op, held: set[Op], *, besides: Op) -> bool:
-    """Return whether an operation waits for what is held back; what waits for the train operation alone does not."""
-    seen: set[Op] = {besides}
+def _waits_for(op: Op, withheld: set[Op], *, train_op: Op) -> bool:
+    """Return whether an operation waits for one that is withheld, by another way than the train operation."""
+    seen: set[Op] = {train_op}
     waiting = [op]
     while waiting:
-        one = waiting.pop()
-        if one in held:
+        op = waiting.pop()
+        if op in withheld:
             return True
-        if one not in seen:
-            seen.add(one)
-            waiting += [*(tensor.op for tensor in one.inputs if isinstance(tensor, tf.Tensor)), *one.control_inputs]
+        if op not in seen:
+            seen.add(op)
+            waiting += [*(tensor.op for tensor in op.inputs if isinstance(tensor, tf.Tensor)), *op.control_inputs]
     return False

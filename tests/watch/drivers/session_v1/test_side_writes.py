@@ -2,27 +2,12 @@
 
 from __future__ import annotations
 
-import inspect
-from pathlib import Path
-
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from tb_nanwatch import NonFiniteError, Watch
-from tests.watch.drivers.session_v1.graphs import v1
-
-
-@pytest.fixture(autouse=True)
-def graph():
-    with tf.Graph().as_default() as one:
-        yield one
-
-
-def line(marker):
-    lines = Path(inspect.getfile(line)).read_text(encoding="utf-8").splitlines()
-    (number,) = (at for at, text in enumerate(lines, 1) if text.endswith(f"# origin: {marker}"))
-    return number
+from tests.watch.drivers.session_v1.graphs import line_of, v1, watched_step
 
 
 class Gained:
@@ -35,9 +20,8 @@ class Gained:
             weight = v1.get_variable("weight", [3], initializer=v1.ones_initializer())
             self.gain = v1.get_variable("gain", [3], initializer=v1.ones_initializer(), trainable=False)
         self.loss = tf.reduce_mean(weight * self.gain * self.x)
-        optimizer = v1.train.GradientDescentOptimizer(0.1)
         self.watch = Watch(tmp_path, **options)
-        self.train = self.watch.apply_gradients(optimizer, optimizer.compute_gradients(self.loss), loss=self.loss)
+        self.train = watched_step(self.watch, self.loss)
 
     def verdict(self, runs, *, before=None):
         """Make some runs, the last of which is bad, and return the verdict and the gain after it."""
@@ -87,7 +71,7 @@ def test_a_variable_that_the_same_run_makes_good_again_is_named(gained):
     assert (gain == 1).all()
     notes = " ".join(verdict.notes)
     assert f"The run of the bad step also wrote layer/gain ({gained.assign_type}, " in notes
-    assert f"test_others.py:{line('good')}" in notes
+    assert f"test_side_writes.py:{line_of('good', __file__)}" in notes
     assert "This write is no part of the update, and it was kept." in notes
 
 
@@ -98,14 +82,14 @@ def test_a_reference_that_is_overwritten_before_the_host_sees_it_is_named_by_wha
     bad = v1.assign(gained.gain, [np.nan] * 3)  # origin: bad
     verdict, _ = gained.verdict([gained.train, bad, [gained.train, good]])
     assert place(verdict) == (1, "state", None, "layer/gain", "replay")
-    assert f"test_others.py:{line('bad')}" in " ".join(verdict.notes)
+    assert f"test_side_writes.py:{line_of('bad', __file__)}" in " ".join(verdict.notes)
 
 
 def test_the_assignment_of_the_same_run_is_named_with_its_line(gained):
     bad = v1.assign(gained.gain, [np.nan] * 3)  # origin: same
     verdict, _ = gained.verdict([[gained.train, bad]] * 2)
     assert place(verdict)[1:] == ("state", gained.assign_type, "layer/gain", "replay")
-    assert verdict.first.source.line == line("same")
+    assert verdict.first.source.line == line_of("same", __file__)
     assert "another fetch of the same run. Nothing orders that write" in " ".join(verdict.notes)
 
 
@@ -113,7 +97,11 @@ def test_what_made_an_assigned_value_bad_is_the_origin(gained):
     value = tf.math.log(gained.x - 3.0)  # origin: value
     bad = v1.assign(gained.gain, value)
     verdict, _ = gained.verdict([[gained.train, bad]] * 2)
-    assert (verdict.first.phase, verdict.first.op.type, verdict.first.source.line) == ("state", "Log", line("value"))
+    assert (verdict.first.phase, verdict.first.op.type, verdict.first.source.line) == (
+        "state",
+        "Log",
+        line_of("value", __file__),
+    )
 
 
 def test_what_waits_for_the_train_operation_is_said_to_be_kept(gained):
