@@ -9,9 +9,9 @@ from pathlib import Path
 from types import CodeType, FrameType, FunctionType
 
 import tb_nanwatch
-from tb_nanwatch.watch.drivers.driver import Loop
 from tb_nanwatch.watch.drivers.eager import EagerSteps
 from tb_nanwatch.watch.drivers.keras.model import WatchedModel
+from tb_nanwatch.watch.drivers.loop import Loop
 from tb_nanwatch.watch.drivers.session_v1.runs import SessionRuns
 from tb_nanwatch.watch.drivers.steps import Steps
 

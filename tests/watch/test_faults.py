@@ -105,7 +105,7 @@ def test_a_fault_in_any_internal_is_one_warning_and_changes_nothing_else(policy,
     if way != "loop":
         # What the loop of a program comes to as well is tried there.
         _, known = called_in("loop", policy, tmp_path / "loop")
-        found = {place: function for place, function in found.items() if place not in known or "driver.py" in place}
+        found = {place: function for place, function in found.items() if place not in known or "loop.py" in place}
     wrong = {}
     for number, (place, function) in enumerate(sorted(found.items())):
         with failing(place, function):

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import tensorflow as tf
 
 from tb_nanwatch.diagnosis.notes import unfinished_sentence
 from tb_nanwatch.diagnosis.sightings import step_before
-from tb_nanwatch.schema.records import Alert, Replay, Verdict
+from tb_nanwatch.schema.records import Alert, Finding, Replay, Verdict
 from tb_nanwatch.watch.boundary import Boundary
+from tb_nanwatch.watch.drivers.driver import Driver
 from tb_nanwatch.watch.drivers.options import LoopOptions
 from tb_nanwatch.watch.record.archive import SavedBatch, save_batch
 from tb_nanwatch.watch.record.batch import Call
@@ -30,15 +31,6 @@ _REPEATABLE: Final = (tf.errors.InvalidArgumentError, tf.errors.InternalError)
 """Errors that follow from an operation's inputs, so a replay meets them again. Full memory does not."""
 
 
-class Replayer(Protocol):
-    """Replays a step."""
-
-    def __call__(
-        self, call: Call, evidence: Evidence, *, limits: ReplayLimits, logdir: str = "", dump: str | None = None
-    ) -> Replay:
-        """See :func:`tb_nanwatch.watch.replay.again.replay`."""
-
-
 class Investigation:
     """Finds out more about the bad steps of one watch."""
 
@@ -53,21 +45,30 @@ class Investigation:
         self._options, self._plan, self._boundary = options, plan, boundary
         self._batches_left = MOST_BATCHES
         self._has_replayed = False
+        self._tolerated: set[str] = set()
 
-    def of_bad_step(self, alert: Alert, call: Call, *, replay: Replayer) -> Alert:
+    def tolerate(self, arguments: Iterable[str]) -> None:
+        """Never report these arguments as an origin."""
+        self._tolerated |= set(arguments)
+
+    def bad_arguments(self, call: Call) -> tuple[Finding, ...]:
+        """Return the non-finite arguments of a call, without those that are tolerated."""
+        return tuple(found for found in call.findings() if found.name not in self._tolerated)
+
+    def of_bad_step(self, alert: Alert, call: Call, *, driver: Driver) -> Alert:
         """Save the batch of a bad step, replay the step, and return its alert with both.
 
         Args:
             alert: of the step.
             call: of the step.
-            replay: replays it.
+            driver: replays it.
         """
         nonfinite = frozenset(finding.name for finding in alert.findings if finding.role == "weight")
         # The previous step's update made those variables non-finite, and this call has the next step's batch.
         saved = SavedBatch(None) if nonfinite else self._save(call, alert, samples_of(alert))
         found = self._boundary.attempt(
             "run the bad step again",
-            lambda: self._replay(alert, call, nonfinite=nonfinite, replay=replay),
+            lambda: self._replay(alert, call, nonfinite=nonfinite, driver=driver),
             otherwise=None,
         )
         if saved.path is None and not nonfinite and found is not None and found.chains:
@@ -75,7 +76,7 @@ class Investigation:
         return replace(alert, replay=found, batch=saved.path, notes=(*alert.notes, *saved.notes, *call.notes))
 
     def of_unfinished_step(
-        self, alert: Alert, error: tf.errors.OpError, call: Call | None, *, replay: Replayer
+        self, alert: Alert, error: tf.errors.OpError, call: Call | None, *, driver: Driver
     ) -> Alert | None:
         """Save the batch of a step that an error ended, replay the step, and return its alert with both.
 
@@ -83,7 +84,7 @@ class Investigation:
             alert: of the step.
             error: that ended it.
             call: of the step; ``None`` if its arguments are unknown.
-            replay: replays it.
+            driver: replays it.
 
         Returns:
             ``None`` where a replay could show nothing.
@@ -93,7 +94,7 @@ class Investigation:
         found = None
         if self._options.replay:
             evidence = evidence_of(self._plan, error=error)
-            found = replay(call, evidence, limits=ReplayLimits(), logdir=self._options.logdir)
+            found = driver.replay(call, evidence, limits=ReplayLimits(), logdir=self._options.logdir)
         findings = (finding_of(found.chains[0][0]),) if found is not None and found.chains else ()
         saved = self._save(call, alert, findings[0].samples if findings else ())
         return replace(alert, findings=findings, replay=found, batch=saved.path, notes=(*alert.notes, *saved.notes))
@@ -111,7 +112,7 @@ class Investigation:
         self._batches_left -= saved.path is not None
         return saved
 
-    def _replay(self, alert: Alert, call: Call, *, nonfinite: frozenset[str], replay: Replayer) -> Replay | None:
+    def _replay(self, alert: Alert, call: Call, *, nonfinite: frozenset[str], driver: Driver) -> Replay | None:
         was_so_before = bool(nonfinite) and alert.step == alert.first_step
         if not self._options.replay or was_so_before or not self._may_replay(alert):
             return None
@@ -127,7 +128,7 @@ class Investigation:
             is_microbatch=alert.microbatch is not None,
         )
         dump = os.path.join("debugger", f"step-{alert.step}") if self._options.keep_dump else None
-        return replay(call, evidence, limits=ReplayLimits(), logdir=self._options.logdir, dump=dump)
+        return driver.replay(call, evidence, limits=ReplayLimits(), logdir=self._options.logdir, dump=dump)
 
     def _may_replay(self, alert: Alert) -> bool:
         """Return whether the state that a bad step began with is still there. Replay only the first skipped step."""

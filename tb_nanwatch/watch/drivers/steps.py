@@ -10,8 +10,8 @@ from typing import Any, TypeVar
 import tensorflow as tf
 
 from tb_nanwatch.schema.records import Replay, Verdict
-from tb_nanwatch.watch.drivers.driver import Loop
 from tb_nanwatch.watch.drivers.investigation import evidence_of
+from tb_nanwatch.watch.drivers.loop import Loop
 from tb_nanwatch.watch.drivers.microbatch_calls import MicrobatchCalls
 from tb_nanwatch.watch.drivers.optimizer import UpdateMethod
 from tb_nanwatch.watch.drivers.options import LoopOptions

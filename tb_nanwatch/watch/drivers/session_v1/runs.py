@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from tb_nanwatch.errors import SetupError
 from tb_nanwatch.schema.records import Replay
-from tb_nanwatch.watch.drivers.driver import Loop
+from tb_nanwatch.watch.drivers.loop import Loop
 from tb_nanwatch.watch.drivers.session_v1.feeds import FedCall, fed_gradients
 from tb_nanwatch.watch.drivers.session_v1.plan import Built, build
 from tb_nanwatch.watch.drivers.session_v1.side_writes import Write, Writes, note_on_kept, other_writes
