@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 from tb_nanwatch.schema.records import Replay
-from tb_nanwatch.watch.record.batch import Call
+from tb_nanwatch.watch.record.batch import StepCall
 from tb_nanwatch.watch.replay import Evidence, ReplayLimits
 from tb_nanwatch.watch.row.microbatches import MicrobatchStore
 
@@ -23,13 +23,13 @@ class Driver(Protocol):
         """The micro-batches of a step; ``None`` if it has none."""
 
     @property
-    def last_call(self) -> Call | None:
+    def last_call(self) -> StepCall | None:
         """The call of the step that ran last; ``None`` if its arguments are unknown."""
 
-    def calls_of(self, call: Call) -> Sequence[Call]:
+    def calls_of(self, call: StepCall) -> Sequence[StepCall]:
         """Return a call as each replica of this process made it."""
 
-    def call_of_bad_step(self, call: Call | None) -> Call | None:
+    def call_of_bad_step(self, call: StepCall | None) -> StepCall | None:
         """Return the call of the bad step that waits for the host, and make room for the next bad step's.
 
         Args:
@@ -39,7 +39,7 @@ class Driver(Protocol):
             The call with the bad replica's part of the batch; ``None`` if the arguments are unknown here.
         """
 
-    def call_of_bad_microbatch(self, call: Call) -> Call | None:
+    def call_of_bad_microbatch(self, call: StepCall) -> StepCall | None:
         """Return the call of a step's first bad micro-batch; ``None`` if it is unknown.
 
         Args:
@@ -50,6 +50,6 @@ class Driver(Protocol):
         """Return what gives each watched variable's value by ``numpy()``, in column order."""
 
     def replay(
-        self, call: Call, evidence: Evidence, *, limits: ReplayLimits, logdir: str = "", dump: str | None = None
+        self, call: StepCall, evidence: Evidence, *, limits: ReplayLimits, logdir: str = "", dump: str | None = None
     ) -> Replay:
         """Replay a step; see :func:`tb_nanwatch.watch.replay.again.replay`."""

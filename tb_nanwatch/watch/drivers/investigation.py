@@ -17,7 +17,7 @@ from tb_nanwatch.watch.boundary import Boundary
 from tb_nanwatch.watch.drivers.driver import Driver
 from tb_nanwatch.watch.drivers.options import LoopOptions
 from tb_nanwatch.watch.record.archive import SavedBatch, save_batch
-from tb_nanwatch.watch.record.batch import Call
+from tb_nanwatch.watch.record.batch import StepCall
 from tb_nanwatch.watch.record.incident import finding_of, gradient_sizes_before, samples_of
 from tb_nanwatch.watch.replay import Evidence, ReplayLimits
 from tb_nanwatch.watch.replay.refused import cause_of
@@ -51,11 +51,11 @@ class Investigation:
         """Never report these arguments as an origin."""
         self._tolerated |= set(arguments)
 
-    def bad_arguments(self, call: Call) -> tuple[Finding, ...]:
+    def bad_arguments(self, call: StepCall) -> tuple[Finding, ...]:
         """Return the non-finite arguments of a call, without those that are tolerated."""
         return tuple(found for found in call.findings() if found.name not in self._tolerated)
 
-    def of_bad_step(self, alert: Alert, call: Call, *, driver: Driver) -> Alert:
+    def of_bad_step(self, alert: Alert, call: StepCall, *, driver: Driver) -> Alert:
         """Save the batch of a bad step, replay the step, and return its alert with both.
 
         Args:
@@ -76,7 +76,7 @@ class Investigation:
         return replace(alert, replay=found, batch=saved.path, notes=(*alert.notes, *saved.notes, *call.notes))
 
     def of_unfinished_step(
-        self, alert: Alert, error: tf.errors.OpError, call: Call | None, *, driver: Driver
+        self, alert: Alert, error: tf.errors.OpError, call: StepCall | None, *, driver: Driver
     ) -> Alert | None:
         """Save the batch of a step that an error ended, replay the step, and return its alert with both.
 
@@ -99,7 +99,7 @@ class Investigation:
         saved = self._save(call, alert, findings[0].samples if findings else ())
         return replace(alert, findings=findings, replay=found, batch=saved.path, notes=(*alert.notes, *saved.notes))
 
-    def _save(self, call: Call, alert: Alert, samples: Sequence[int]) -> SavedBatch:
+    def _save(self, call: StepCall, alert: Alert, samples: Sequence[int]) -> SavedBatch:
         if not self._options.save_batch or self._batches_left == 0:
             return SavedBatch(None)
         is_before_window = alert.error is not None or not len(alert.window)
@@ -112,7 +112,7 @@ class Investigation:
         self._batches_left -= saved.path is not None
         return saved
 
-    def _replay(self, alert: Alert, call: Call, *, nonfinite: frozenset[str], driver: Driver) -> Replay | None:
+    def _replay(self, alert: Alert, call: StepCall, *, nonfinite: frozenset[str], driver: Driver) -> Replay | None:
         was_so_before = bool(nonfinite) and alert.step == alert.first_step
         if not self._options.replay or was_so_before or not self._may_replay(alert):
             return None

@@ -18,7 +18,7 @@ from tb_nanwatch.watch.drivers.driver import Driver
 from tb_nanwatch.watch.drivers.investigation import Investigation, add_to_error, error_line, is_fault
 from tb_nanwatch.watch.drivers.options import LoopOptions
 from tb_nanwatch.watch.drivers.outcome import Outcome, Outcomes
-from tb_nanwatch.watch.record.batch import Call
+from tb_nanwatch.watch.record.batch import StepCall
 from tb_nanwatch.watch.record.incident import verdict_of_alert
 from tb_nanwatch.watch.record.ring import Ring
 from tb_nanwatch.watch.record.session import Session
@@ -28,8 +28,8 @@ from tb_nanwatch.watch.row.plan import Plan
 
 _ACTIONS: Final[dict[Policy, Action]] = {"raise": "raised", "skip": "skipped", "record": "recorded"}
 _READ: Final = "read the steps, and records nothing more"
-_LastCheck = tuple[Alert | None, Call | None]
-_BadCalls = tuple[Call | None, Call | None, tuple[Finding, ...]]
+_LastCheck = tuple[Alert | None, StepCall | None]
+_BadCalls = tuple[StepCall | None, StepCall | None, tuple[Finding, ...]]
 _NOT_CHECKED: Final[_LastCheck] = (None, None)
 _NO_CALLS: Final[_BadCalls] = (None, None, ())
 
@@ -80,7 +80,7 @@ class Loop:
         session = self._session_now()
         return 0 if session is None else session.next_step()
 
-    def after_step(self, call: Call | None) -> None:
+    def after_step(self, call: StepCall | None) -> None:
         """Check for an incident where that is needed, and read the device when a read is due.
 
         Args:
@@ -112,7 +112,7 @@ class Loop:
         self._has_failed = True
         self._act(self._outcome_of_failure(is_bad))
 
-    def step_stopped(self, call: Call | None) -> None:
+    def step_stopped(self, call: StepCall | None) -> None:
         """Raise for a step that the guard stopped with an error of TensorFlow's.
 
         Args:
@@ -123,7 +123,7 @@ class Loop:
         """
         self._act(self._outcome(lambda: self._collect(call), is_bad=lambda: True))
 
-    def step_failed(self, error: tf.errors.OpError, find_call: Callable[[], Call | None]) -> None:
+    def step_failed(self, error: tf.errors.OpError, find_call: Callable[[], StepCall | None]) -> None:
         """Record a step that an error ended, and add to the error what a replay of the step shows.
 
         Args:
@@ -159,7 +159,7 @@ class Loop:
                 raise
             warnings.warn(str(error), stacklevel=2)
 
-    def _after_step(self, call: Call | None, *, is_due: bool) -> Outcome | None:
+    def _after_step(self, call: StepCall | None, *, is_due: bool) -> Outcome | None:
         ring = self._plan.ring
         # No process may learn of a bad step before the others do.
         if ring is not None and self._polls(ring) and self._has_news(ring.incident()):
@@ -210,7 +210,7 @@ class Loop:
         if outcome is not None:
             outcome.act(self.options.on_nonfinite)
 
-    def _collect(self, call: Call | None) -> Outcome | None:
+    def _collect(self, call: StepCall | None) -> Outcome | None:
         session = self._session_now()
         if session is None:
             return None
@@ -223,7 +223,7 @@ class Loop:
         call = bad if alert is not None and alert.microbatch is not None else call
         return self._outcomes.of_read(session, self._investigated(session, alert, call))
 
-    def _calls_of_bad_step(self, call: Call | None) -> _BadCalls:
+    def _calls_of_bad_step(self, call: StepCall | None) -> _BadCalls:
         """Return the call of the bad step, that of its first bad micro-batch, and what is non-finite in the latter."""
         if not self._is_incident_waiting():
             return _NO_CALLS
@@ -239,26 +239,26 @@ class Loop:
         self._calls, self._calls_due = 0, max(1, int(due / steps_a_call))
         self._flush_at_s = time.monotonic() + self.options.flush_interval_s
 
-    def _note_harmless(self, call: Call | None) -> None:
+    def _note_harmless(self, call: StepCall | None) -> None:
         # NaN in an argument of a step that stays finite (a masked label, for example) is no origin.
         if call is not None and self._session is not None and self._session.is_last_finite:
             calls = self._driver.calls_of(call)
             self._investigation.tolerate(found.name for made in calls for found in made.findings())
 
-    def _investigated(self, session: Session, alert: Alert | None, call: Call | None) -> Alert | None:
+    def _investigated(self, session: Session, alert: Alert | None, call: StepCall | None) -> Alert | None:
         if alert is None or call is None:
             return alert
         return self.boundary.attempt(
             "look at the bad step again", lambda: self._supplemented(session, alert, call), otherwise=alert
         )
 
-    def _supplemented(self, session: Session, alert: Alert, call: Call) -> Alert:
+    def _supplemented(self, session: Session, alert: Alert, call: StepCall) -> Alert:
         whole = self._investigation.of_bad_step(alert, call, driver=self._driver)
         if whole != alert:
             session.supplement(whole)
         return whole
 
-    def _record_error(self, error: tf.errors.OpError, find_call: Callable[[], Call | None]) -> None:
+    def _record_error(self, error: tf.errors.OpError, find_call: Callable[[], StepCall | None]) -> None:
         session = self._session_now()
         if session is None or self._has_met_error:
             # In a program that goes on after errors, only the first is recorded.

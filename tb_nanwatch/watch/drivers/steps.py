@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import tensorflow as tf
 
@@ -24,7 +24,7 @@ from tb_nanwatch.watch.drivers.strategy import (
     together,
 )
 from tb_nanwatch.watch.guard.guard import MESSAGE
-from tb_nanwatch.watch.record.batch import Call
+from tb_nanwatch.watch.record.batch import Call, StepCall
 from tb_nanwatch.watch.record.incident import verdict_by_hand
 from tb_nanwatch.watch.replay import Evidence, ReplayLimits, current_trial, replay
 from tb_nanwatch.watch.replay.one_replica import replay_of_replica
@@ -277,35 +277,35 @@ class Steps:
         """The call of the step that ran last; ``None`` if its arguments are unknown."""
         return self._last_call
 
-    def calls_of(self, call: Call) -> Sequence[Call]:
+    def calls_of(self, call: StepCall) -> Sequence[Call]:
         """Return a call as each replica of this process made it."""
-        return self._plan.calls_of(call)
+        return self._plan.calls_of(_own(call))
 
-    def call_of_bad_step(self, call: Call | None) -> Call | None:
+    def call_of_bad_step(self, call: StepCall | None) -> Call | None:
         """Return the call of the bad step, with the batch and the random numbers that its guard kept."""
         self._plan.take_drawn()
-        call = self._find_call() if call is None else call
-        return None if call is None else self._plan.call_of_bad(call)
+        own = self._find_call() if call is None else _own(call)
+        return None if own is None else self._plan.call_of_bad(own)
 
-    def call_of_bad_microbatch(self, call: Call) -> Call | None:
+    def call_of_bad_microbatch(self, call: StepCall) -> Call | None:
         """Return the call that measured the first bad micro-batch of a step; ``None`` if it is unknown."""
         which = NONE_BAD if self._plan.accumulation is None else self._plan.accumulation.bad_call()
-        return call if which == NONE_BAD else self._microbatches.bad(which, call)
+        return _own(call) if which == NONE_BAD else self._microbatches.bad(which, _own(call))
 
     def last_values(self) -> Sequence[Any]:
         """Return what gives each variable's value, without the infinities that are meant."""
         return self._plan.last_values
 
     def replay(
-        self, call: Call, evidence: Evidence, *, limits: ReplayLimits, logdir: str = "", dump: str | None = None
+        self, call: StepCall, evidence: Evidence, *, limits: ReplayLimits, logdir: str = "", dump: str | None = None
     ) -> Replay:
         """Replay a step, or on many devices the part of the replica that was bad first."""
         plan = self._plan
         if plan.replicas is None or plan.bad_replica is None:
-            return replay(call, evidence, watch=self, limits=limits, logdir=logdir, dump=dump)
+            return replay(_own(call), evidence, watch=self, limits=limits, logdir=logdir, dump=dump)
         bad, is_inside = plan.bad_replica, plan.is_step_inside
         return replay_of_replica(
-            call,
+            _own(call),
             evidence,
             replicas=plan.replicas,
             place=bad,
@@ -339,3 +339,8 @@ class Steps:
 
     def _rows_written(self) -> int:
         return 0 if self._plan.ring is None else self._plan.ring.rows_written()
+
+
+def _own(call: StepCall) -> Call:
+    """Return a call that the loop hands back; it is always one that this driver gave the loop."""
+    return cast("Call", call)

@@ -24,7 +24,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from tb_nanwatch.errors import RecordError, SchemaError
-from tb_nanwatch.watch.record.batch import Call, Portion, portion_that_fits
+from tb_nanwatch.watch.record.batch import Portion, StepCall, portion_that_fits
 from tb_nanwatch.watch.record.packing import Packer, Unpacker, is_packable
 from tb_nanwatch.watch.record.paths import require_nameable
 
@@ -83,7 +83,7 @@ class Batch:
 
 
 def save_batch(
-    directory: str, call: Call, *, step: int, samples: Sequence[int] = (), most_bytes: int = MOST_BYTES
+    directory: str, call: StepCall, *, step: int, samples: Sequence[int] = (), most_bytes: int = MOST_BYTES
 ) -> SavedBatch:
     """Save the arguments of a step as ``DIRECTORY/batches/step-N.npz``; if that is there already, ``step-N-2.npz``.
 
@@ -158,7 +158,7 @@ def load_batch(path: str | os.PathLike[str]) -> Batch:
         ) from error
 
 
-def _encode(call: Call, portion: Portion, about: Mapping[str, Any]) -> bytes:
+def _encode(call: StepCall, portion: Portion, about: Mapping[str, Any]) -> bytes:
     packer = Packer({id(leaf): name for name, leaf in call.leaves()}, portion.cut)
     arguments = {"args": packer.node(call.args), "kwargs": packer.node(dict(call.kwargs))}
     description = json.dumps({"tb_nanwatch_batch": _VERSION, **about, **arguments}, allow_nan=False).encode()

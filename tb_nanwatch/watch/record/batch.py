@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import inspect
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -19,8 +19,30 @@ _MIB: Final = 1024 * 1024
 _MOST_NAMED: Final = 8
 
 
+class StepCall(Protocol):
+    """The arguments of a step, whichever way to train passes them."""
+
+    @property
+    def args(self) -> tuple[Any, ...]:
+        """Positional arguments."""
+
+    @property
+    def kwargs(self) -> Mapping[str, Any]:
+        """Keyword arguments."""
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Remarks on the call, a sentence each."""
+
+    def leaves(self) -> Iterator[tuple[str, Any]]:
+        """Yield each value in the arguments that is not a container, with its name."""
+
+    def findings(self) -> tuple[Finding, ...]:
+        """Return each argument that holds a non-finite value."""
+
+
 class Call(NamedTuple):
-    """The arguments of one call of a training step.
+    """A call of a training step that is a Python function.
 
     Attributes:
         function: the user's Python function.
@@ -46,15 +68,7 @@ class Call(NamedTuple):
 
     def findings(self) -> tuple[Finding, ...]:
         """Return each array or tensor argument that holds a non-finite value, in the order of the signature."""
-        found = ((name, part, count_nonfinite(part.values)) for name, part in self._arrays())
-        return tuple(Finding("input", name, counts, part.samples()) for name, part, counts in found if counts.nonfinite)
-
-    def _arrays(self) -> Iterator[tuple[str, Part]]:
-        for path, leaf in self.leaves():
-            if isinstance(leaf, tf.Tensor | tf.__internal__.CompositeTensor):
-                yield from ((path, part) for _, part in parts_of(leaf))
-            elif isinstance(leaf, np.ndarray | np.generic | float) and np.asarray(leaf).dtype.kind != "c":
-                yield path, Part(np.asarray(leaf))
+        return findings_in(parts_by_name(self.leaves()))
 
     def _named(self) -> dict[str, Any]:
         try:
@@ -96,6 +110,21 @@ class Part(NamedTuple):
             return bad_samples(self.values)
         places = bad_samples(self.values, limit=len(self.rows))
         return tuple(int(row) for row in np.unique(self.rows[list(places)])[:MOST_SAMPLES])
+
+
+def findings_in(parts: Iterable[tuple[str, Part]]) -> tuple[Finding, ...]:
+    """Return a finding for each part, by name of its argument, that holds a non-finite value."""
+    found = ((name, part, count_nonfinite(part.values)) for name, part in parts)
+    return tuple(Finding("input", name, counts, part.samples()) for name, part, counts in found if counts.nonfinite)
+
+
+def parts_by_name(leaves: Iterable[tuple[str, Any]]) -> Iterator[tuple[str, Part]]:
+    """Yield the numbers in each argument that is an array, a tensor or a float, with its name."""
+    for name, leaf in leaves:
+        if isinstance(leaf, tf.Tensor | tf.__internal__.CompositeTensor):
+            yield from ((name, part) for _, part in parts_of(leaf))
+        elif isinstance(leaf, np.ndarray | np.generic | float) and np.asarray(leaf).dtype.kind != "c":
+            yield name, Part(np.asarray(leaf))
 
 
 def parts_of(leaf: Any) -> Iterator[tuple[Any, Part]]:

@@ -13,8 +13,7 @@ import tensorflow as tf
 
 from tb_nanwatch.schema.records import Link, Operation, Replay
 from tb_nanwatch.watch.boundary import attempt
-from tb_nanwatch.watch.drivers.session_v1.feeds import FedCall, name_of_fed, rows_of_sparse
-from tb_nanwatch.watch.drivers.session_v1.intake import source_read
+from tb_nanwatch.watch.drivers.session_v1.intake import FedCall, name_of_fed, rows_of_sparse, source_read
 from tb_nanwatch.watch.drivers.session_v1.plan import Built
 from tb_nanwatch.watch.drivers.session_v1.side_writes import SideWrites, Writes
 from tb_nanwatch.watch.graphs import Op, Tensor, ancestors
@@ -114,7 +113,7 @@ class Again:
             return behind_failed(failed, description)
         chains = self.others.without_doubtful(chains_of(walk, [(stages, description)]))
         if not chains:
-            return Replay("finite", tuple(_why_finite(needed, self.call.had)))
+            return Replay("finite", tuple(_why_finite(needed, self.call.entered)))
         hidden = any(hides_operations(origin) for origin in walk.origins if is_settled(origin))
         notes = (_INSIDE,) if hidden and chains[0][0].op is None else ()
         return Replay("found", (*notes, *self.others.notes_on(walk.origins)), chains)
@@ -122,15 +121,17 @@ class Again:
     def _run_overwritten(self, evidence: Evidence, limits: ReplayLimits) -> Replay | None:
         """Run the step with what a reference variable may have held before another fetch of the run overwrote it."""
         before = self.others.values_before()
-        reads = {name: source_read(self.built.graph.get_tensor_by_name(name).op) for name in self.call.had}
+        reads = {name: source_read(self.built.graph.get_tensor_by_name(name).op) for name in self.call.entered}
         had = {
-            name: np.broadcast_to(before[source.name], np.shape(self.call.had[name]))
+            name: np.broadcast_to(before[source.name], np.shape(self.call.entered[name]))
             for name, source in reads.items()
             if source is not None and source.name in before
         }
         if not had:
             return None
-        found = replace(self, call=self.call.having(had), _values={})._run(evidence, limits)
+        found = replace(self, call=replace(self.call, entered={**self.call.entered, **had}), _values={})._run(
+            evidence, limits
+        )
         return found if found.outcome == "found" else None
 
     def _fails_again(self, op: Op, evidence: Evidence) -> bool:
@@ -152,7 +153,7 @@ class Again:
     ) -> Sequence[Any]:
         with self._variables_restored(needed):
             try:
-                _, seen = self.session.run([reports, values], {**self.call.fed, **self.call.had})
+                _, seen = self.session.run([reports, values], {**self.call.fed, **self.call.entered})
             except tf.errors.OpError:
                 if not probe.expired:
                     raise
@@ -186,12 +187,12 @@ class Again:
         return self._values[tensor.name]
 
     def _value_read(self, source: Tensor) -> Any:
-        reads = [self.built.graph.get_tensor_by_name(name).op for name in self.call.had]
+        reads = [self.built.graph.get_tensor_by_name(name).op for name in self.call.entered]
         of_source = [op for op in reads if (read := source_read(op)) is not None and read.name == source.name]
         # What waits for something may have been read after the step itself wrote the variable.
         free = next((op.outputs[0].name for op in of_source if not op.control_inputs), None)
         # A read of the user's may run what he makes wait before it, so the watch has one of its own.
-        return self.session.run(read_first(self.built.graph, source)) if free is None else self.call.had[free]
+        return self.session.run(read_first(self.built.graph, source)) if free is None else self.call.entered[free]
 
     def _is_bad(self, tensor: Tensor) -> bool:
         """Return whether what is fed, or a variable, was bad as the step began."""

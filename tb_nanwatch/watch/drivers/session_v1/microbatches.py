@@ -14,8 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from tb_nanwatch.watch.drivers.session_v1.feeds import FedCall
-from tb_nanwatch.watch.drivers.session_v1.intake import Intake
+from tb_nanwatch.watch.drivers.session_v1.intake import FedCall, Intake
 from tb_nanwatch.watch.graphs import Graph, Op
 from tb_nanwatch.watch.guard.pivot import PivotGuard
 from tb_nanwatch.watch.guard.state import SessionState
@@ -93,7 +92,7 @@ class Microbatches:
         step = self.guard.unpack(fetched, cells=self.accumulation.columns + (self.inputs.loss is not None))
         entered = self.intake.unpacked(step.extra)
         is_finite = self.accumulation.add(
-            step.row, step.counts, call=lambda: call.entered(entered, self.intake).copied()
+            step.row, step.counts, call=lambda: call.with_entered(entered, self.intake).with_own_arrays()
         )
         if not is_finite and puts_back:
             self.guard.state.restore_unordered(session, step.state)

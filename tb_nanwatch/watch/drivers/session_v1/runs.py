@@ -13,12 +13,12 @@ import tensorflow as tf
 from tb_nanwatch.errors import SetupError
 from tb_nanwatch.schema.records import Replay
 from tb_nanwatch.watch.drivers.loop import Loop
-from tb_nanwatch.watch.drivers.session_v1.feeds import FedCall, fed_gradients
+from tb_nanwatch.watch.drivers.session_v1.intake import FedCall, fed_gradients
 from tb_nanwatch.watch.drivers.session_v1.plan import Built, build
 from tb_nanwatch.watch.drivers.session_v1.side_writes import Write, Writes, note_on_kept, other_writes
 from tb_nanwatch.watch.graphs import ancestors
 from tb_nanwatch.watch.guard.pivot import FetchedStep
-from tb_nanwatch.watch.record.batch import Call
+from tb_nanwatch.watch.record.batch import StepCall
 from tb_nanwatch.watch.replay import Evidence, ReplayLimits
 from tb_nanwatch.watch.replay.session_trace import Again
 from tb_nanwatch.watch.row.infinities import SessionInfinities, cleared
@@ -219,7 +219,9 @@ class SessionRuns:
         call = attempt("keep what entered a run", lambda: self._entered(call, seen), otherwise=call)
         if not is_finite and self._puts_back:
             call = attempt(
-                "say what other runs wrote", lambda: call.noting(tuple(note_on_kept(self._writes.now))), otherwise=call
+                "say what other runs wrote",
+                lambda: replace(call, notes=tuple(note_on_kept(self._writes.now))),
+                otherwise=call,
             )
             put_back = partial(built.guard.state.restore_unordered, self._session, seen.state)
             attempt("put back what the forward pass of the bad step changed", put_back, otherwise=None)
@@ -229,7 +231,7 @@ class SessionRuns:
 
     def _entered(self, call: FedCall, seen: FetchedStep) -> FedCall:
         intake = self.built.intake
-        return call.entered(intake.unpacked(seen.extra), intake) if len(seen.extra) else call
+        return call.with_entered(intake.unpacked(seen.extra), intake) if len(seen.extra) else call
 
     def _end_writes(self, step: int) -> None:
         self._writes.end(step)
@@ -300,19 +302,19 @@ class SessionRuns:
         return None if self.built.microbatches is None else self.built.microbatches.accumulation
 
     @property
-    def last_call(self) -> Call | None:
+    def last_call(self) -> StepCall | None:
         """``None``: the check after the last update replays no run of a session."""
         return None
 
-    def calls_of(self, call: Call) -> Sequence[Call]:
+    def calls_of(self, call: StepCall) -> Sequence[StepCall]:
         """Return the call alone: a session has no replicas."""
         return [call]
 
-    def call_of_bad_step(self, call: Call | None) -> Call | None:
+    def call_of_bad_step(self, call: StepCall | None) -> StepCall | None:
         """Return the call: a bad step is known before the next one runs."""
         return call
 
-    def call_of_bad_microbatch(self, call: Call) -> Call | None:
+    def call_of_bad_microbatch(self, call: StepCall) -> StepCall | None:
         """Return the run of a step's first bad micro-batch, or the step's where there is none."""
         microbatches = self.built.microbatches
         return (None if microbatches is None else microbatches.accumulation.bad_call) or call
@@ -322,7 +324,7 @@ class SessionRuns:
         return [_Value(variable, self._session, self.built.infinities) for variable in self._plan.variables]
 
     def replay(
-        self, call: Call, evidence: Evidence, *, limits: ReplayLimits, logdir: str = "", dump: str | None = None
+        self, call: StepCall, evidence: Evidence, *, limits: ReplayLimits, logdir: str = "", dump: str | None = None
     ) -> Replay:
         """Run what a step ran up to its guard again in the last session; it writes no dump."""
         built, fed, microbatches = self.built, self._fed_gradients, self.built.microbatches

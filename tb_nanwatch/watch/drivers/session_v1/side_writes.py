@@ -14,8 +14,7 @@ import tensorflow as tf
 
 from tb_nanwatch.diagnosis.sentences import format_source, shorten
 from tb_nanwatch.schema.records import Link
-from tb_nanwatch.watch.drivers.session_v1.feeds import FedCall
-from tb_nanwatch.watch.drivers.session_v1.intake import source_read, takes_anew
+from tb_nanwatch.watch.drivers.session_v1.intake import FedCall, source_read, takes_anew
 from tb_nanwatch.watch.drivers.session_v1.plan import Built
 from tb_nanwatch.watch.graphs import Op, Tensor, ancestors
 from tb_nanwatch.watch.replay.creation import Creation
@@ -96,7 +95,7 @@ class SideWrites:
         operations: set[Op] = set()
         for write in others:
             behind = ancestors(write.values, stop=lambda tensor: tensor.name in call.fed)
-            if write.source.op in needed and _is_computable(behind, changed, call.had):
+            if write.source.op in needed and _is_computable(behind, changed, call.entered):
                 found.append(write)
                 operations |= behind
         return cls(found, operations, (operations - needed) | {write.op for write in found})
