@@ -25,6 +25,9 @@ FRONT_DOORS = ("__init__", "__main__")  # the package itself: may reach any part
 TRAINING_SIDE = frozenset({"watch"})
 VIEWING_SIDE = frozenset({"reading", "plugin", "printing", "cli"})
 FRAMEWORKS = ("tensorflow", "keras", "tensorboard.compat.tf")
+INTERNALS = f"{NAME}.watch.tf_internals"  # the only module that may use private names of TensorFlow and Keras
+PRIVATE_TENSORFLOW = ("tensorflow.python", "tensorflow.core", "tensorflow.compiler")
+NAMED_TUPLE_METHODS = frozenset({"_replace", "_asdict", "_fields", "_make", "_getframe"})
 VAGUE_NAMES = frozenset({"common", "helper", "helpers", "misc", "util", "utils"})
 # An error has records as attributes. It imports their types only for the type checker.
 FOR_ANNOTATIONS_ONLY = frozenset({("errors", "schema")})
@@ -164,7 +167,52 @@ def vague_names(package: Path) -> list[str]:
     return [module for module in modules_of(package) if VAGUE_NAMES & set(module.split("."))]
 
 
-RULES = (unknown_parts, steps_up, side_crossings, framework_imports, cycles, vague_names)
+def internal_imports(package: Path) -> list[str]:
+    """Imports of TensorFlow's private modules outside the one module for them."""
+    return [
+        str(entry)
+        for entry in imports_of(package)
+        if entry.importer != INTERNALS
+        and f"{entry.imported}.".startswith(tuple(f"{name}." for name in PRIVATE_TENSORFLOW))
+    ]
+
+
+def private_names(package: Path) -> list[str]:
+    """Uses in ``watch/`` of a private attribute that no module of ``watch/`` defines: it belongs to another library."""
+    trees = {
+        module: ast.parse(path.read_text(encoding="utf-8"))
+        for module, path in modules_of(package).items()
+        if part_of(module) in TRAINING_SIDE and module != INTERNALS
+    }
+    uses = [
+        (module, node)
+        for module, tree in trees.items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute) and is_private(node.attr)
+    ]
+    own = {node.attr for _, node in uses if ast.unparse(node.value) in {"self", "cls"}}
+    own |= {node.name for tree in trees.values() for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
+    return [
+        f"{module}:{node.lineno} uses {node.attr}"
+        for module, node in uses
+        if node.attr not in own | NAMED_TUPLE_METHODS
+    ]
+
+
+def is_private(name: str) -> bool:
+    return name.startswith("_") and not name.startswith("__")
+
+
+RULES = (
+    unknown_parts,
+    steps_up,
+    side_crossings,
+    framework_imports,
+    cycles,
+    vague_names,
+    internal_imports,
+    private_names,
+)
 Rule = Callable[[Path], list[str]]
 
 
@@ -250,6 +298,27 @@ BROKEN = [
         ["tb_nanwatch.schema.a -> tb_nanwatch.schema.b -> tb_nanwatch.schema.a"],
     ),
     (vague_names, {"watch/__init__.py": "", "watch/utils.py": ""}, ["tb_nanwatch.watch.utils"]),
+    (
+        internal_imports,
+        {
+            "watch/tf_internals.py": "from tensorflow.python.eager import context\n",
+            "watch/row/cells.py": "from tensorflow.python.eager import context\n",
+        },
+        ["tb_nanwatch.watch.row.cells:1 imports tensorflow.python.eager"],
+    ),
+    (
+        internal_imports,
+        {"watch/guard/guard.py": "def later():\n    import tensorflow.core.framework.attr_value_pb2\n"},
+        ["tb_nanwatch.watch.guard.guard:2 imports tensorflow.core.framework.attr_value_pb2"],
+    ),
+    (
+        private_names,
+        {
+            "watch/tf_internals.py": "def set_input(op, tensor):\n    op._update_input(0, tensor)\n",
+            "watch/guard/guard.py": "def hold(op, until):\n    op._add_control_input(until)\n",
+        },
+        ["tb_nanwatch.watch.guard.guard:2 uses _add_control_input"],
+    ),
 ]
 
 
@@ -270,6 +339,9 @@ VALID = {
     "schema/__init__.py": "",
     "schema/records.py": "import tb_nanwatch.errors\n",
     "watch/__init__.py": "import tensorflow as tf\nfrom tb_nanwatch import __version__\n",
+    "watch/row/cells.py": "class Cell(Protocol[T]):\n    pass\nclass Loss(Cell):\n    pass\n",
+    "watch/guard/guard.py": "class Guard:\n    def copy(self, other):\n        self._ring = other._ring._replace()\n",
+    "watch/api.py": "from tb_nanwatch.watch.guard import guard\n",
     "reading/__init__.py": "from tensorboard.compat.tensorflow_stub.io import gfile\n",
     "cli.py": "def main():\n    from tb_nanwatch.reading import anything\n",
 }

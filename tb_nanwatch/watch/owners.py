@@ -25,6 +25,7 @@ from tb_nanwatch.watch.sight import (
     roots_in_sight,
     snake_case,
 )
+from tb_nanwatch.watch.tf_internals import layers_inside
 from tb_nanwatch.watch.variables import handle_of
 
 _UNNAMED: Final = re.compile(r"(?:.*/)?Variable(?:_\d+)?")
@@ -273,7 +274,7 @@ class _Part:
 
 
 def _children_in_keras(layer: Any, by_attribute: Mapping[int, Reached]) -> list[Reached]:
-    layers = list(layer._flatten_layers(include_self=False, recursive=False))
+    layers = layers_inside(layer, recursive=False)
     known = {id(child) for child in layers}
     children = layers + [one.value for key, one in by_attribute.items() if key not in known]
     names = [_name_in_keras(child, by_attribute.get(id(child))) for child in children]

@@ -1,12 +1,13 @@
-"""Every name of TensorFlow that its public interface does not promise.
+"""Every name of TensorFlow and Keras that their public interface does not promise.
 
-A new TensorFlow may move any of them, so they stand in this module alone, and each has a smoke test of its own.
+A new version may move any of them. So they are used in this module alone, each by a function with a smoke test of its
+name in ``tests/watch/test_tf_internals.py``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Final
 
 import tensorflow as tf
@@ -329,3 +330,48 @@ def current_replica() -> int | None:
     """Return the number of the replica that runs this code; ``None`` outside any."""
     number: int | None = values_util.get_current_replica_id_as_int()
     return number
+
+
+# Keras
+
+
+def layers_inside(layer: Any, *, recursive: bool = True) -> list[Any]:
+    """Return the layers that a Keras layer or model consists of.
+
+    Args:
+        layer: layer or model.
+        recursive: whether the layers of its layers count too.
+    """
+    return list(layer._flatten_layers(include_self=False, recursive=recursive))
+
+
+def trainable_variables_of(optimizer: Any) -> list[Any]:
+    """Return the variables that a Keras optimizer was built for."""
+    return list(optimizer._trainable_variables)
+
+
+def iterations_of(optimizer: Any) -> Any:
+    """Return the variable in which a Keras optimizer counts its own updates."""
+    return optimizer._iterations
+
+
+def clipped_by(optimizer: Any, gradients: Sequence[Any]) -> list[Any]:
+    """Return gradients as a Keras optimizer clips them."""
+    return list(optimizer._clip_gradients(gradients))
+
+
+@contextmanager
+def clipping_off(optimizer: Any) -> Iterator[None]:
+    """Stop a Keras optimizer from clipping until the context ends."""
+    optimizer._clip_gradients = lambda gradients: gradients
+    try:
+        yield
+    finally:
+        # If several replicas share the optimizer, the first that ends removes it. All have clipped by then.
+        vars(optimizer).pop("_clip_gradients", None)
+
+
+def converter_of_optionals(model: Any) -> Callable[[Any], Callable[..., Any]]:
+    """Return the method by which ``fit`` makes a step accept batches of ``None``."""
+    converter: Callable[[Any], Callable[..., Any]] = model._autoconvert_optionals
+    return converter

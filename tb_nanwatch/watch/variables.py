@@ -1,4 +1,4 @@
-"""Variables in a graph: which variable a tensor stands for, what writes it, and in which order variables are used.
+"""Variables in a graph: which variable a tensor stands for, its value, what writes it, and the order of first use.
 
 A *handle* stands for a variable. It is the tensor of the variable's resource or, for a reference variable of
 TensorFlow 1, the reference itself. Inside a function a placeholder stands for the handle; in a session's graph,
@@ -16,10 +16,12 @@ import tensorflow as tf
 from tb_nanwatch.watch.graphs import Graph, Op, Tensor, captured_handles
 from tb_nanwatch.watch.tf_internals import (
     FuncGraph,
+    ResourceVariable,
     handle_dtypes,
     is_reference,
     primary_of,
     reference_of,
+    run_independently,
     takes_reference,
     written_resources,
 )
@@ -93,6 +95,33 @@ def is_variable(handle: Tensor) -> bool:
 
 def _is_in_session(tensor: Tensor) -> bool:
     return bool(tf.is_symbolic_tensor(tensor)) and not isinstance(tensor.graph, FuncGraph)
+
+
+# Values
+
+
+def read_first(graph: Graph, handle: Tensor) -> tf.Tensor:
+    """Return the value of a variable, read without waiting for any operation.
+
+    Args:
+        graph: graph to read it in.
+        handle: handle of the variable, or the placeholder that stands for it in a function.
+    """
+    # The user may make all that is built here wait for an operation that this read must precede.
+    with graph.as_default(), graph.control_dependencies(None), tf.name_scope("nanwatch"):
+        if is_reference(handle):
+            # A plain read would give the variable's own memory, which an assignment overwrites.
+            return tf.raw_ops.DeepCopy(x=handle)
+        value = tf.raw_ops.ReadVariableOp(resource=handle, dtype=dtype_of(source_behind(handle)))
+    # Automatic control dependencies would order this read after the assignments that it must precede.
+    run_independently(value.op)
+    return value
+
+
+def device_variable(initial: tf.Tensor, name: str, *, shape: tf.TensorShape | None = None) -> tf.Variable:
+    """Create a variable that belongs to the watch."""
+    # A tf.function that is being traced notices each new tf.Variable, and would trace the user's step a second time.
+    return ResourceVariable(initial, trainable=False, name=f"nanwatch/{name}", shape=shape)
 
 
 # Writers

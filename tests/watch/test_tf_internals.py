@@ -1,6 +1,6 @@
-"""TensorFlow's private names: each still does here what the package needs it for.
+"""The private names of TensorFlow and Keras: each still does here what the package needs it for.
 
-A test has the name of the function that it is about, so that a failure names the private name that TensorFlow changed.
+A test has the name of the function that it is about, so that a failure shows which private name changed.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import ast
 import importlib
 from pathlib import Path
 
+import keras
 import pytest
 import tensorflow as tf
 
@@ -473,3 +474,53 @@ def test_regrouped(internals, strategy):
 def test_share_of_replica(internals, strategy):
     values = internals.regrouped([tf.constant(1.0), tf.constant(2.0)])
     assert internals.share_of_replica(1, {"x": values})["x"].numpy() == 2.0
+
+
+@pytest.fixture
+def model():
+    inner = keras.Sequential([keras.layers.Dense(2, name="inner")], name="block")
+    model = keras.Sequential([keras.Input((3,)), inner, keras.layers.Dense(1, name="head")])
+    model.compile(keras.optimizers.SGD(0.5, clipvalue=1.0), "mse", jit_compile=False)
+    return model
+
+
+def test_layers_inside(internals, model):
+    names = [layer.name for layer in internals.layers_inside(model)]
+    assert {"block", "inner", "head"} <= set(names)
+    assert "inner" not in [layer.name for layer in internals.layers_inside(model, recursive=False)]
+
+
+def test_trainable_variables_of(internals, model):
+    model.optimizer.build(model.trainable_variables)
+    found = internals.trainable_variables_of(model.optimizer)
+    assert [variable.path for variable in found] == [variable.path for variable in model.trainable_variables]
+
+
+def test_iterations_of(internals, model):
+    model.fit(tf.ones([2, 3]), tf.ones([2, 1]), verbose=0)
+    assert int(internals.iterations_of(model.optimizer).value) == 1
+
+
+def test_clipped_by(internals, model):
+    assert [float(gradient) for gradient in internals.clipped_by(model.optimizer, [tf.constant(3.0)])] == [1.0]
+
+
+def test_clipping_off(internals):
+    variable, optimizer = keras.Variable(0.0), keras.optimizers.SGD(1.0, clipvalue=1.0)
+    with internals.clipping_off(optimizer):
+        optimizer.apply([tf.constant(3.0)], [variable])
+    assert float(variable.numpy()) == -3.0
+    optimizer.apply([tf.constant(3.0)], [variable])
+    assert float(variable.numpy()) == -4.0
+
+
+def test_converter_of_optionals(internals, model):
+    calls, convert = [], internals.converter_of_optionals(model)
+
+    def noting(step):
+        calls.append(step)
+        return convert(step)
+
+    model._autoconvert_optionals = noting
+    model.fit(tf.ones([2, 3]), tf.ones([2, 1]), verbose=0)
+    assert calls

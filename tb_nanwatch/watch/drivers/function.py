@@ -12,7 +12,7 @@ from tb_nanwatch.errors import SetupError
 from tb_nanwatch.watch.drivers.steps import Steps
 from tb_nanwatch.watch.guard.trace import BeginAgain
 from tb_nanwatch.watch.record.batch import Call
-from tb_nanwatch.watch.tf_internals import converted
+from tb_nanwatch.watch.tf_internals import converted, uses_autograph, with_python_function
 
 
 class StepFunction:
@@ -102,14 +102,13 @@ class StepFunction:
 
         if _is_tf_function(self._function):
             # Only a tf.function's own copy keeps its options while it compiles another Python function.
-            copied: Callable[..., Any] = self._function._clone(traced)
-            return copied
+            return with_python_function(self._function, traced)
         compiled: Callable[..., Any] = tf.function(traced, **self._options)
         return compiled
 
 
 def _is_converted(function: Any, options: Mapping[str, Any]) -> bool:
-    return bool(function._autograph if _is_tf_function(function) else options.get("autograph", True))
+    return bool(uses_autograph(function) if _is_tf_function(function) else options.get("autograph", True))
 
 
 def _is_tf_function(function: Callable[..., Any]) -> bool:

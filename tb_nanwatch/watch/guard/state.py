@@ -17,15 +17,8 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from tb_nanwatch.watch.graphs import Graph, Op, Tensor, ancestors, with_enclosing
-from tb_nanwatch.watch.tf_internals import FuncGraph, add_control_input, is_in_loop, is_reference, run_independently
-from tb_nanwatch.watch.variables import (
-    dtype_of,
-    handle_of,
-    is_variable,
-    key_of,
-    source_behind,
-    writes,
-)
+from tb_nanwatch.watch.tf_internals import FuncGraph, add_control_input, is_in_loop, is_reference
+from tb_nanwatch.watch.variables import dtype_of, handle_of, is_variable, key_of, read_first, source_behind, writes
 
 
 @dataclass(frozen=True, eq=False)
@@ -220,24 +213,6 @@ class SessionState:
             if initializer is not None:
                 # The graph may be finalized. Its initializer assigns any value that is fed to it.
                 session.run(initializer, {initializer.inputs[1]: values.astype(variable.value.dtype.as_numpy_dtype)})
-
-
-def read_first(graph: Graph, handle: Tensor) -> tf.Tensor:
-    """Return the value of a variable, read without waiting for any operation.
-
-    Args:
-        graph: graph to read it in.
-        handle: handle of the variable, or the placeholder that stands for it in a function.
-    """
-    # The user may make all that is built here wait for an operation that this read must precede.
-    with graph.as_default(), graph.control_dependencies(None), tf.name_scope("nanwatch"):
-        if is_reference(handle):
-            # A plain read would give the variable's own memory, which an assignment overwrites.
-            return tf.raw_ops.DeepCopy(x=handle)
-        value = tf.raw_ops.ReadVariableOp(resource=handle, dtype=dtype_of(source_behind(handle)))
-    # Automatic control dependencies would order this read after the assignments that it must precede.
-    run_independently(value.op)
-    return value
 
 
 def _keep_among(graph: Graph, operations: set[Op]) -> list[KeptVariable]:

@@ -16,7 +16,7 @@ import tensorflow as tf
 
 from tb_nanwatch.schema.records import IntArray
 from tb_nanwatch.watch.row.encoding import ABSENT
-from tb_nanwatch.watch.tf_internals import ResourceVariable
+from tb_nanwatch.watch.variables import device_variable
 
 Rows = npt.NDArray[np.float32]
 NO_INCIDENT = -1
@@ -294,12 +294,6 @@ class HostRing:
     def forget_incident(self) -> None:
         """Clear the incident, so that the ring can hold the next one."""
         self._incident = None
-
-
-def device_variable(initial: tf.Tensor, name: str, *, shape: tf.TensorShape | None = None) -> tf.Variable:
-    """Return a variable that belongs to the watch."""
-    # A tf.function that is being traced notices each new tf.Variable, and would trace the user's step a second time.
-    return ResourceVariable(initial, trainable=False, name=f"nanwatch/{name}", shape=shape)
 
 
 def _scatter(variable: tf.Variable, place: tf.Tensor, value: tf.Tensor) -> tf.Operation:

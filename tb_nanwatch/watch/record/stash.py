@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from tb_nanwatch.watch.graphs import Graph, with_enclosing
-from tb_nanwatch.watch.record.ring import device_variable
 from tb_nanwatch.watch.replay.drawn import Drawn
 from tb_nanwatch.watch.tf_internals import is_in_xla
+from tb_nanwatch.watch.variables import device_variable
 
 NOTHING = -1
 

@@ -17,7 +17,7 @@ from tb_nanwatch.watch.drivers.session_v1.intake import FedCall, name_of_fed, ro
 from tb_nanwatch.watch.drivers.session_v1.plan import Built
 from tb_nanwatch.watch.drivers.session_v1.side_writes import SideWrites, Writes
 from tb_nanwatch.watch.graphs import Op, Tensor, ancestors
-from tb_nanwatch.watch.guard.state import read_first, restored_in_session
+from tb_nanwatch.watch.guard.state import restored_in_session
 from tb_nanwatch.watch.replay.again import Evidence, ReplayLimits, behind_failed, chains_of, is_loss_bad, is_settled
 from tb_nanwatch.watch.replay.drawn import Drawn, Feed
 from tb_nanwatch.watch.replay.lines import stack_of, users_line, whole
@@ -31,7 +31,7 @@ from tb_nanwatch.watch.replay.session_probe import SOURCES, GraphFlow, GraphProb
 from tb_nanwatch.watch.replay.trial import Given, Trial
 from tb_nanwatch.watch.row.measure import dense_values
 from tb_nanwatch.watch.tf_internals import inner_graphs, unfinalize
-from tb_nanwatch.watch.variables import handle_of, variable_writes
+from tb_nanwatch.watch.variables import handle_of, read_first, variable_writes
 
 _INSIDE: Final = (
     "The first bad value arose inside a loop or a function, into which a replay of a session's graph does not look."

@@ -20,10 +20,9 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from tb_nanwatch.watch.graphs import Graph, Tensor
-from tb_nanwatch.watch.guard.state import read_first
 from tb_nanwatch.watch.row.measure import InitiallyInfinite
 from tb_nanwatch.watch.tf_internals import session_inside
-from tb_nanwatch.watch.variables import dtype_of, handle_of, source_behind
+from tb_nanwatch.watch.variables import dtype_of, handle_of, read_first, source_behind
 
 Mask = npt.NDArray[np.bool_]
 

@@ -19,9 +19,9 @@ import tensorflow as tf
 
 from tb_nanwatch.schema.records import IntArray
 from tb_nanwatch.watch.graphs import rarely
-from tb_nanwatch.watch.record.ring import device_variable
 from tb_nanwatch.watch.row.encoding import ABSENT, Rows, half_squares
 from tb_nanwatch.watch.row.measure import Gradient, count, half_sum_of_squares, loss_cell
+from tb_nanwatch.watch.variables import device_variable
 
 NONE_BAD: Final = -1
 """The number of the first bad micro-batch where all are finite."""

@@ -19,6 +19,7 @@ from tb_nanwatch.watch.drivers.steps import Steps
 from tb_nanwatch.watch.guard.trace import BeginAgain
 from tb_nanwatch.watch.record.batch import Call
 from tb_nanwatch.watch.replay import current_trial
+from tb_nanwatch.watch.tf_internals import converter_of_optionals, iterations_of, layers_inside
 
 _MOST_PARTS: Final = 3
 
@@ -127,7 +128,7 @@ class WatchedModel:
 
     def _keeping_batches(self) -> Callable[..., Any]:
         """Keep the batch of a bad step outside of the step that XLA compiles, which has no room for it."""
-        convert: Callable[[Any], Callable[..., Any]] = self._model._autoconvert_optionals
+        convert = converter_of_optionals(self._model)
         if not self._model.jit_compile or self._model.run_eagerly:
             return convert
 
@@ -182,7 +183,7 @@ class Activations:
         """
         self._losses, self._steps = losses, steps
         self._every, self._optimizer = every, getattr(model.optimizer, "inner_optimizer", model.optimizer)
-        layers = [] if every is None else model._flatten_layers(include_self=False)
+        layers = [] if every is None else layers_inside(model)
         measured = [layer for layer in layers if not isinstance(layer, keras.Model | keras.layers.InputLayer)]
         self._shadows = [Shadow(layer, {"call": self._noting(layer)}) for layer in measured]
 
@@ -205,7 +206,7 @@ class Activations:
 
     def _note(self, layer: Any, outputs: Any) -> None:
         floating = [value for value in tf.nest.flatten(outputs) if tf.is_tensor(value) and value.dtype.is_floating]
-        is_due = tf.equal(tf.math.floormod(self._optimizer._iterations.value, self._every), 0)
+        is_due = tf.equal(tf.math.floormod(iterations_of(self._optimizer).value, self._every), 0)
         for place, value in enumerate(floating):
             self._steps.watch_output(layer, value, place=place, is_due=is_due)
 

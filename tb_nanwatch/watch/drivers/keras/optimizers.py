@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
@@ -14,6 +14,7 @@ import tensorflow as tf
 from tb_nanwatch.watch.drivers.keras.losses import NotedLosses
 from tb_nanwatch.watch.row.inputs import StepInputs, floating, loss_scale_of
 from tb_nanwatch.watch.row.rates import rate_known
+from tb_nanwatch.watch.tf_internals import clipped_by, clipping_off, layers_inside, trainable_variables_of
 
 _Update = Callable[[Sequence[tuple[Any, Any]]], Any]
 _NONE: Final = object()
@@ -65,7 +66,7 @@ class Optimizers:
     @classmethod
     def of(cls, model: Any) -> Optimizers:
         """Find them among the attributes of a model and of its layers, and in lists and dictionaries there."""
-        holders = [model, *model._flatten_layers(include_self=False)]
+        holders = [model, *layers_inside(model)]
         held = [value for holder in holders for attribute in vars(holder).values() for value in _values(attribute)]
         found = {id(value): value for value in held if isinstance(value, keras.optimizers.Optimizer)}
         inside = {id(value.inner_optimizer) for value in found.values() if hasattr(value, "inner_optimizer")}
@@ -122,7 +123,7 @@ class WatchedOptimizer:
         is_ours = self._losses.is_listening and not getattr(self._updating, "is_on", False)
         if not is_ours or not any(gradient is not None for gradient in gradients):
             return self._apply(gradients, given)
-        variables = list(optimizer._trainable_variables) if given is None else given
+        variables = trainable_variables_of(optimizer) if given is None else given
         self._guard.prepare(optimizer, variables)
         loss = self._losses.take(variables)
         scale = loss_scale_of(optimizer)
@@ -152,7 +153,7 @@ class WatchedOptimizer:
     def _update(self, gradients: Sequence[Any], variables: Sequence[Any], *, clips: Any = None) -> Any:
         self._updating.is_on = True
         try:
-            with _clipping_done(clips):
+            with nullcontext() if clips is None else clipping_off(clips):
                 return self._apply(gradients, variables)
         finally:
             self._updating.is_on = False
@@ -194,18 +195,5 @@ def _over(gradient: Any, factor: Any) -> Any:
 
 
 def _clipped(optimizer: Any, gradients: Sequence[Any]) -> list[Any]:
-    clipped = iter(optimizer._clip_gradients([gradient for gradient in gradients if gradient is not None]))
+    clipped = iter(clipped_by(optimizer, [gradient for gradient in gradients if gradient is not None]))
     return [None if gradient is None else next(clipped) for gradient in gradients]
-
-
-@contextmanager
-def _clipping_done(optimizer: Any) -> Iterator[None]:
-    if optimizer is None:
-        yield
-        return
-    optimizer._clip_gradients = lambda gradients: gradients
-    try:
-        yield
-    finally:
-        # All replicas have clipped by now, and the first of them removes it.
-        vars(optimizer).pop("_clip_gradients", None)

@@ -16,7 +16,7 @@ from tb_nanwatch.watch.drivers.session_v1.intake import Intake, takes_anew
 from tb_nanwatch.watch.drivers.session_v1.microbatches import Microbatches
 from tb_nanwatch.watch.graphs import Graph, Op, Tensor, ancestors, is_at_top
 from tb_nanwatch.watch.guard.pivot import PivotGuard
-from tb_nanwatch.watch.guard.state import SessionState, read_first
+from tb_nanwatch.watch.guard.state import SessionState
 from tb_nanwatch.watch.naming import describe
 from tb_nanwatch.watch.record.ring import HostRing
 from tb_nanwatch.watch.row.cells import Layout, StepTensors
@@ -30,7 +30,7 @@ from tb_nanwatch.watch.row.plan import Plan
 from tb_nanwatch.watch.row.scalars import UpdateScalars
 from tb_nanwatch.watch.row.tensors import is_statistic, may_be_infinite
 from tb_nanwatch.watch.tf_internals import has_context, is_reference, open_control_inputs
-from tb_nanwatch.watch.variables import backward_order, handle_of, variable_writes
+from tb_nanwatch.watch.variables import backward_order, handle_of, read_first, variable_writes
 
 
 @dataclass(frozen=True, eq=False)
