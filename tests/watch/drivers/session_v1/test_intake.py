@@ -1,4 +1,4 @@
-"""What enters a step besides its feed comes to the host with a bad step, and its replay has the same."""
+"""The values that entered a bad run come to the host, and the replay is fed with them."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import pytest
 import tensorflow as tf
 
 from tb_nanwatch import NanWatchHook, NonFiniteError, Watch, load_batch
+from tb_nanwatch.watch.drivers.session_v1.intake import FedCall, Intake
 from tests.watch.drivers.session_v1.graphs import line_of, v1, watched_step
 
 step_of = partial(watched_step, rate=0.0)
@@ -45,7 +46,47 @@ def weight(shape=(), use_resource=True):
         return v1.get_variable("w", shape, initializer=v1.ones_initializer())
 
 
-def test_an_operation_is_named_that_only_some_random_numbers_make_bad(tmp_path):
+class TestFedCall:
+    def test_the_feed_is_named_by_its_placeholders(self, graph):
+        x = v1.placeholder(tf.float32, [None], name="inputs/x")
+        sparse = v1.sparse_placeholder(tf.float32, [5, 2], name="s")
+        call = FedCall.of(graph, {x: [1.0, 2.0], "inputs/x:0": [3.0], sparse: ([[0, 0]], [4.0], [5, 2])})
+        leaves = {name: np.asarray(value).tolist() for name, value in call.leaves()}
+        assert (leaves["inputs/x"], leaves["s/values"], leaves["s/indices"]) == ([3.0], [4.0], [[0, 0]])
+        assert (call.args, call.kwargs, call.notes) == ((call.fed,), {}, ())
+
+    def test_bad_values_are_found_by_sample(self):
+        nan = float("nan")
+        call = FedCall({"x:0": np.array([1.0, nan]), "s/indices:0": [[0, 0], [3, 1]], "s/values:0": [1.0, nan]})
+        assert [(found.name, found.samples) for found in call.findings()] == [("x", (1,)), ("s/values", (3,))]
+
+    def test_an_element_joins_the_feed_and_is_no_finding(self, graph):
+        element = tf.constant([0.0], name="next")
+        intake = Intake(elements=[element])
+        values = {"next:0": np.array([np.nan]), "noise:0": np.array([2.0])}
+        call = FedCall.of(graph, {}).with_entered(values, intake)
+        assert (list(call.fed), list(call.entered), call.findings()) == (["next:0"], ["noise:0"], ())
+
+    def test_its_own_arrays_outlast_the_users(self):
+        mine = np.array([1.0])
+        call = FedCall({"x:0": mine}).with_own_arrays()
+        mine[0] = np.nan
+        assert call.fed["x:0"].tolist() == [1.0]
+
+
+def test_values_of_any_size_are_fetched_in_one_vector(graph):
+    texts, numbers = tf.constant([b"a", b"longer than a word"]), tf.constant([[1, 2, 3]], tf.int8)
+    intake = Intake(elements=[texts], results=[numbers])
+    with v1.Session() as session:
+        values = intake.unpacked(session.run(intake.packed()))
+    assert {name: value.tolist() for name, value in values.items()} == {
+        texts.name: [b"a", b"longer than a word"],
+        numbers.name: [[1, 2, 3]],
+    }
+    assert (Intake().unpacked(np.zeros(0)), list(intake.batch(values))) == ({}, [texts.name])
+
+
+def test_an_operation_that_only_some_random_numbers_make_bad_is_named(tmp_path):
     watch, w = Watch(tmp_path), weight([3])
     noise = tf.random.normal([3])
     root = tf.sqrt(noise + 2.5)  # origin: root
@@ -55,7 +96,7 @@ def test_an_operation_is_named_that_only_some_random_numbers_make_bad(tmp_path):
 
 
 @pytest.mark.parametrize("dropout", [tf.nn.dropout, v1.nn.dropout], ids=["v2", "v1"])
-def test_an_operation_is_named_that_only_some_masks_of_dropout_make_bad(dropout, tmp_path):
+def test_an_operation_that_only_some_masks_of_dropout_make_bad_is_named(dropout, tmp_path):
     watch, w = Watch(tmp_path), weight([4])
     kept = dropout(w, rate=0.5)
     ratio = tf.reduce_sum(kept) / tf.reduce_sum(kept)  # origin: ratio
@@ -63,7 +104,7 @@ def test_an_operation_is_named_that_only_some_masks_of_dropout_make_bad(dropout,
     assert place(verdict) == ("loss", "RealDiv", line_of("ratio", __file__), "replay")
 
 
-def test_the_random_numbers_of_later_steps_are_those_of_the_bare_run(tmp_path):
+def test_later_steps_draw_the_random_numbers_of_a_run_without_a_watch(tmp_path):
     def drawn(watch):
         with tf.Graph().as_default(), v1.Session() as session:
             v1.set_random_seed(3)
@@ -145,7 +186,7 @@ def test_python_that_gives_a_bad_value_is_the_origin(tmp_path):
     )
 
 
-def test_a_hook_gives_the_host_the_same(tmp_path):
+def test_a_hook_fetches_them_too(tmp_path):
     watch, w = Watch(tmp_path), weight()
     element = v1.data.make_one_shot_iterator(tf.data.Dataset.from_tensor_slices([1.0, 0.0])).get_next()
     train = step_of(watch, tf.math.log(element * w))  # origin: hook
@@ -156,7 +197,7 @@ def test_a_hook_gives_the_host_the_same(tmp_path):
     assert place(caught.value.verdict) == ("loss", "Log", line_of("hook", __file__), "replay")
 
 
-def test_a_policy_that_does_not_run_again_keeps_the_batch_alone(tmp_path):
+def test_by_policy_record_only_the_batch_is_fetched(tmp_path):
     watch, w = Watch(tmp_path, policy="record"), weight()
     element = v1.data.make_one_shot_iterator(tf.data.Dataset.from_tensor_slices([1.0, np.nan])).get_next()
     train = step_of(watch, element * w * tf.random.normal([]))
@@ -170,7 +211,7 @@ def test_a_policy_that_does_not_run_again_keeps_the_batch_alone(tmp_path):
 
 
 @pytest.mark.parametrize("dtype", [tf.float16, tf.bfloat16, tf.float64, tf.int64, tf.string, tf.bool, tf.complex64])
-def test_values_of_each_dtype_come_to_the_host_as_they_were(dtype, tmp_path):
+def test_values_of_each_dtype_come_to_the_host_unchanged(dtype, tmp_path):
     values = {tf.string: [b"a", b"a longer text"], tf.bool: [True, False]}.get(dtype, [1, 2])
     watch, w = Watch(tmp_path), weight()
     data = tf.data.Dataset.from_tensors((tf.cast(values, dtype) if dtype != tf.string else tf.constant(values), np.nan))
