@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tb_nanwatch.watch.graphs import rarely
 from tb_nanwatch.watch.guard.guard import MESSAGE, FunctionGuard, hold_back, hold_update_back
 from tb_nanwatch.watch.guard.state import keep_state
 from tb_nanwatch.watch.record.ring import DeviceRing
@@ -202,16 +201,3 @@ def test_arithmetic_on_gradients_waits_for_the_guard_unless_they_are_clipped(is_
         hold_update_back(graph.get_operations()[before:], until=guard, is_clipped=is_clipped)
     assert (guard in square.op.control_inputs) == (not is_clipped)
     assert guard not in more.op.control_inputs
-
-
-@pytest.mark.parametrize(("condition", "result"), [(True, 1.0), (False, 2.0)])
-def test_the_rare_branch_is_one_operation_that_tensorflow_does_not_lower(condition, result):
-    @tf.function
-    def branch(condition):
-        first, _ = rarely(condition, lambda: (tf.constant(1.0), condition), lambda: (tf.constant(2.0), condition))
-        return first
-
-    assert branch(tf.constant(condition)).numpy() == result
-    operations = branch.get_concrete_function(tf.constant(condition)).graph.get_operations()
-    (conditional,) = [op for op in operations if op.type in ("If", "StatelessIf")]
-    assert conditional.get_attr("_lower_using_switch_merge") is False

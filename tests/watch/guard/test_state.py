@@ -148,7 +148,7 @@ def test_an_eager_step_keeps_nothing():
     assert keep_state(tf.Graph()) == []
 
 
-def test_a_variable_is_told_from_other_resources_by_its_dtype(total):
+def test_only_a_variable_has_a_dtype_of_its_own(total):
     iterator = iter(tf.data.Dataset.range(3))
     assert (dtype_of(total.handle), is_variable(total.handle)) == (tf.float32, True)
     assert (dtype_of(iterator._iterator_resource), is_variable(iterator._iterator_resource)) == (None, False)
