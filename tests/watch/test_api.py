@@ -700,6 +700,25 @@ class TestFunctions:
 
 
 class TestTrouble:
+    def test_a_step_that_never_applies_its_gradients_is_one_warning_when_the_watch_is_closed(
+        self, tmp_path, regression
+    ):
+        watch = Watch(tmp_path)
+
+        @watch.step
+        def train_step(x, y):
+            loss, gradients = regression.gradients(x, y)
+            regression.optimizer.apply_gradients(zip(gradients, regression.variables))
+            return loss
+
+        train_step(regression.x, regression.y)
+        with pytest.warns(
+            UserWarning, match="recorded nothing: train_step is decorated .* called watch.apply_grad"
+        ) as caught:
+            watch.close()
+        assert len(caught) == 1
+        watch.close()
+
     def test_an_unwritable_logdir_is_one_warning_and_training_goes_on(self, tmp_path, regression):
         (tmp_path / "file").write_text("not a directory")
         watch = Watch(tmp_path / "file" / "run", window=2)

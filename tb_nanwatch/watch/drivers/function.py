@@ -98,6 +98,7 @@ class StepFunction:
             self._steps.begin_trace(tf.compat.v1.get_default_graph())
             result = step(*args, **kwargs)
             self._steps.finish_trace(tf.compat.v1.get_default_graph())
+            self._steps.expect_update(getattr(self._python, "__name__", "the step"))
             return result
 
         if _is_tf_function(self._function):

@@ -61,10 +61,12 @@ class Loop:
         self._calls = 0
         self._calls_due = 1
         self._flush_at_s = 0.0
+        self._function = ""
         # If the user does not close the watch, the end of the program does.
         atexit.register(self._close_at_exit)
 
     def _close_at_exit(self) -> None:
+        self._warn_if_nothing_was_recorded()
         self.close(quietly=True)
 
     def use(self, driver: Driver) -> None:
@@ -74,6 +76,14 @@ class Loop:
     def tolerate(self, arguments: Iterable[str]) -> None:
         """Never report these arguments as an origin: what is wrong with them shows elsewhere."""
         self._investigation.tolerate(arguments)
+
+    def expect_row(self, function: str) -> None:
+        """Warn at the end of the watch if it has recorded nothing by then.
+
+        Args:
+            function: name of the step that should have left a row.
+        """
+        self._function = function
 
     def next_step(self) -> int:
         """Return the number that the next step will have, as far as it is known."""
@@ -150,6 +160,8 @@ class Loop:
             return
         self._is_closed = True
         atexit.unregister(self._close_at_exit)
+        if not quietly:
+            self._warn_if_nothing_was_recorded()
         outcome = self._outcome(self._last_check, is_bad=self._is_incident_waiting)
         self.boundary.attempt("write what was left", self._close_log, otherwise=None)
         try:
@@ -304,6 +316,14 @@ class Loop:
         if alert is None:
             return session.check_variables(self._driver.last_values(), action=self._action), call
         return alert, None if call is None else self._driver.call_of_bad_microbatch(call)
+
+    def _warn_if_nothing_was_recorded(self) -> None:
+        if self._function and self._plan.ring is None:
+            warnings.warn(
+                f"tb_nanwatch recorded nothing: {self._function} is decorated with Watch.step, but no step called"
+                " watch.apply_gradients",
+                stacklevel=2,
+            )
 
     def _close_log(self) -> None:
         if self._session is not None:

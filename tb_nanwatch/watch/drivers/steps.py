@@ -63,6 +63,7 @@ class Steps:
         self._depth = 0
         self._runs = 0
         self._followers: list[Steps] = []
+        self._is_passed_over = False
         self._last_call: Call | None = None
         self._find_call: Callable[[], Call | None] = _no_call
         self._microbatches, self._has_microbatches = MicrobatchCalls(), False
@@ -114,6 +115,15 @@ class Steps:
     def finish_trace(self, graph: Any) -> None:
         """Take note that a whole step was traced into ``graph``."""
         self._plan.finish_trace(graph)
+
+    def expect_update(self, function: str) -> None:
+        """Warn at the end of the watch if no step has called ``apply_gradients`` by then.
+
+        Args:
+            function: name of the step that was traced.
+        """
+        if not self._is_passed_over:
+            self.loop.expect_row(function)
 
     @contextmanager
     def tracing(self, batch: Any) -> Iterator[None]:
@@ -217,6 +227,7 @@ class Steps:
             return self._guarded(inputs, update)
         if not can_meet(context.strategy):
             self._plan.pass_over(context.strategy)
+            self._is_passed_over = True
             return update(inputs.pairs)
         return together(context, inputs, update, guarded=self._guarded)
 
