@@ -52,4 +52,4 @@ class Driver(Protocol):
     def replay(
         self, call: StepCall, evidence: Evidence, *, limits: ReplayLimits, logdir: str = "", dump: str | None = None
     ) -> Replay:
-        """Replay a step; see :func:`tb_nanwatch.watch.replay.again.replay`."""
+        """Replay a step; see :func:`tb_nanwatch.watch.replay.engine.replay`."""

@@ -20,7 +20,7 @@ from tb_nanwatch.watch.record.archive import SavedBatch, save_batch
 from tb_nanwatch.watch.record.batch import StepCall
 from tb_nanwatch.watch.record.incident import finding_of, gradient_sizes_before, samples_of
 from tb_nanwatch.watch.replay import Evidence, ReplayLimits
-from tb_nanwatch.watch.replay.refused import cause_of
+from tb_nanwatch.watch.replay.failure import cause_of
 from tb_nanwatch.watch.row.plan import Plan
 
 MOST_BATCHES: Final = 16
@@ -120,10 +120,10 @@ class Investigation:
         evidence = evidence_of(
             plan,
             roles=frozenset(finding.role for finding in alert.findings),
-            spoilt=nonfinite,
+            bad_variables=nonfinite,
             gradient_sizes=gradient_sizes_before(alert, plan.described) if nonfinite else (),
             # Micro-batches may be calls of their own, which drew other random numbers.
-            drawn=plan.drawn if alert.microbatch is None else None,
+            draws=plan.drawn if alert.microbatch is None else None,
             is_first_update=bool(nonfinite) and step_before(alert) == alert.first_step,
             is_microbatch=alert.microbatch is not None,
         )
@@ -138,15 +138,14 @@ class Investigation:
         return self._options.policy == "raise" or alert.action == "raised"
 
 
-def evidence_of(plan: Plan, *, roles: frozenset[Any] = frozenset(), **known: Any) -> Evidence:
+def evidence_of(plan: Plan, **known: Any) -> Evidence:
     """Return the evidence for a replay: what the plan knows, and what is known about the step.
 
     Args:
         plan: of the watch.
-        roles: of what was non-finite in the step; empty if unknown.
         **known: other fields of :class:`~tb_nanwatch.watch.replay.Evidence`.
     """
-    return Evidence(roles, plan.variables, plan.described, has_several=plan.has_several, owners=plan.owners, **known)
+    return Evidence(plan.variables, plan.described, has_several=plan.has_several, owners=plan.owners, **known)
 
 
 def is_fault(error: tf.errors.OpError) -> bool:

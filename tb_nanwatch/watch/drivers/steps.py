@@ -26,8 +26,9 @@ from tb_nanwatch.watch.drivers.strategy import (
 from tb_nanwatch.watch.guard.guard import MESSAGE
 from tb_nanwatch.watch.record.batch import Call, StepCall
 from tb_nanwatch.watch.record.incident import verdict_by_hand
-from tb_nanwatch.watch.replay import Evidence, ReplayLimits, current_trial, replay
-from tb_nanwatch.watch.replay.one_replica import replay_of_replica
+from tb_nanwatch.watch.replay import Evidence, ReplayLimits, current_trial
+from tb_nanwatch.watch.replay.function_trace import replay_function
+from tb_nanwatch.watch.replay.replica_trace import replay_replica
 from tb_nanwatch.watch.row.inputs import StepInputs, loss_scale_of
 from tb_nanwatch.watch.row.measure import SampledTensor
 from tb_nanwatch.watch.row.microbatches import NONE_BAD, MicrobatchStore
@@ -256,7 +257,7 @@ class Steps:
         if trial is None:
             self._plan.tensors_of(replica_here()).add(name, value)
         elif trial.watch is self:
-            trial.tensors[name] = value
+            trial.note_tensor(name, value)
 
     def watch_output(self, layer: Any, value: tf.Tensor, *, place: int, is_due: tf.Tensor) -> None:
         """Watch an output of a Keras layer in the steps where ``is_due`` is true; in the others it costs nothing.
@@ -275,7 +276,7 @@ class Steps:
     def replay_step(self, call: Call) -> Verdict:
         """Replay a step because the user asked for it; see :meth:`tb_nanwatch.Watch.replay_step`."""
         step = self.loop.next_step()
-        found = replay(call, evidence_of(self._plan), watch=self, limits=ReplayLimits())
+        found = replay_function(call, evidence_of(self._plan), watch=self, limits=ReplayLimits())
         return verdict_by_hand(found, self._plan.described, step=step, run=self.loop.options.run)
 
     @property
@@ -313,9 +314,9 @@ class Steps:
         """Replay a step, or on many devices the part of the replica that was bad first."""
         plan = self._plan
         if plan.replicas is None or plan.bad_replica is None:
-            return replay(_own(call), evidence, watch=self, limits=limits, logdir=logdir, dump=dump)
+            return replay_function(_own(call), evidence, watch=self, limits=limits, logdir=logdir, dump=dump)
         bad, is_inside = plan.bad_replica, plan.is_step_inside
-        return replay_of_replica(
+        return replay_replica(
             _own(call),
             evidence,
             replicas=plan.replicas,

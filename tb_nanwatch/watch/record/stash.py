@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from tb_nanwatch.watch.graphs import Graph, with_enclosing
-from tb_nanwatch.watch.replay.drawn import Drawn
+from tb_nanwatch.watch.replay.draws import Draws
 from tb_nanwatch.watch.tf_internals import is_in_xla
 from tb_nanwatch.watch.variables import device_variable
 
@@ -19,7 +19,7 @@ class _Content(NamedTuple):
     """Values of a step: the batch of each replica, and what the step drew apart from its batch."""
 
     batches: Any
-    drawn: Drawn | None
+    drawn: Draws | None
 
     @property
     def tensors(self) -> list[tf.Tensor]:
@@ -55,7 +55,7 @@ class Stash:
         self._offered = None if is_in_xla(graph) else (graph, [*before, batch])
         self._offered_variables = None
 
-    def keep(self, graph: Graph, is_quiet: tf.Tensor, drawn: Drawn | None) -> tf.Tensor | None:
+    def keep(self, graph: Graph, is_quiet: tf.Tensor, drawn: Draws | None) -> tf.Tensor | None:
         """Keep the values of a bad step, in the branch that only a bad step takes.
 
         Each guard of a step calls this, because any update of the step may be the first bad one. The guards share the
@@ -94,7 +94,7 @@ class Stash:
         """Forget the batch that was offered, because the trace of its step is over."""
         self._offered = self._offered_variables = None
 
-    def take(self) -> tuple[Any, Drawn | None]:
+    def take(self) -> tuple[Any, Draws | None]:
         """Return the values that were kept, as eager tensors, and empty the stash.
 
         Returns:

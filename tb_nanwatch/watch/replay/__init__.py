@@ -1,6 +1,6 @@
-"""Running a bad step again with every operation looked at, to name the one where the first bad value arose."""
+"""The replay: a bad step runs again while every operation reports, to name the one that made the first bad value."""
 
-from tb_nanwatch.watch.replay.again import Evidence, ReplayLimits, replay
+from tb_nanwatch.watch.replay.engine import Evidence, ReplayLimits
 from tb_nanwatch.watch.replay.trial import current_trial
 
-__all__ = ["Evidence", "ReplayLimits", "current_trial", "replay"]
+__all__ = ["Evidence", "ReplayLimits", "current_trial"]

@@ -1,4 +1,4 @@
-"""The arguments of a step, taken apart into arrays that a trial is fed and the rest, which it is called with."""
+"""The arguments of a step: the arrays that a trace takes as placeholders, and the rest, which it is called with."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tb_nanwatch.watch.record.batch import Call, parts_of
 
 @dataclass(frozen=True)
 class _Slot:
-    """Holds the place of an array."""
+    """Marks the place of an array."""
 
     number: int
 
@@ -24,8 +24,8 @@ class Arguments:
     """A call whose arrays can be replaced.
 
     Attributes:
-        leaves: the tensors and arrays among the arguments, however deep.
-        numbers: by name, those that are NaN or Inf as a Python number: in the graph they are constants.
+        leaves: the tensors and arrays among the arguments, at any depth.
+        numbers: by name, the arguments that are NaN or Inf as a Python number: they are constants in the graph.
     """
 
     leaves: Sequence[Any]
@@ -37,16 +37,16 @@ class Arguments:
 
     @classmethod
     def of(cls, call: Call) -> Arguments:
-        """Take the arguments of a call apart."""
+        """Separate the arrays of a call from the rest."""
         leaves: list[Any] = []
 
-        def taken(leaf: Any) -> Any:
+        def slot_for(leaf: Any) -> Any:
             if not isinstance(leaf, tf.Tensor | np.ndarray) or not _is_fed(leaf):
                 return leaf
             leaves.append(leaf)
             return _Slot(len(leaves) - 1)
 
-        structure = tf.nest.map_structure(taken, (call.args, dict(call.kwargs)))
+        structure = tf.nest.map_structure(slot_for, (call.args, dict(call.kwargs)))
         named = list(call.leaves())
         name_of = {id(leaf): name for name, leaf in named}
         parts = {id(part): name for name, leaf in named for part in _parts(leaf)}
@@ -55,7 +55,7 @@ class Arguments:
         return cls(leaves, _bad_numbers(named), structure, names, parts, rows)
 
     def call(self, function: Callable[..., Any], leaves: Sequence[Any]) -> Any:
-        """Call a function with these arguments, others in the place of the arrays."""
+        """Call a function with these arguments, and with other values for the arrays."""
 
         def filled(leaf: Any) -> Any:
             return leaves[leaf.number] if isinstance(leaf, _Slot) else leaf

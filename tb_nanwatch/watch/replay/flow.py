@@ -1,8 +1,7 @@
-"""Data flow: which operations a tensor may have come from, through branches, loops, functions and lists of tensors.
+"""Data flow: which operations a value may come from, across branches, loops, functions, tensor lists and variables.
 
-Within one graph a tensor knows the operation that made it. Between graphs it is known by place: the n-th input of a
-branch is the n-th of what was handed to the ``If``, the n-th of a loop's body is the n-th of what the ``While`` was
-given or of what the body returned the time before.
+Inside one graph, a tensor knows the operation that made it. Between graphs, a
+:class:`~tb_nanwatch.watch.replay.boundaries.Boundaries` knows the connections.
 """
 
 from __future__ import annotations
@@ -12,24 +11,19 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Final
 
-import tensorflow as tf
+from tb_nanwatch.watch.replay.boundaries import HOLDERS, READS, Boundaries, key_of
+from tb_nanwatch.watch.replay.creation import Forward
+from tb_nanwatch.watch.replay.probe import Node, Probe, is_floating
+from tb_nanwatch.watch.replay.source_lines import Stack, has_users_line_within, stack_of, users_line
+from tb_nanwatch.watch.tf_internals import inner_graphs
 
-from tb_nanwatch.watch.replay.lines import Stack, has_users_line_within, stack_of
-from tb_nanwatch.watch.replay.probe import Node, Probe, constant_of, is_floating
-from tb_nanwatch.watch.replay.uses import name_of_captured, name_of_constant
-from tb_nanwatch.watch.tf_internals import body_graph, inner_graphs
-from tb_nanwatch.watch.variables import writes
-
-Op = Any
 Graph = Any
+Op = Any
 Tensor = Any
-READS: Final = frozenset({"ReadVariableOp", "ResourceGather", "ResourceGatherNd"})
-_LOOPS = frozenset({"While", "StatelessWhile"})
-_FUNCTIONS = ("PartitionedCall", "StatefulPartitionedCall")
-_HOLDERS = (tf.variant, tf.resource)
-_TAKING_GRADIENTS: Final = frozenset({"imperative_grad", "_GradientsHelper"})
+TAKING_GRADIENTS: Final = frozenset({"imperative_grad", "_GradientsHelper"})
+"""The functions of TensorFlow that take gradients."""
 _ASK_OF_NAN: Final = frozenset({"IsFinite", "IsInf", "IsNan", "Rank", "Shape", "ShapeN", "Size"})
-"""Operations that are given NaN on purpose, or do not see the values."""
+"""Operations that get NaN on purpose, or do not use the values."""
 _CHOICES: Final = frozenset({"Select", "SelectV2"})
 _CARRIERS: Final = frozenset(
     {
@@ -64,17 +58,18 @@ _CARRIERS: Final = frozenset(
         "UnsortedSegmentSum",
     }
 )
-"""Operations whose result is the outcome of a comparison, counted, combined or in another shape."""
+"""Operations whose result is the outcome of a comparison, counted, combined or reshaped."""
+_SUMS: Final = frozenset({"Add", "AddN", "AddV2"})
 
 
 @dataclass(frozen=True, eq=False)
 class Place:
-    """Where a value may have come from: an instrumented operation's output, or something from outside the step.
+    """Where a value may come from: an output of an operation that reports, or the outside of the step.
 
     Attributes:
         node: the operation; ``None`` where the value came from outside.
         output: which of its outputs.
-        outside: the root graph's placeholder of the value.
+        outside: the root graph's tensor for a value from outside: of an argument, a captured tensor or a variable.
     """
 
     node: Node | None = None
@@ -83,41 +78,25 @@ class Place:
 
 
 class Flow:
-    """The data flow of a trial that was traced."""
+    """The data flow of a step's trace."""
 
-    def __init__(self, probe: Probe, root: Graph) -> None:
-        """Prepare.
-
-        Args:
-            probe: that was attached while the trial was traced.
-            root: the trial's graph.
-        """
-        self._probe, self._root = probe, root
-        self._caller: dict[int, Op] = {}
+    def __init__(self, probe: Probe, boundaries: Boundaries) -> None:
+        """Connect the operations that report with the boundaries between their graphs."""
+        self._probe, self.boundaries = probe, boundaries
         self._sources: dict[int, list[Node]] = {}
-        # A small tensor from outside is captured as a constant, which stands for an input as a placeholder does.
-        self._entries = {
-            (id(graph), probe.real(tensor).name): tensor
-            for graph in self.graphs
-            for tensor in getattr(graph, "inputs", ())
-        }
-        for graph in self.graphs:
-            for op in graph.get_operations():
-                for inner in inner_graphs(op):
-                    self._caller[id(inner)] = op
 
     @property
     def graphs(self) -> Sequence[Graph]:
-        """Every graph that was traced in the trial."""
-        return list(self._probe.graphs.values())
+        """Every graph of the trace."""
+        return self._probe.graphs
 
     @property
     def nodes(self) -> Sequence[Node]:
-        """Every instrumented operation, in order of creation."""
+        """Every operation that reports, in order of creation."""
         return self._probe.nodes
 
     def node_of(self, op: Op) -> Node | None:
-        """Return what is known of an operation."""
+        """Return the node of an operation; ``None`` if it does not report."""
         return self._probe.node_of(op)
 
     def stack(self, op: Op) -> Stack:
@@ -125,183 +104,186 @@ class Flow:
         node = self.node_of(op)
         return stack_of(op, () if node is None else node.creation.calls)
 
-    def name_of_captured(self, value: Tensor) -> str | None:
-        """Return what the program calls a tensor that the step captured; ``None`` if it has no name for it."""
-        return name_of_captured(self._probe.uses_of_captured(), value)
-
-    def name_of_constant(self, op: Op) -> str | None:
-        """Return what the program calls the data that it made a constant of; ``None`` if it has no name for it."""
-        return name_of_constant(self._probe.uses(op), constant_of(op))
-
-    def real(self, tensor: Tensor) -> Tensor:
-        """Return the tensor that an operation made, where the probe put an identity after it."""
-        return self._probe.real(tensor)
-
-    def called_from(self, graph: Graph) -> Op | None:
-        """Return the operation of the root graph through which a graph is run; ``None`` for the root itself."""
-        caller = None
-        while id(graph) in self._caller and graph is not self._root:
-            caller = self._caller[id(graph)]
-            graph = caller.graph
-        return caller
+    def original(self, tensor: Tensor) -> Tensor:
+        """Return the tensor that the program made, where the probe put a replacement after it."""
+        return self._probe.original(tensor)
 
     def places(self, tensor: Tensor) -> list[Place]:
-        """Return where a tensor's value may have come from, each place once.
+        """Return where a tensor's value may come from, each place once.
 
-        What lies in a list of tensors (as a loop keeps them) may have come from any of what was put there.
+        A value in a tensor list, as a loop keeps it, may come from any value that was put there.
         """
         return list(self._places(tensor, set()))
 
     def inputs(self, op: Op) -> list[Place]:
-        """Return where the inputs of an operation may have come from."""
+        """Return where the inputs of an operation may come from."""
         seen: set[tuple[int, str]] = set()
         return [place for tensor in op.inputs for place in self._places(tensor, seen)]
 
-    def floating_behind(self, op: Op) -> list[tuple[Tensor, bool]]:
-        """Return the floating tensors that an operation depends on, and of each whether directly.
+    def resource(self, tensor: Tensor) -> Tensor | None:
+        """Return the outside tensor of a resource, such as a variable; ``None`` if it is not from outside."""
+        return next((place.outside for place in self.places(tensor) if place.outside is not None), None)
 
-        Behind whole numbers and truth values, as an index is, those are returned that they were made of.
+    def one_back(self, tensor: Tensor) -> Sequence[Tensor]:
+        """Return the tensors that a tensor is made of, one operation or one boundary back."""
+        if self.boundaries.is_at(tensor):
+            return [] if self.boundaries.outside(tensor) is not None else self.boundaries.across(tensor)
+        return list(tensor.op.inputs)
+
+    def floating_behind(self, op: Op) -> list[tuple[Tensor, bool]]:
+        """Return the floating tensors that an operation depends on, each with whether it is a direct input.
+
+        Behind an integer or a truth value, such as an index, these are the floating tensors that it was made of.
         """
         found: list[tuple[Tensor, bool]] = []
         seen: set[tuple[int, str]] = set()
         waiting = [(tensor, True) for tensor in op.inputs]
         while waiting:
-            tensor, is_direct = waiting.pop(0)
-            real = self._probe.real(tensor)
-            if (id(real.graph), real.name) in seen:
+            given, is_direct = waiting.pop(0)
+            tensor = self.original(given)
+            if key_of(tensor) in seen:
                 continue
-            seen.add((id(real.graph), real.name))
-            if real.dtype.is_floating or real.dtype.is_complex:
-                found.append((real, is_direct))
-            elif real.dtype not in _HOLDERS:
-                waiting += [(one, False) for one in self.one_back(real)]
+            seen.add(key_of(tensor))
+            if is_floating(tensor.dtype):
+                found.append((tensor, is_direct))
+            elif tensor.dtype not in HOLDERS:
+                waiting += [(before, False) for before in self.one_back(tensor)]
         return found
 
     def compared_behind(self, op: Op) -> Iterator[Op]:
-        """Yield the comparisons, in the wide sense, whose outcome an operation is given as it is, counted or chosen by.
+        """Yield the comparisons whose outcome an operation gets unchanged, counted, or as a choice.
 
-        Such an operation made truth values or whole numbers of floating numbers. On the way from it stand only
-        operations that count, combine or reshape its outcome.
+        A comparison here is any operation that made truth values or integers from floating numbers. Between it and
+        the operation stand only operations that count, combine or reshape its outcome.
         """
         seen: set[tuple[int, str]] = set()
         waiting = list(op.inputs)
         while waiting:
-            real = self._probe.real(waiting.pop(0))
-            if (id(real.graph), real.name) in seen or real.dtype in _HOLDERS:
+            tensor = self.original(waiting.pop(0))
+            if key_of(tensor) in seen or tensor.dtype in HOLDERS:
                 continue
-            seen.add((id(real.graph), real.name))
-            if is_floating(real.dtype):
-                waiting += self._carried(real)
-            elif any(is_floating(given.dtype) for given in real.op.inputs) and not inner_graphs(real.op):
-                if real.op.type not in _ASK_OF_NAN:
-                    yield real.op
+            seen.add(key_of(tensor))
+            if is_floating(tensor.dtype):
+                waiting += self._carried(tensor)
+            elif any(is_floating(given.dtype) for given in tensor.op.inputs) and not inner_graphs(tensor.op):
+                if tensor.op.type not in _ASK_OF_NAN:
+                    yield tensor.op
             else:
-                waiting += self.one_back(real)
+                waiting += self.one_back(tensor)
 
     def _carried(self, tensor: Tensor) -> Sequence[Tensor]:
         op = tensor.op
-        if (id(tensor.graph), tensor.name) in self._entries or inner_graphs(op):
+        if self.boundaries.is_at(tensor):
             return self.one_back(tensor)
         if op.type in _CHOICES:
             return list(op.inputs[:1])
         return list(op.inputs) if op.type in _CARRIERS else []
 
     def is_gradients_own(self, op: Op) -> bool:
-        """Return whether TensorFlow made an operation while it took gradients, and no function of the user's did."""
+        """Return whether TensorFlow made an operation while it took gradients, and no function of the user did."""
         stack = self.stack(op)
-        is_inside = any(frame.name in _TAKING_GRADIENTS for frame in stack)
-        return is_inside and not has_users_line_within(stack, _TAKING_GRADIENTS)
-
-    def one_back(self, tensor: Tensor) -> Sequence[Tensor]:
-        """Return what a tensor is made of, one operation back, in or out of a function or branch if need be."""
-        entry, inner = self._entries.get((id(tensor.graph), tensor.name)), inner_graphs(tensor.op)
-        if entry is not None:
-            return [] if tensor.graph is self._root else self._handed_in(entry)
-        return self._returned(tensor.op, inner, tensor.value_index) if inner else list(tensor.op.inputs)
+        is_inside = any(frame.name in TAKING_GRADIENTS for frame in stack)
+        return is_inside and not has_users_line_within(stack, TAKING_GRADIENTS)
 
     def writers(self, resource: Tensor) -> Sequence[Op]:
-        """Return the operations that write a resource, given by the root graph's placeholder, in order of creation."""
+        """Return the operations that write a variable, given by its outside tensor, in order of creation."""
         return self._writers.get(resource.name, ())
 
     @cached_property
     def _writers(self) -> dict[str, list[Op]]:
         found: dict[str, list[Op]] = {}
         for graph in self.graphs:
-            for op, handle in writes(graph.get_operations()):
-                source = self.resource(handle)
-                if source is not None:
-                    found.setdefault(source.name, []).append(op)
+            for op in graph.get_operations():
+                for resource in self.written_by(op):
+                    found.setdefault(resource.name, []).append(op)
         return found
 
+    def written_by(self, op: Op) -> list[Tensor]:
+        """Return the outside tensors of the variables that an operation writes."""
+        resources = [self.resource(handle) for handle in self.boundaries.written_by(op)]
+        return [resource for resource in resources if resource is not None]
+
     def sources(self, node: Node) -> Sequence[Node]:
-        """Return the operations that one may have its inputs from, through variables written in the step too."""
+        """Return the operations that an operation's inputs may come from, also through variables that they wrote."""
         if node.number not in self._sources:
             self._sources[node.number] = self._sources_of(node)
         return self._sources[node.number]
 
     def _sources_of(self, node: Node) -> list[Node]:
-        places = self.inputs(node.op)
-        if node.op.type in READS:
-            resource = self.resource(node.op.inputs[0])
-            written = () if resource is None else self.writers(resource)
-            earlier = [writer for op in written if (writer := self.node_of(op)) and writer.number < node.number]
-            return [*earlier, *(place.node for place in places if place.node is not None)]
-        return [place.node for place in places if place.node is not None]
-
-    def is_inside_loop(self, graph: Graph) -> bool:
-        """Return whether a graph is a loop's or a dataset's, or is called from one."""
-        while id(graph) in self._caller:
-            caller = self._caller[id(graph)]
-            if caller.type in _LOOPS:
-                return True
-            graph = caller.graph
-        # What a dataset calls is a function that nothing in the step's own graph calls.
-        return graph is not self._root
-
-    def resource(self, tensor: Tensor) -> Tensor | None:
-        """Return the root graph's placeholder of a resource, such as a variable; ``None`` if it is not from outside."""
-        return next((place.outside for place in self.places(tensor) if place.outside is not None), None)
+        direct = [place.node for place in self.inputs(node.op) if place.node is not None]
+        if node.op.type not in READS:
+            return direct
+        resource = self.resource(node.op.inputs[0])
+        written = () if resource is None else self.writers(resource)
+        earlier = [writer for op in written if (writer := self.node_of(op)) and writer.number < node.number]
+        return [*earlier, *direct]
 
     def _places(self, tensor: Tensor, seen: set[tuple[int, str]]) -> Iterator[Place]:
         waiting = [tensor]
         while waiting:
-            real = self._probe.real(waiting.pop())
-            if (id(real.graph), real.name) in seen:
+            current = self.original(waiting.pop())
+            if key_of(current) in seen:
                 continue
-            seen.add((id(real.graph), real.name))
-            node, entry = self._probe.node_of(real.op), self._entries.get((id(real.graph), real.name))
-            if entry is not None and real.graph is self._root:
-                yield Place(outside=entry)
-            elif entry is not None:
-                waiting += reversed(self._handed_in(entry))
-            elif node is not None and real.dtype not in _HOLDERS and not self._is_looked_into(real.op):
-                yield Place(node, real.value_index)
+            seen.add(key_of(current))
+            outside, node = self.boundaries.outside(current), self.node_of(current.op)
+            if outside is not None:
+                yield Place(outside=outside)
+            elif node is not None and current.dtype not in HOLDERS and not self.boundaries.is_crossed_at(current):
+                yield Place(node, current.value_index)
+            elif self.boundaries.is_at(current):
+                waiting += reversed(self.boundaries.across(current))
             else:
-                waiting += reversed(self._behind(real))
+                waiting += reversed([given for given in current.op.inputs if _can_pass_on(given)])
 
-    def _is_looked_into(self, op: Op) -> bool:
-        return any(id(graph) in self._probe.graphs for graph in inner_graphs(op))
+    def forward_op(self, node: Node) -> Op | None:
+        """Return the forward operation whose gradient an operation belongs to, also for a gradient of a gradient.
 
-    def _behind(self, tensor: Tensor) -> Sequence[Tensor]:
-        op = tensor.op
-        inner = inner_graphs(op)
-        if inner:
-            return self._returned(op, inner, tensor.value_index)
-        return [given for given in op.inputs if given.dtype in _HOLDERS or given.dtype.is_floating]
+        Args:
+            node: the operation.
 
-    def _handed_in(self, placeholder: Tensor) -> Sequence[Tensor]:
-        graph = placeholder.graph
-        caller = self._caller.get(id(graph))
-        at = next((place for place, tensor in enumerate(graph.inputs) if tensor.name == placeholder.name), None)
-        if caller is None or at is None:
-            return []
-        if caller.type in _LOOPS:
-            body = body_graph(caller)
-            return [*body.outputs[at : at + 1], *caller.inputs[at : at + 1]]
-        shift = 0 if caller.type in _FUNCTIONS else 1
-        return list(caller.inputs[at + shift : at + shift + 1])
+        Returns:
+            ``None`` for an operation of the forward pass, and where the forward operation is not known.
+        """
+        forward = node.creation.forward
+        if forward is None:
+            is_sum = node.creation.in_gradient and node.op.type in _SUMS
+            return self._differentiated(node) if is_sum else None
+        op = self._find_forward(forward)
+        if op is None:
+            return None
+        found = self.node_of(op)
+        return (self.forward_op(found) if found else None) or op
 
-    def _returned(self, op: Op, inner: Sequence[Graph], at: int) -> Sequence[Tensor]:
-        if op.type in _LOOPS:
-            return [*body_graph(op).outputs[at : at + 1], *op.inputs[at : at + 1]]
-        return [tensor for graph in inner for tensor in graph.outputs[at : at + 1]]
+    def _find_forward(self, forward: Forward) -> Op | None:
+        """Find a forward operation by the facts of its gradient; ``None`` unless all that fit stand on one line."""
+        if forward.output is not None:
+            return self.original(forward.output).op
+        fitting = [node.op for node in self.nodes if node.op.type == forward.type and self._fits(node.op, forward)]
+        lines = {users_line(self.stack(op)) for op in fitting}
+        return fitting[0] if len(lines) == 1 else None
+
+    def _fits(self, op: Op, forward: Forward) -> bool:
+        # A function that opens a scope of its own names its one operation after it.
+        if forward.scope.rstrip("/") not in (op.name, op.name.rpartition("/")[0]):
+            return False
+        pairs = zip(op.inputs, forward.inputs, strict=False)
+        return all(known is None or self.original(known).name == self.original(given).name for given, known in pairs)
+
+    def _differentiated(self, node: Node) -> Op | None:
+        """Return the operation that a sum of gradients differentiates: it made the input that all its users share."""
+        parts = [place.node for place in self.inputs(node.op) if place.node is not None]
+        forwards = [
+            op
+            for part in parts
+            if part.creation.forward and (op := self._find_forward(part.creation.forward)) is not None
+        ]
+        if len(forwards) < len(parts) or not forwards:
+            return None
+        inputs = [{self.original(tensor).name: tensor for tensor in op.inputs} for op in forwards]
+        common = set.intersection(*(set(names) for names in inputs))
+        return self.original(inputs[0][common.pop()]).op if len(common) == 1 else None
+
+
+def _can_pass_on(tensor: Tensor) -> bool:
+    """Return whether a tensor holds floating numbers, or may hold them as a list or variable does."""
+    return bool(tensor.dtype in HOLDERS or tensor.dtype.is_floating)

@@ -1,115 +1,115 @@
-"""What the user calls the things of a trial: arguments, variables."""
+"""What the user calls the things of a trace: arguments, variables, constants and layers."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+import re
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Final
 
 import numpy as np
-import tensorflow as tf
 
-from tb_nanwatch.schema.records import Variable
-from tb_nanwatch.watch.owners import Owners
 from tb_nanwatch.watch.record.batch import Part
-from tb_nanwatch.watch.replay.flow import READS
-from tb_nanwatch.watch.replay.probe import constant_of
-from tb_nanwatch.watch.replay.run import Traced
-from tb_nanwatch.watch.variables import dtype_of, handle_of, name_of
+from tb_nanwatch.watch.replay.probe import Node, constant_of
+from tb_nanwatch.watch.replay.step_trace import StepTrace
 
 Op = Any
 Tensor = Any
 PASSING: Final = frozenset({"Identity", "Cast", "Reshape", "Transpose", "Squeeze", "ExpandDims", "StopGradient"})
+_NUMBERED: Final = re.compile(r"_\d+$")
 
 
 @dataclass(frozen=True, eq=False)
 class Names:
-    """Names of what a trial was given.
+    """The names of the things of a trace. Values from outside the step are given by their outside tensor."""
 
-    Attributes:
-        traced: the trial.
-        arguments: by the name of its placeholder, the name of each argument.
-        watched: the watched variables, in column order.
-        described: what the header says of each.
-        rows: by the name of its placeholder, the samples that the values of a sparse or ragged argument belong to.
-        numbers: by name, the arguments that are NaN or Inf as a Python number: in the graph they are constants.
-        owners: where layers and variables stand in the user's models.
-    """
+    trace: StepTrace
 
-    traced: Traced
-    arguments: Mapping[str, str]
-    watched: Sequence[Any]
-    described: Sequence[Variable]
-    numbers: Mapping[str, float]
-    rows: Mapping[str, Any]
-    owners: Owners = field(default_factory=Owners, kw_only=True)
+    def column(self, outside: Tensor) -> int | None:
+        """Return the column of a watched variable; ``None`` for any other value."""
+        key = self.trace.variable_key(outside)
+        return None if key is None else self._columns.get(key)
 
-    def column(self, handle: Any) -> int | None:
-        """Return the column of the watched variable with this handle; ``None`` of any other."""
-        return self._columns.get(id(handle))
+    def column_of(self, variable: Any) -> int | None:
+        """Return the column of a variable; ``None`` if it is not watched."""
+        return self._columns.get(self.trace.key_of(variable))
 
     @cached_property
-    def _columns(self) -> dict[int, int]:
-        return {id(handle_of(variable)): column for column, variable in enumerate(self.watched)}
+    def _columns(self) -> dict[Any, int]:
+        return {self.trace.key_of(variable): column for column, variable in enumerate(self.trace.watched.variables)}
 
-    def value(self, placeholder: Tensor) -> Any:
-        """Return what a placeholder of the root graph stands for: an argument, a captured tensor, or a variable."""
-        value = self.traced.fed[placeholder.name]
-        if value.dtype == tf.resource:
-            value = tf.raw_ops.ReadVariableOp(resource=value, dtype=dtype_of(value))
-        return value.numpy()
+    def is_variable(self, outside: Tensor) -> bool:
+        """Return whether a value from outside is a variable."""
+        return self.trace.variable_key(outside) is not None
 
-    def is_argument(self, placeholder: Tensor) -> bool:
-        """Return whether a placeholder of the root graph stands for an argument of the step."""
-        return placeholder.name in self.arguments
+    def is_argument(self, outside: Tensor) -> bool:
+        """Return whether a value from outside is an argument of the step."""
+        return outside.name in self.trace.inputs.arguments
 
-    def samples(self, placeholder: Tensor) -> tuple[int, ...]:
+    def samples(self, outside: Tensor) -> tuple[int, ...]:
         """Return the bad samples of an argument."""
-        return Part(np.asarray(self.value(placeholder)), self.rows.get(placeholder.name)).samples()
+        rows = self.trace.inputs.rows.get(outside.name)
+        return Part(np.asarray(self.trace.value(outside)), rows).samples()
 
-    def variable(self, placeholder: Tensor) -> str | None:
-        """Return the name of the variable that a placeholder of the root graph stands for."""
-        handle = self.traced.fed[placeholder.name]
-        column = self.column(handle)
-        if column is not None:
-            return self.described[column].name
-        return self.owners.variable(handle) or name_of(handle)
+    def variable(self, outside: Tensor) -> str | None:
+        """Return the name of a variable."""
+        column = self.column(outside)
+        return self.trace.variable_name(outside) if column is None else self.trace.watched.described[column].name
 
     def columns_used(self, op: Op) -> set[int]:
-        """Return the columns of the watched variables that an operation is given directly."""
-        columns = set()
-        for tensor in op.inputs:
-            source = self.traced.flow.real(tensor)
-            while source.op.type in PASSING:
-                source = self.traced.flow.real(source.op.inputs[0])
-            handle = source.op.inputs[0] if source.op.type in READS else source
-            column = self._column_behind(handle) if handle.dtype == tf.resource else None
-            columns |= set() if column is None else {column}
-        return columns
+        """Return the columns of the watched variables that are direct inputs of an operation."""
+        variables = (self.trace.variable_behind(tensor, PASSING) for tensor in op.inputs)
+        columns = (self.column(outside) for outside in variables if outside is not None)
+        return {column for column in columns if column is not None}
 
     def numbers_in(self, op: Op) -> list[str]:
-        """Return the arguments that a constant may have been made of: the Python numbers that are what it holds."""
-        held = constant_of(op) if op.type == "Const" and self.numbers else np.zeros(0)
-        return [name for name, number in self.numbers.items() if np.array_equal(held, number, equal_nan=True)]
-
-    def constant(self, op: Op) -> str | None:
-        """Return what the program calls the data that it made a constant of."""
-        return self.traced.flow.name_of_constant(op)
-
-    def captured(self, placeholder: Tensor) -> str | None:
-        """Return what the program calls a tensor that the step captured."""
-        return self.traced.flow.name_of_captured(self.traced.fed[placeholder.name])
+        """Return the arguments that a constant may come from: the Python numbers that equal its value."""
+        numbers = self.trace.inputs.numbers
+        value = constant_of(op) if op.type == "Const" and numbers else np.zeros(0)
+        return [name for name, number in numbers.items() if np.array_equal(value, number, equal_nan=True)]
 
     def operand(self, tensor: Tensor) -> str:
-        """Return what an input of an operation is called: an argument, a variable, or else the tensor."""
-        source = self.traced.flow.real(tensor)
-        if source.name in self.arguments:
-            return self.arguments[source.name]
-        placeholder = self.traced.flow.resource(source.op.inputs[0]) if source.op.type in READS else None
-        name = None if placeholder is None else self.variable(placeholder)
+        """Return the name of an operation's input: of the argument or the variable, or else of the tensor."""
+        source = self.trace.flow.original(tensor)
+        if source.name in self.trace.inputs.arguments:
+            return self.trace.inputs.arguments[source.name]
+        outside = self.trace.variable_behind(tensor, frozenset())
+        name = None if outside is None else self.variable(outside)
         return name or str(source.name).removesuffix(":0")
 
-    def _column_behind(self, handle: Tensor) -> int | None:
-        placeholder = self.traced.flow.resource(handle)
-        return None if placeholder is None else self.column(self.traced.fed.get(placeholder.name))
+    def layer(self, node: Node, forward: Op | None) -> str | None:
+        """Return the layer that an operation works for, or the name scope that it is in.
+
+        Args:
+            node: the operation.
+            forward: the forward operation whose gradient it belongs to, if it belongs to one.
+        """
+        at = node if forward is None else self.trace.flow.node_of(forward)
+        if at is not None and at.creation.path is not None:
+            return self.trace.watched.owners.layer(at.creation.layer) or self._whole_path(at.creation.path, at.op)
+        if forward is None and node.creation.in_gradient:
+            return None
+        op = node.op if forward is None else forward
+        layers = {self.trace.watched.described[column].layer for column in self.columns_used(op)}
+        return self.trace.scope(op, self._layers) or (layers.pop() if len(layers) == 1 else None)
+
+    def _whole_path(self, path: str, op: Op) -> str:
+        """Return the path of a layer with its models, which Keras does not know for a layer without variables."""
+        scope = without_numbers(op.name.rpartition("/")[0])
+        before, found, _ = f"/{scope}/".partition(f"/{path}/")
+        return path if path in self._layers or not found else f"{before}/{path}".lstrip("/")
+
+    @cached_property
+    def _layers(self) -> set[str | None]:
+        return {variable.layer for variable in self.trace.watched.described}
+
+
+def owner_of(variable: str | None) -> str | None:
+    """Return the layer part of a variable's name; ``None`` if it has none."""
+    owner, slash, _ = (variable or "").rpartition("/")
+    return owner if slash else None
+
+
+def without_numbers(scope: str) -> str:
+    """Return a name scope without the numbers that TensorFlow adds to repeated names."""
+    return "/".join(_NUMBERED.sub("", part) for part in scope.split("/"))

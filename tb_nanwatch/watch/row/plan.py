@@ -24,7 +24,7 @@ from tb_nanwatch.watch.owners import Owners, owners_of
 from tb_nanwatch.watch.record.batch import Call
 from tb_nanwatch.watch.record.ring import DeviceRing, HostRing, Ring
 from tb_nanwatch.watch.record.stash import Stash
-from tb_nanwatch.watch.replay.drawn import Drawn
+from tb_nanwatch.watch.replay.draws import Draws
 from tb_nanwatch.watch.row.cells import Layout, StepTensors, places_of
 from tb_nanwatch.watch.row.clipping import clip_kind
 from tb_nanwatch.watch.row.decoding import Decoder, RowDecoder
@@ -80,7 +80,7 @@ class Plan:
         self.accumulation: DeviceMicrobatches | None = None
         self.stash = Stash()
         self._infinities = InitialInfinities()
-        self.drawn: Drawn | None = None
+        self.drawn: Draws | None = None
         self._batches: Any = None
         self.microbatches_a_step = 1
         self._told: set[str] = set()
@@ -245,7 +245,7 @@ class Plan:
     def _keep_drawn(self, graph: Graph, is_quiet: tf.Tensor) -> tf.Tensor | None:
         # Of a step on many devices each replica draws its own, and XLA has no room for what has no known shape.
         is_out_of_reach = self.replicas is not None or is_in_xla(graph)
-        drawn = None if is_out_of_reach or self._traces.step_of(graph) is not graph else Drawn.in_graph(graph)
+        drawn = None if is_out_of_reach or self._traces.step_of(graph) is not graph else Draws.in_graph(graph)
         return self.stash.keep(graph, is_quiet, drawn)
 
     def take_drawn(self) -> None:

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from tb_nanwatch.diagnosis.operations import RULES
 from tb_nanwatch.schema.records import Link, Operand, Operation, Source
-from tb_nanwatch.watch.replay.look import range_of
+from tb_nanwatch.watch.replay.execution import range_of
 
 
 @dataclass(frozen=True)

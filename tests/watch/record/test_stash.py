@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import tensorflow as tf
+from tb_nanwatch.watch.replay.drawn import Drawn
 
 from tb_nanwatch.watch.record.stash import Stash
-from tb_nanwatch.watch.replay.drawn import Drawn
 
 
 def step_with(stash, *, draws=False):

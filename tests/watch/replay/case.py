@@ -1,4 +1,4 @@
-"""A case: a small training program, and what is true of it.
+"""A case: a small training program, and the true origin of its first non-finite value.
 
 The truth of each was worked out by hand and seen by running TensorFlow; nothing here was copied from a verdict.
 """
@@ -29,7 +29,7 @@ class Truth:
         phase: of the training step.
         layer: the Keras layer's path, the user's name scope, or the owner of the variable that the operation uses.
         op: types of operation, as the traced graph has them; ``None`` where the value came with the batch or a
-            variable, or where a second run cannot tell.
+            variable, or where a second run cannot find it.
         line: what stands behind ``# origin: `` on the line that is to be named; ``None`` where none is asked. A verdict
             that rightly names no operation need not name a line, and of a statement on several lines the first will do.
         tensor: the argument that brought it; ``None`` where that is not asked.

@@ -1,4 +1,4 @@
-"""Runs a case, and holds what the event file tells of it against the truth."""
+"""Runs a case, and compares the content of its event file with the truth."""
 
 from __future__ import annotations
 

@@ -9,13 +9,15 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tb_nanwatch.watch.guard.state import dtype_of
-from tb_nanwatch.watch.replay.drawn import Drawn, Feed
+from tb_nanwatch.watch.replay.draws import NO_DRAWS, DrawFeed
 from tb_nanwatch.watch.replay.flow import Flow, Place
+from tb_nanwatch.watch.replay.instrument import Instrument
 from tb_nanwatch.watch.replay.probe import Node, Probe
-from tb_nanwatch.watch.replay.run import Traced, run, trace
-from tb_nanwatch.watch.replay.trial import Given, Trial
+from tb_nanwatch.watch.replay.tracing import TracedFunction, trace
+from tb_nanwatch.watch.replay.trial import Trial
 from tb_nanwatch.watch.replay.walk import Visit, Walk
+from tb_nanwatch.watch.row.inputs import StepInputs
+from tb_nanwatch.watch.variables import dtype_of
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,7 @@ class Probed:
         results: the tensors that it returned.
     """
 
-    traced: Traced
+    traced: TracedFunction
     results: Sequence[tf.Tensor]
 
     @property
@@ -36,7 +38,7 @@ class Probed:
 
     def arguments(self) -> list[str]:
         """Return the names of the placeholders of its arguments, in order."""
-        return list(self.traced.arguments)
+        return list(self.traced.values)
 
     def ops(self, kind: str) -> list[Any]:
         """Return the operations of a type in all its graphs, in order of creation, without those of the probe."""
@@ -80,7 +82,7 @@ class Probed:
 
     def walk(self) -> Walk:
         """Run the function and return a walk that has not begun."""
-        run(self.traced, self.results)
+        self.traced.run(self.results)
         return Walk(self.flow, lambda placeholder: not np.isfinite(self.value(placeholder)).all(), self.value)
 
 
@@ -91,11 +93,11 @@ def probed(function: Callable[..., Any], *arguments: Any) -> Probed:
 
     def step(*leaves: tf.Tensor) -> None:
         results.extend(tf.nest.flatten(function(*leaves)))
-        trial.graph = tf.compat.v1.get_default_graph()
-        trial.updates.append(Given([], [], [], []))
+        trial.apply(StepInputs([], [], None, None), lambda pairs: None)
 
-    probe = Probe(time_limit_s=60.0, feed=Feed(Drawn((), {})))
-    return Probed(trace(step, [tf.constant(value) for value in arguments], trial=trial, probe=probe), results)
+    instrument = Instrument(Probe(time_limit_s=60.0), DrawFeed(NO_DRAWS))
+    leaves = [tf.constant(value) for value in arguments]
+    return Probed(trace(step, leaves, trial=trial, instrument=instrument), results)
 
 
 def kinds(found: Sequence[Visit | Place]) -> list[str]:

@@ -17,7 +17,7 @@ def cause_of(tmp_path, through, *args):
     return program.bad_step(*args).verdict.causes[0]
 
 
-def test_a_row_of_padding_in_a_pooling_layer_of_keras_is_named_as_such(tmp_path):
+def test_a_row_of_padding_in_a_pooling_layer_of_keras_is_named(tmp_path):
     (case,) = [case for case in CASES if case.name == "average_of_a_sentence_of_padding"]
     cause = outcome(case, tmp_path).verdict.causes[0]
     assert (cause.id, "In 1 of 3 samples it keeps none" in cause.text) == ("all-padding", True)

@@ -1,4 +1,4 @@
-"""A step that cannot be run again, or not within its bounds, is told by its records; the verdict says so and why."""
+"""A step that cannot run again, or not within its limits: the verdict uses the records, and says so and why."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_the_limit_is_two_minutes():
     assert ReplayLimits().seconds == 120.0
 
 
-def test_a_replay_that_takes_too_long_is_broken_off(tmp_path, no_time, read):
+def test_a_replay_that_takes_too_long_ends(tmp_path, no_time, read):
     program = log_step(tmp_path)
     program.step(GOOD)
     error = program.bad_step()
@@ -48,7 +48,7 @@ def test_a_replay_that_takes_too_long_is_broken_off(tmp_path, no_time, read):
     assert read(tmp_path).verdict.notes == error.verdict.notes
 
 
-def test_a_loop_without_end_in_the_replay_alone_is_broken_off(tmp_path, monkeypatch):
+def test_a_loop_that_is_endless_only_in_the_replay_ends(tmp_path, monkeypatch):
     monkeypatch.setattr(investigation, "ReplayLimits", partial(ReplayLimits, seconds=1.0))
     runs = []
 
@@ -98,7 +98,7 @@ def test_a_batch_that_is_drawn_in_a_function_of_the_step_is_not_drawn_again(draw
 
 
 @pytest.mark.parametrize("given_as", [tf.identity, tf.data.Dataset.from_tensor_slices], ids=["rows", "dataset"])
-def test_of_many_steps_in_a_call_none_is_guessed(tmp_path, given_as):
+def test_no_step_is_guessed_where_a_call_takes_many(tmp_path, given_as):
     weight, optimizer, watch = tf.Variable(1.0, name="line/weight"), keras.optimizers.SGD(0.0), Watch(tmp_path)
 
     @watch.step
@@ -116,7 +116,7 @@ def test_of_many_steps_in_a_call_none_is_guessed(tmp_path, given_as):
     assert_told_by_records(caught.value, note)
 
 
-def test_chance_that_is_not_repeated_leaves_the_records_and_names_what_drew(tmp_path):
+def test_random_numbers_that_are_not_repeated_leave_the_records_and_are_named(tmp_path):
     tf.random.set_seed(3)
     drawn = tf.function(lambda: tf.random.uniform([2]))
     program = log_step(tmp_path, lambda x: tf.math.log(x) / tf.cast(drawn() > 0.01, tf.float32))
@@ -140,7 +140,7 @@ class Tag:
     """An argument that no file can hold."""
 
 
-def test_what_replay_and_archive_could_not_do_is_printed_and_in_the_json(tmp_path, no_time, capsys):
+def test_limits_of_replay_and_archive_are_printed_and_in_the_json(tmp_path, no_time, capsys):
     program = log_step(tmp_path, lambda x, tag: tf.math.log(x))
     tag = Tag()
     program.step(GOOD, tag)

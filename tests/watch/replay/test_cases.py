@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from tb_nanwatch.watch.installed import is_frameworks
-from tb_nanwatch.watch.replay import lines
+from tb_nanwatch.watch.replay import source_lines
 from tests.watch.replay.case import Truth
 from tests.watch.replay.catalogue import CASES
 from tests.watch.replay.outcome import ASPECTS, marks, outcome
@@ -63,11 +63,11 @@ def test_a_line_that_is_wrong_is_marked(tmp_path):
 
 def test_the_line_of_a_library_in_the_place_of_the_users_is_marked(tmp_path, monkeypatch):
     (case,) = [case for case in CASES if case.name == "cast_to_float16_that_overflows"]
-    monkeypatch.setattr(lines, "is_program", lambda filename: not is_frameworks(filename))
+    monkeypatch.setattr(source_lines, "is_program", lambda filename: not is_frameworks(filename))
     assert [mark.aspect for mark in marks(case, outcome(case, tmp_path)) if not mark.right] == ["line"]
 
 
-def test_of_a_long_statement_its_first_line_counts_as_well():
+def test_the_first_line_of_a_long_statement_counts_too():
     (case,) = [case for case in CASES if case.name == "expression_on_several_lines"]
     assert case.line(case.truth.line) - min(case.lines(case.truth.line)) == 3
     (case,) = [case for case in CASES if case.name == "softmax_by_hand"]

@@ -90,7 +90,7 @@ class TestKept:
         shutil.rmtree(tmp_path)
         assert log_step(tmp_path, keep_dump=True).bad_step().alert.replay.dump == "debugger/step-0-2"
 
-    def test_where_it_cannot_be_written_the_replay_does_without_and_says_so(self, tmp_path):
+    def test_a_dump_that_cannot_be_written_is_noted_and_the_replay_runs_without_it(self, tmp_path):
         (tmp_path / "debugger").write_text("not a directory")
         replay = log_step(tmp_path, keep_dump=True).bad_step().alert.replay
         assert (replay.outcome, replay.dump) == ("found", None)
@@ -99,7 +99,7 @@ class TestKept:
 
 class TestTheUsersOwnDebugger:
     @pytest.mark.parametrize("keep_dump", [True, False])
-    def test_it_goes_on_and_the_replay_finds_what_it_finds_without(self, keep_dump, tmp_path):
+    def test_the_users_debugger_continues_and_the_replay_finds_the_same(self, keep_dump, tmp_path):
         tf.debugging.experimental.enable_dump_debug_info(str(tmp_path / "own"), "CURT_HEALTH")
         try:
             program = log_step(tmp_path / "run", keep_dump=keep_dump)

@@ -8,8 +8,7 @@ import sys
 import pytest
 import tensorflow as tf
 
-from tb_nanwatch.watch.replay.expressions import Call, exact_line
-from tb_nanwatch.watch.replay.lines import is_generated
+from tb_nanwatch.watch.replay.source_lines import Call, exact_line, is_generated
 
 pytestmark = pytest.mark.skipif(sys.version_info < (3, 11), reason="Python 3.10 knows of a line no parts")
 
@@ -35,7 +34,7 @@ def alike():
 
 
 class Holder:
-    """Holds a number, and tells where it is asked for it."""
+    """Holds a number, and returns the place that asks for it."""
 
     def __init__(self, number):
         self.number = number

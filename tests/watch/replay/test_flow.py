@@ -43,7 +43,7 @@ def test_the_identity_of_the_probe_stands_for_the_operation_before_it():
     program = probed(tf.exp, 0.0)
     (result,) = program.results
     assert result.op.type == "Identity"
-    assert program.flow.real(result).op.type == "Exp"
+    assert program.flow.original(result).op.type == "Exp"
 
 
 def test_the_result_of_a_branch_may_come_from_either_side():
@@ -125,7 +125,7 @@ def test_one_step_back_from_a_tensor_crosses_the_boundary_that_it_stands_at():
     program = probed(function, 1.0)
     (given,) = program.op("Sin").inputs
     (outside,) = program.flow.one_back(given)
-    assert program.flow.real(outside).op.type == "Exp"
+    assert program.flow.original(outside).op.type == "Exp"
 
 
 def test_the_resource_of_a_variable_is_found_from_inside_a_branch():
@@ -163,17 +163,17 @@ def test_a_graph_knows_the_operation_of_the_root_that_runs_it():
         return tf.cond(x > 0.0, lambda: tf.cond(x > 1.0, lambda: tf.sin(x), lambda: x), lambda: x)
 
     program = probed(step, 1.0)
-    caller = program.flow.called_from(program.op("Sin").graph)
+    caller = program.traced.boundaries.called_from(program.op("Sin").graph)
     assert caller.type in ("If", "StatelessIf")
     assert caller.graph is program.traced.graph
-    assert program.flow.called_from(program.traced.graph) is None
+    assert program.traced.boundaries.called_from(program.traced.graph) is None
 
 
 def test_what_a_loop_runs_is_inside_a_loop_and_what_a_branch_runs_is_not():
     program = probed(lambda x: loop(x) + tf.cond(x > 0.0, lambda: tf.cos(x), lambda: x), 1.0)
-    assert program.flow.is_inside_loop(program.op("Sin").graph)
-    assert not program.flow.is_inside_loop(program.op("Cos").graph)
-    assert not program.flow.is_inside_loop(program.traced.graph)
+    assert program.flow.boundaries.is_in_loop(program.op("Sin").graph)
+    assert not program.flow.boundaries.is_in_loop(program.op("Cos").graph)
+    assert not program.flow.boundaries.is_in_loop(program.traced.graph)
 
 
 def test_what_a_branch_in_a_loop_runs_is_inside_a_loop():
@@ -184,7 +184,7 @@ def test_what_a_branch_in_a_loop_runs_is_inside_a_loop():
         return tf.while_loop(lambda at, _: at < 3, body, (0, x))[1]
 
     program = probed(step, 1.0)
-    assert program.flow.is_inside_loop(program.op("Sin").graph)
+    assert program.flow.boundaries.is_in_loop(program.op("Sin").graph)
 
 
 def test_floating_tensors_behind_an_index_are_indirect():

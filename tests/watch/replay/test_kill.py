@@ -1,4 +1,4 @@
-"""A program that is killed while its bad step is run again has told of the step."""
+"""A program that is killed during a replay has already written its bad step."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ seen = []
 weight, optimizer = tf.Variable(1.0, name="line/weight"), tf.compat.v1.train.GradientDescentOptimizer(0.1)
 watch = tb_nanwatch.Watch(sys.argv[1])
 
-def look(x):
+def inspect(x):
     seen.append(x)
     if len(seen) == 5:
         os.kill(os.getpid(), signal.SIGKILL)
@@ -28,7 +28,7 @@ def look(x):
 @watch.step
 def step(x):
     with tf.GradientTape() as tape:
-        loss = tf.math.log(weight) * tf.reduce_sum(tf.ensure_shape(tf.numpy_function(look, [x], tf.float32), [2]))
+        loss = tf.math.log(weight) * tf.reduce_sum(tf.ensure_shape(tf.numpy_function(inspect, [x], tf.float32), [2]))
     watch.apply_gradients(optimizer, [(tape.gradient(loss, weight), weight)], loss=loss)
 
 for x in ([1.0, 2.0], [1.0, 3.0], [2.0, 3.0], [1.0, float("inf")]):

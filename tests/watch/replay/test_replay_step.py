@@ -1,4 +1,4 @@
-"""A step that somebody asks to have looked at: told as a bad step is, and nothing is changed by it."""
+"""A step that the user asks to replay: the verdict is that of a bad step, and the replay changes nothing."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ def test_a_bad_step_is_named_with_its_line_and_a_healthy_one_is_finite(tmp_path)
     assert (verdict.first, verdict.chain, verdict.notes) == (None, (), ())
 
 
-def test_on_the_stack_of_an_origin_are_no_frames_of_the_watch(tmp_path):
+def test_the_stack_of_an_origin_has_no_frames_of_the_watch(tmp_path):
     (origin, *_) = log_step(tmp_path).watch.replay_step(BAD).chain
     own = Path(tb_nanwatch.__file__).parent
     assert [frame for frame in origin.stack if Path(frame.file).resolve().is_relative_to(own)] == []
     assert (origin.source.line, origin.source.function) in [(frame.line, frame.function) for frame in origin.stack]
 
 
-def test_an_update_that_would_spoil_a_variable_is_told_though_it_is_not_made(tmp_path):
+def test_an_update_that_would_make_a_variable_non_finite_is_named_though_it_is_not_applied(tmp_path):
     weight, optimizer, watch = tf.Variable(3.4e38, name="layer/w"), keras.optimizers.SGD(1.0), Watch(tmp_path)
 
     @watch.step
@@ -73,7 +73,7 @@ class Trainer:
 
 
 class TestNothingIsChanged:
-    def test_before_the_first_step_training_then_goes_as_it_does_without(self, tmp_path):
+    def test_training_after_a_replay_before_the_first_step_is_as_without(self, tmp_path):
         ends = []
         for asked in (True, False):
             trainer = Trainer(tmp_path / str(asked))
@@ -86,7 +86,7 @@ class TestNothingIsChanged:
             ends.append(bits([*trainer.model.variables, *trainer.optimizer.variables]))
         assert ends[0] == ends[1]
 
-    def test_between_steps_neither_the_variables_nor_the_log(self, tmp_path, read):
+    def test_a_replay_between_steps_changes_neither_the_variables_nor_the_log(self, tmp_path, read):
         trainer = Trainer(tmp_path)
         for _ in range(4):
             trainer.step(trainer.x)
@@ -159,13 +159,13 @@ class TestEveryKindOfStep:
         assert (first.phase, first.tensor, first.op, first.source) == ("input", "more[0]", None, None)
         assert [link.op.type for link in verdict.chain[1:]][:1] == ["Mul"]
 
-    def test_of_two_numbers_that_are_nan_neither_is_named(self, tmp_path):
+    def test_neither_of_two_numbers_that_are_nan_is_named(self, tmp_path):
         program = log_step(tmp_path, lambda x, half, scale: x * half + scale)
         first = program.watch.replay_step(GOOD, float("nan"), float("nan")).first
         assert (first.phase, first.tensor, first.op, first.entry.way) == ("input", None, None, "argument")
 
 
-def test_the_batch_of_a_bad_step_brings_it_back_in_another_program(tmp_path):
+def test_the_batch_of_a_bad_step_reproduces_it_in_another_program(tmp_path):
     def program(logdir):
         net, watch = Regression(), Watch(logdir)
 
@@ -202,7 +202,7 @@ class TestMisuse:
         with pytest.raises(SetupError, match="this watch decorated 2"):
             watch.replay_step(GOOD)
 
-    def test_a_step_that_cannot_be_run_so_is_an_error_that_says_why(self, tmp_path):
+    def test_a_step_that_cannot_run_by_hand_is_an_error_with_the_reason(self, tmp_path):
         program = log_step(tmp_path)
         with pytest.raises(
             SetupError, match=r"could not be run again: .*takes from 1 to 2 positional arguments but 3 were given"

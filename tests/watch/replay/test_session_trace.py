@@ -69,7 +69,7 @@ def place(verdict):
 
 
 @pytest.mark.parametrize("use_resource", [True, False], ids=["resource", "reference"])
-def test_the_critic_that_explodes_is_told_by_the_step_that_the_bare_run_shows(use_resource, tmp_path, read):
+def test_the_exploding_critic_is_reported_at_the_step_that_the_bare_run_shows(use_resource, tmp_path, read):
     def step(critic, watch):
         optimizer = v1.train.RMSPropOptimizer(30.0, momentum=0.9)
         if watch is None:
@@ -114,7 +114,7 @@ def test_a_gradient_has_the_line_of_its_forward_operation(scalar):
     assert (verdict.first.source.line, verdict.first.variable) == (line("root"), "layer/w")
 
 
-def test_a_clip_that_overflows_is_told_as_such(scalar):
+def test_a_clip_that_overflows_is_named_as_a_clip(scalar):
     def clip(gradient):
         return gradient * tf.reduce_sum(gradient)  # origin: clip
 
@@ -122,7 +122,7 @@ def test_a_clip_that_overflows_is_told_as_such(scalar):
     assert (*place(verdict), verdict.first.variable) == (1, "clip", None, "Mul", line("clip"), "layer/w")
 
 
-def test_a_bad_batch_is_told_by_its_placeholder_and_samples(scalar):
+def test_a_bad_batch_is_named_by_its_placeholder_and_samples(scalar):
     verdict = scalar.verdict_after(tf.reduce_sum(scalar.w[0] * scalar.x), [[1, 2, 3], [1, np.nan, 3]])
     assert (*place(verdict), verdict.first.tensor, verdict.first.samples) == (1, "input", None, None, None, "x", (1,))
 
@@ -158,7 +158,7 @@ def test_the_samples_of_a_sparse_placeholder_are_rows_of_the_dense_tensor(scalar
     assert (first.phase, first.tensor, first.samples) == ("input", "rows/values", (3,))
 
 
-def test_a_variable_that_begins_bad_is_told(tmp_path):
+def test_a_variable_that_begins_bad_is_named(tmp_path):
     scalar = Scalar(tmp_path)
     with v1.variable_scope("head"):
         bad = v1.get_variable("w", [], initializer=v1.constant_initializer(np.nan))
@@ -166,7 +166,7 @@ def test_a_variable_that_begins_bad_is_told(tmp_path):
     assert (*place(verdict), verdict.first.variable) == (0, "weights", "head", None, None, "head/w")
 
 
-def test_what_only_counts_the_elements_that_equal_a_maximum_is_no_origin(scalar):
+def test_an_operation_that_counts_the_elements_equal_to_a_maximum_is_no_origin(scalar):
     with v1.variable_scope("layer"):
         scale = v1.get_variable("scale", [3], initializer=v1.constant_initializer([1.0, np.nan, 1.0]), trainable=False)
     scaled = scalar.w * scale * scalar.x
@@ -175,7 +175,7 @@ def test_what_only_counts_the_elements_that_equal_a_maximum_is_no_origin(scalar)
     assert verdict.other_chains == ()
 
 
-def test_of_a_finite_loss_nothing_is_said_to_be_bad(scalar):
+def test_no_operation_of_a_finite_loss_is_named(scalar):
     total = tf.exp(scalar.w[0] * scalar.x)  # origin: exp that a division hides
     verdict = scalar.verdict_after(tf.reduce_mean(1.0 / total), [[1, 2], [1, 90]])
     assert place(verdict) == (1, "forward", None, "Exp", line("exp that a division hides"))
@@ -184,7 +184,7 @@ def test_of_a_finite_loss_nothing_is_said_to_be_bad(scalar):
     assert "kept it from the loss, such as a division by Inf, which gives 0" in verdict.notes[0]
 
 
-def test_an_update_that_spoils_a_variable_is_told_of_its_own_step(scalar):
+def test_an_update_that_makes_a_variable_non_finite_is_reported_at_its_own_step(scalar):
     optimizer = v1.train.MomentumOptimizer(1e30, 0.9)
     loss = tf.reduce_sum(scalar.w) * scalar.x[0]
     verdict = scalar.verdict_after(loss, [[0], [1e20], [0]], optimizer=optimizer)
@@ -239,7 +239,7 @@ class TestControlFlow:
         assert (verdict.first.step, verdict.first.op, verdict.first.source.line) == (0, None, line("loop"))
         assert "inside a loop or a function" in " ".join(verdict.notes)
 
-    def test_what_came_bad_into_a_loop_is_followed_past_it(self, v2, tmp_path):
+    def test_a_bad_value_that_entered_a_loop_is_followed_past_it(self, v2, tmp_path):
         scalar = Scalar(tmp_path)
         root = tf.math.log(scalar.w * scalar.x[0])  # origin: before
         _, value = tf.while_loop(
@@ -274,7 +274,7 @@ def test_a_batch_from_an_iterator_inside_a_function_cannot_be_given_again_and_is
     assert "it runs IteratorGetNext, which would not give it the same again." in " ".join(caught.value.verdict.notes)
 
 
-def test_what_is_drawn_anew_is_not_held_to_be_the_cause(scalar):
+def test_a_value_that_is_drawn_anew_is_not_named_as_the_cause(scalar):
     # A draw that gives the first time what no other does, where no session can feed it.
     calls = []
 
@@ -286,14 +286,14 @@ def test_what_is_drawn_anew_is_not_held_to_be_the_cause(scalar):
     def drawn():
         return tf.reshape(tf.numpy_function(once, [v1.random_uniform([], seed=1)], tf.float32), [])
 
-    spoilt = drawn()
-    verdict = scalar.verdict_after(tf.reduce_sum(scalar.w) * spoilt + 0 * scalar.x[0], [[1]])
+    damaged = drawn()
+    verdict = scalar.verdict_after(tf.reduce_sum(scalar.w) * damaged + 0 * scalar.x[0], [[1]])
     assert (verdict.first.op, verdict.first.evidence) == (None, "records")
     assert "RandomUniform" in " ".join(verdict.notes)
 
 
 @pytest.mark.parametrize("replay", [True, False])
-def test_a_gradient_that_is_fed_is_of_the_backward_pass_that_it_comes_from(replay, tmp_path, read):
+def test_a_fed_gradient_belongs_to_the_backward_pass(replay, tmp_path, read):
     critic, watch = Critic(tf.nn.tanh), Watch(tmp_path, replay=replay)
     variables = [variable for _, variable in critic.pairs]
     fed = [v1.placeholder(tf.float32, variable.shape, name=f"mean_{at}") for at, variable in enumerate(variables)]
@@ -316,7 +316,7 @@ def test_a_gradient_that_is_fed_is_of_the_backward_pass_that_it_comes_from(repla
     assert first.batch == "batches/step-3.npz"
 
 
-def test_what_is_fed_in_the_place_of_an_operation_is_the_batch(scalar):
+def test_a_value_that_is_fed_for_an_operation_is_the_batch(scalar):
     hidden = tf.multiply(scalar.x, 2.0, name="hidden")
     loss = tf.reduce_sum(scalar.w[0] * hidden)
     optimizer = v1.train.GradientDescentOptimizer(0.1)
@@ -329,7 +329,7 @@ def test_what_is_fed_in_the_place_of_an_operation_is_the_batch(scalar):
 
 
 @pytest.mark.parametrize("use_resource", [True, False], ids=["resource", "reference"])
-def test_a_replay_leaves_what_the_forward_pass_writes_as_it_was(use_resource, tmp_path):
+def test_a_replay_restores_what_the_forward_pass_writes(use_resource, tmp_path):
     net, watch = Normalised(use_resource=use_resource), Watch(tmp_path)
     with tf.control_dependencies(net.updates):
         loss = tf.identity(net.loss)

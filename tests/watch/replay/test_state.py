@@ -77,7 +77,7 @@ def changed(net, before):
 
 
 class TestVariables:
-    def test_after_a_replay_every_variable_is_what_it_was_before_the_bad_step(self, tmp_path):
+    def test_after_a_replay_every_variable_has_its_value_from_before_the_bad_step(self, tmp_path):
         net = trained(tmp_path)
         before = bits(net.state)
         assert net.bad_step().outcome == "found"
@@ -90,7 +90,7 @@ class TestVariables:
         assert bad == again
         assert len({tuple(each) for each in (first, second, third, bad)}) == 4
 
-    def test_training_goes_on_as_it_does_without_a_replay(self, tmp_path):
+    def test_training_continues_as_it_does_without_a_replay(self, tmp_path):
         ends = []
         for replay in (True, False):
             net = trained(tmp_path / str(replay), replay=replay)
@@ -100,7 +100,7 @@ class TestVariables:
             ends.append((bits(net.state), net.drawn[-1], tf.random.uniform([4]).numpy().tolist()))
         assert ends[0] == ends[1]
 
-    def test_what_an_update_spoilt_stays_as_it_was_spoilt(self, tmp_path):
+    def test_variables_that_an_update_made_non_finite_stay_non_finite(self, tmp_path):
         weights = [tf.Variable([3.0, 1.0], name="layer/w"), tf.Variable(1.0, name="other/w")]
         optimizer, watch = keras.optimizers.Adam(0.1, epsilon=0.0), Watch(tmp_path)
 
@@ -125,7 +125,7 @@ def fail():
 
 
 class TestFailure:
-    def test_a_replay_that_fails_puts_back_what_it_wrote_before(self, tmp_path):
+    def test_a_replay_that_fails_restores_what_it_wrote(self, tmp_path):
         net = trained(tmp_path)
         before, net.interrupt[5] = bits(net.state), fail
         replay = net.bad_step()
@@ -133,7 +133,7 @@ class TestFailure:
         assert replay.notes == ("The step could not be run again: ValueError: the second run cannot have this.",)
         assert changed(net, before) == []
 
-    def test_a_replay_that_runs_out_of_time_puts_back_what_it_wrote_before(self, tmp_path, monkeypatch):
+    def test_a_replay_that_exceeds_its_time_restores_what_it_wrote(self, tmp_path, monkeypatch):
         clock = SimpleNamespace(now=0.0)
         monkeypatch.setattr(probe, "time", SimpleNamespace(monotonic=lambda: clock.now))
         net = trained(tmp_path)
@@ -166,7 +166,7 @@ class TestPython:
         assert len(traced) == 2
 
     @pytest.mark.parametrize("draw", [random.random, np.random.standard_normal])
-    def test_the_generators_of_python_and_numpy_are_where_they_were(self, draw, tmp_path):
+    def test_the_generators_of_python_and_numpy_are_restored(self, draw, tmp_path):
         after = []
         for replay in (True, False):
             keras.utils.set_random_seed(1)
@@ -192,7 +192,7 @@ class TestPython:
 
 
 class TestOutput:
-    def test_nothing_is_printed_twice_wherever_it_stands(self, tmp_path):
+    def test_nothing_is_printed_twice(self, tmp_path):
         out = tmp_path / "out"
 
         def say(*what):

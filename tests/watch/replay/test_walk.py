@@ -82,7 +82,7 @@ def test_a_second_walk_returns_only_origins_that_are_new():
 def test_the_way_leads_from_the_origin_to_what_went_bad():
     program = probed(lambda x: tf.square(tf.exp(-tf.math.log(x))), 0.0)
     (origin,) = program.walk().back_from(program.results[0])
-    assert kinds(list(origin.way())) == ["Log", "Neg", "Exp", "Square"]
+    assert kinds(list(origin.path())) == ["Log", "Neg", "Exp", "Square"]
 
 
 def test_the_walk_enters_the_branch_that_ran():
@@ -100,7 +100,7 @@ def test_the_walk_leaves_a_branch_by_what_was_handed_in():
     assert origins(step, 0.0) == ["Log"]
 
 
-def test_of_a_loop_the_first_bad_round_is_the_origin():
+def test_the_first_bad_round_of_a_loop_is_the_origin():
     def step(x):
         return tf.while_loop(lambda at, _: at < 4, lambda at, x: (at + 1, tf.math.log(x)), (0, x))[1]
 
@@ -108,11 +108,11 @@ def test_of_a_loop_the_first_bad_round_is_the_origin():
     program = probed(step, 2.0)
     (origin,) = program.walk().back_from(program.results[0])
     assert origin.node.op.type == "Log"
-    assert [bool(look.inputs) for look in origin.node.looks] == [False, True]
-    assert origin.look is origin.node.looks[0]
+    assert [bool(execution.inputs) for execution in origin.node.executions] == [False, True]
+    assert origin.execution is origin.node.executions[0]
 
 
-def test_of_a_value_that_a_loop_makes_anew_the_last_round_is_the_origin():
+def test_the_last_round_is_the_origin_of_a_value_that_a_loop_makes_anew():
     def step(x):
         def body(at, x):
             return at + 1, tf.math.log(tf.where(tf.math.is_finite(x), x, 0.0))
@@ -121,8 +121,8 @@ def test_of_a_value_that_a_loop_makes_anew_the_last_round_is_the_origin():
 
     program = probed(step, 0.0)
     (origin,) = program.walk().back_from(program.results[0])
-    assert len(origin.node.looks) == 3
-    assert origin.look is origin.node.looks[-1]
+    assert len(origin.node.executions) == 3
+    assert origin.execution is origin.node.executions[-1]
 
 
 def test_a_tensor_list_leads_to_the_element_that_was_bad_first():
@@ -146,7 +146,7 @@ def test_a_variable_that_the_step_made_bad_leads_to_what_was_written():
     program = probed(step, 0.0)
     (origin,) = program.walk().back_from(program.results[0])
     assert origin.node.op.type == "Log"
-    assert "AssignVariableOp" in kinds(list(origin.way()))
+    assert "AssignVariableOp" in kinds(list(origin.path()))
     assert weight.numpy() == 1.0
 
 
@@ -169,8 +169,8 @@ def test_a_nan_that_max_pooling_swallowed_leads_back_from_what_it_made_wrong():
 
     program = probed(step, np.reshape([4.0, -1.0, 1.0, 0.0], [1, 2, 2, 1]))
     (origin,) = program.walk().back_from(program.results[0])
-    assert kinds(list(origin.way())) == ["Sqrt", "MaxPool", "Log"]
-    assert [visit.swallowed for visit in origin.way()] == [False, True, False]
+    assert kinds(list(origin.path())) == ["Sqrt", "MaxPool", "Log"]
+    assert [visit.swallowed for visit in origin.path()] == [False, True, False]
 
 
 def test_a_comparison_with_nan_leads_to_what_was_compared():
@@ -225,15 +225,15 @@ def test_samples_that_a_mask_removed_do_not_reach_the_loss():
     program = probed(step, [0.0, 1.0, 0.0], [True, True, False])
     walk = program.walk()
     (origin,) = walk.back_from(program.results[0])
-    assert origin.look.samples == (0, 2)
-    assert walk.samples_reaching(origin, origin.look.samples, 3) == (0,)
+    assert origin.execution.samples == (0, 2)
+    assert walk.samples_reaching(origin, origin.execution.samples, 3) == (0,)
 
 
 def test_all_bad_samples_reach_an_operation_that_mixes_them():
     program = probed(lambda x: tf.reduce_sum(tf.math.log(x)), [0.0, 1.0, 0.0])
     walk = program.walk()
     (origin,) = walk.back_from(program.results[0])
-    assert walk.samples_reaching(origin, origin.look.samples, 3) == (0, 2)
+    assert walk.samples_reaching(origin, origin.execution.samples, 3) == (0, 2)
 
 
 def test_an_origin_works_by_samples_where_its_users_have_the_same_bad_ones():

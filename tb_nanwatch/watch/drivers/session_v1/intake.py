@@ -18,12 +18,10 @@ import tensorflow as tf
 from tb_nanwatch.schema.records import Finding
 from tb_nanwatch.watch.graphs import Graph, Op, Tensor, ancestors, is_at_top
 from tb_nanwatch.watch.record.batch import findings_in, parts_by_name
-from tb_nanwatch.watch.replay.probe import UNSEEDED
+from tb_nanwatch.watch.replay.draws import UNSEEDED, takes_element
 from tb_nanwatch.watch.tf_internals import array_of_proto, is_reference
 from tb_nanwatch.watch.variables import handle_of, is_used_by, is_variable, source_behind
 
-ELEMENTS: Final = ("IteratorGetNext", "QueueDequeue", "ReaderRead", "Unstage", "BarrierTakeMany", "OrderedMapUnstage")
-"""Types of operations, or how they begin, that take an element of a batch; the next run takes another element."""
 _CALLS: Final = frozenset({"PyFunc", "EagerPyFunc"})
 _SAMPLERS: Final = ("CandidateSampler", "UnigramSampler", "SampleDistortedBoundingBox")
 _LARGEST_READ: Final = 1 << 20
@@ -178,7 +176,7 @@ class Intake:
             watched: names of the sources of variables that were finite before the step.
         """
         ordered = [op for op in graph.get_operations() if op in operations]
-        elements = [tensor for op in ordered if op.type.startswith(ELEMENTS) for tensor in _parts(op, operations)]
+        elements = [tensor for op in ordered if takes_element(op) for tensor in _parts(op, operations)]
         results = [tensor for op in ordered if _is_result(op) for tensor in op.outputs if _is_packable(tensor)]
         reads = [
             op.outputs[0]
@@ -246,7 +244,7 @@ def source_read(op: Op) -> Tensor | None:
 
 def takes_anew(op: Op) -> bool:
     """Return whether an operation has another output when it runs again."""
-    return op.type.startswith(ELEMENTS) or _is_result(op)
+    return takes_element(op) or _is_result(op)
 
 
 def _is_result(op: Op) -> bool:

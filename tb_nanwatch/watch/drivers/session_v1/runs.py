@@ -20,7 +20,8 @@ from tb_nanwatch.watch.graphs import ancestors
 from tb_nanwatch.watch.guard.pivot import FetchedStep
 from tb_nanwatch.watch.record.batch import StepCall
 from tb_nanwatch.watch.replay import Evidence, ReplayLimits
-from tb_nanwatch.watch.replay.session_trace import Again
+from tb_nanwatch.watch.replay.engine import replay
+from tb_nanwatch.watch.replay.session_trace import SessionTracer
 from tb_nanwatch.watch.row.infinities import SessionInfinities, cleared
 from tb_nanwatch.watch.row.inputs import StepInputs, session_loss_scale_of
 from tb_nanwatch.watch.row.microbatches import MicrobatchStore
@@ -330,7 +331,9 @@ class SessionRuns:
         built, fed, microbatches = self.built, self._fed_gradients, self.built.microbatches
         if microbatches is not None and call is microbatches.accumulation.bad_call:
             built, fed = replace(built, inputs=microbatches.inputs, tensors={}, statistics={}), {}
-        return Again(built, self._session, cast("FedCall", call), fed, self._writes).replay(evidence, limits=limits)
+        return replay(
+            SessionTracer(built, self._session, cast("FedCall", call), fed, self._writes), evidence, limits=limits
+        )
 
 
 class _Value:

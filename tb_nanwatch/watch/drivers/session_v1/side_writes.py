@@ -18,9 +18,9 @@ from tb_nanwatch.watch.drivers.session_v1.intake import FedCall, source_read, ta
 from tb_nanwatch.watch.drivers.session_v1.plan import Built
 from tb_nanwatch.watch.graphs import Op, Tensor, ancestors
 from tb_nanwatch.watch.replay.creation import Creation
-from tb_nanwatch.watch.replay.lines import stack_of, users_line
-from tb_nanwatch.watch.replay.look import Look, range_of
+from tb_nanwatch.watch.replay.execution import execution_of_write
 from tb_nanwatch.watch.replay.probe import Node
+from tb_nanwatch.watch.replay.source_lines import stack_of, users_line
 from tb_nanwatch.watch.replay.walk import Visit
 from tb_nanwatch.watch.tf_internals import is_reference
 from tb_nanwatch.watch.variables import variable_writes
@@ -116,27 +116,12 @@ class SideWrites:
         arrays = iter(values)
         for number, write in enumerate(self.writes, first):
             given = {write.place_of(value): np.asarray(next(arrays)) for value in write.values}
-            look = look_at_write(given, is_constant=all(value.op.type == "Const" for value in write.values))
-            if look is not None:
+            execution = execution_of_write(given, is_constant=all(value.op.type == "Const" for value in write.values))
+            if execution is not None:
                 node = Node(write.op, number, Creation())
-                node.looks.append(look)
+                node.executions.append(execution)
                 found.setdefault(write.source.name, []).append(node)
         return found
-
-
-def look_at_write(given: Mapping[int, Any], *, is_constant: bool) -> Look | None:
-    """Return the observation of a write; ``None`` if its inputs were finite.
-
-    Args:
-        given: the inputs by place.
-        is_constant: whether they are constants of the graph, so that no operation lies behind the write.
-    """
-    ranges = {place: range_of(array) for place, array in given.items()}
-    bad = {place: seen.counts for place, seen in ranges.items() if seen.counts.nonfinite}
-    if not bad:
-        return None
-    behind = frozenset[int]() if is_constant else frozenset(bad)
-    return Look(-1, behind, {0: next(iter(bad.values()))}, (), 0, ranges, swallowed=False)
 
 
 @dataclass(eq=False)

@@ -169,7 +169,7 @@ def custom_gradient_that_divides_by_zero(logdir):
         train_step(tf.constant([0.0, 2.0]))
 
 
-# Nothing can be looked at inside a step that XLA compiled; run without XLA, it has the same origin.
+# Nothing reports inside a step that XLA compiled. Run without XLA, the step has the same origin.
 @origin(step=1, phase=FORWARD_OR_LOSS, op="Log1p", line="log1p of -1")
 def step_that_xla_compiles(logdir):
     weight = tf.Variable([0.5, 0.25], name="returns/weight")

@@ -1,33 +1,14 @@
-"""NaN that passes through a comparison: what is made of its outcome is finite, and wrong."""
+"""NaN that passes through a comparison: the outcome is finite and wrong."""
 
 from __future__ import annotations
 
-import keras
 import numpy as np
 import tensorflow as tf
 
-from tb_nanwatch import Watch
 from tests.watch.replay.case import FORWARD_OR_LOSS, origin
+from tests.watch.replay.training import train
 
 NAN = float("nan")
-
-
-def train(logdir, loss_of, *batches):
-    """Train one variable by a loss of it and a batch."""
-    variable = tf.Variable([1.0, 1.0, 1.0], name="model/weight")
-    optimizer = keras.optimizers.SGD(0.0)
-    watch = Watch(logdir, [variable])
-
-    @watch.step
-    def train_step(batch):
-        with tf.GradientTape() as tape:
-            loss = loss_of(variable, batch)
-        gradients = tape.gradient(loss, [variable])
-        watch.apply_gradients(optimizer, zip(gradients, [variable]), loss=loss)
-
-    with watch:
-        for batch in batches:
-            train_step(tf.constant(batch))
 
 
 # The gradient of reduce_max counts the elements that equal the maximum: no NaN does, and 0 / 0 is NaN.
@@ -39,7 +20,7 @@ def untrained_variable_that_is_nan_before_a_maximum(logdir):
         scaled = weight * scale * x
         return tf.reduce_mean(scaled) + tf.reduce_max(scaled)
 
-    train(logdir, loss_of, [1.0, 2.0, 3.0])
+    train(logdir, loss_of, [[1.0, 2.0, 3.0]], weight=[1.0, 1.0, 1.0])
 
 
 @origin(step=1, phase=FORWARD_OR_LOSS, op="Log", line="log of a negative", origins=1)
@@ -48,7 +29,7 @@ def maximum_of_a_logarithm_that_is_nan(logdir):
         logs = tf.math.log(weight * x)  # origin: log of a negative
         return tf.reduce_mean(logs) + tf.reduce_max(logs)
 
-    train(logdir, loss_of, [1.0, 2.0, 3.0], [1.0, -2.0, 3.0])
+    train(logdir, loss_of, [[1.0, 2.0, 3.0], [1.0, -2.0, 3.0]], weight=[1.0, 1.0, 1.0])
 
 
 # Not one of the scores is above 0, since all of them are NaN.
@@ -59,7 +40,7 @@ def mean_over_the_positive_scores_where_all_are_nan(logdir):
         positive = scores > 0
         return tf.reduce_sum(tf.where(positive, scores, 0.0)) / tf.reduce_sum(tf.cast(positive, tf.float32))
 
-    train(logdir, loss_of, [1.0, 2.0, 3.0], [-1.0, -2.0, -3.0])
+    train(logdir, loss_of, [[1.0, 2.0, 3.0], [-1.0, -2.0, -3.0]], weight=[1.0, 1.0, 1.0])
 
 
 @origin(step=1, phase=FORWARD_OR_LOSS, op="Log", line="scores of a sample", samples=(2,))
@@ -73,7 +54,7 @@ def mean_over_the_positive_scores_of_a_sample_that_is_nan(logdir):
     good = np.full((4, 3), 2.0, "float32")
     bad = good.copy()
     bad[2] = -1.0
-    train(logdir, loss_of, good, bad)
+    train(logdir, loss_of, [good, bad], weight=[1.0, 1.0, 1.0])
 
 
 # One label is missing, and of the others none is positive: nothing says what the missing one would have been.
@@ -83,7 +64,7 @@ def mean_over_positive_labels_of_which_one_is_missing(logdir):
         positive = tf.cast(labels > 0, tf.float32)
         return tf.reduce_sum(positive * weight) / tf.reduce_sum(positive)  # origin: no label above 0
 
-    train(logdir, loss_of, [1.0, NAN, -1.0], [-1.0, NAN, -1.0])
+    train(logdir, loss_of, [[1.0, NAN, -1.0], [-1.0, NAN, -1.0]], weight=[1.0, 1.0, 1.0])
 
 
 # The program asks which labels are missing, and does not take them for numbers.
@@ -94,4 +75,4 @@ def mean_over_known_labels_where_all_are_missing(logdir):
         errors = tf.where(known, weight - tf.where(known, labels, 0.0), 0.0)
         return tf.reduce_sum(errors) / tf.reduce_sum(tf.cast(known, tf.float32))  # origin: all labels are missing
 
-    train(logdir, loss_of, [1.0, NAN, -1.0], [NAN, NAN, NAN])
+    train(logdir, loss_of, [[1.0, NAN, -1.0], [NAN, NAN, NAN]], weight=[1.0, 1.0, 1.0])

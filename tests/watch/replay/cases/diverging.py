@@ -150,7 +150,7 @@ def scan_of_a_quadratic_map(logdir):
 
 
 def train_deep_network(logdir, factors, sizes):
-    """Train as many layers as there are factors, each of which multiplies by its own."""
+    """Train one layer for each factor; the layer multiplies by it."""
     keras.utils.set_random_seed(1)
     layers = [
         keras.layers.Dense(1, kernel_initializer=keras.initializers.Constant(factor), name=f"layer_{place}")

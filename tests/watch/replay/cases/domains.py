@@ -2,31 +2,11 @@
 
 from __future__ import annotations
 
-import keras
 import numpy as np
 import tensorflow as tf
 
-from tb_nanwatch import Watch
 from tests.watch.replay.case import FORWARD_OR_LOSS, origin
-
-
-def train(logdir, loss_of, batches, *, weight=1.0, name="model/weight"):
-    """Train one variable by a loss of it and a batch; it does not move, so that each step is known by hand."""
-    variable = tf.Variable(weight, name=name, dtype=tf.float32)
-    optimizer = keras.optimizers.SGD(0.0)
-    watch = Watch(logdir, [variable])
-
-    @watch.step
-    def train_step(batch):
-        with tf.GradientTape() as tape:
-            loss = loss_of(variable, batch)
-        gradients = tape.gradient(loss, [variable])
-        watch.apply_gradients(optimizer, zip(gradients, [variable]), loss=loss)
-        return loss
-
-    with watch:
-        for batch in batches:
-            train_step(tf.constant(batch))
+from tests.watch.replay.training import train
 
 
 # |v|^2 / (|v| * |v|) comes out above 1 by rounding; here by a length that was rounded to 3 digits.
@@ -132,7 +112,7 @@ def cholesky_of_a_singular_covariance(logdir):
     train(logdir, likelihood, [[0.0, 1.0, 2.0], [0.0, 0.0, 0.0]], name="kernel/scale")
 
 
-# Three frames cannot spell 1 1 2, which needs a blank between the two 1s. The gradient is 0 and so finite.
+# Three frames cannot hold 1 1 2, which needs a blank between the two 1s. The gradient is 0 and so finite.
 @origin(step=1, phase=FORWARD_OR_LOSS, op={"CTCLoss", "CTCLossV2"}, line="labels that are too long")
 def connectionist_loss_of_labels_that_do_not_fit(logdir):
     def loss_of(logits, labels):

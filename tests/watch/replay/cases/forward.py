@@ -62,7 +62,7 @@ def softmax_by_hand(logdir):
             train_step(tf.constant([[0.5, 0.2, 0.1], [1.0, 0.0, 0.0]]) * size, tf.eye(3)[:2])
 
 
-# The mask of the last batch is empty: 0 / 0. What is divided there is the loss itself.
+# The mask of the last batch is empty: 0 / 0. The quotient is the loss itself.
 @origin(step=3, phase="loss", op="RealDiv", line="mean over an empty mask")
 def masked_mean_of_nothing(logdir):
     keras.utils.set_random_seed(2)

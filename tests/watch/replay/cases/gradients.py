@@ -7,25 +7,7 @@ import tensorflow as tf
 
 from tb_nanwatch import Watch
 from tests.watch.replay.case import origin
-
-
-def train(logdir, loss_of, batches, *, weight, name):
-    """Train one variable by a loss of it and a batch; it does not move, so that each step is known by hand."""
-    variable = tf.Variable(weight, name=name)
-    optimizer = keras.optimizers.SGD(0.0)
-    watch = Watch(logdir, [variable])
-
-    @watch.step
-    def train_step(batch):
-        with tf.GradientTape() as tape:
-            loss = loss_of(variable, batch)
-        gradients = tape.gradient(loss, [variable])
-        watch.apply_gradients(optimizer, zip(gradients, [variable]), loss=loss)
-        return loss
-
-    with watch:
-        for batch in batches:
-            train_step(tf.constant(batch))
+from tests.watch.replay.training import train
 
 
 # The deviation of equal numbers is the root of 0, whose gradient is -2 / (2 * 0); times x - mean = 0 it is NaN.
@@ -150,7 +132,7 @@ def loss_scale_that_is_too_large(logdir):
             train_step(tf.ones((4, 2)), tf.ones((4, 1)), tf.constant(scale))
 
 
-# What is not finite is replaced after it was made, so the loss is well; its gradient is 0 * (-x / 0) / 0.
+# The program replaces the non-finite value, so the loss is finite. Its gradient is 0 * (-x / 0) / 0.
 @origin(step=1, phase="backward", op="RealDiv", line="a ratio that is replaced afterwards")
 def ratio_that_is_replaced_where_it_is_not_finite(logdir):
     def loss_of(scale, x):

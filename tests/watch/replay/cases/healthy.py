@@ -228,7 +228,7 @@ def branch_that_is_not_taken(logdir):
     train(logdir, loss_of, [[1.0, 2.0], [1.0, 0.0], [1.0, -1.0]], weight=[1.0, 2.0])
 
 
-# Rejection sampling: what is rejected is -Inf, and what has the largest score is chosen. XLA drops NaN in a maximum.
+# Rejection sampling: a rejected sample has the score -Inf, and the largest score wins. XLA drops NaN in a maximum.
 @healthy
 def choice_among_rejected_that_xla_compiles(logdir):
     weight = tf.Variable([1.0, 2.0, 3.0], name="actor/weight")

@@ -113,7 +113,7 @@ def attention_over_nothing(logdir):
             train_step(tf.ones((2, 3)), tf.constant([[True, False], [second, second]]))
 
 
-# A scope of the user's is the layer of what is in it.
+# A scope that the user opened is the layer of the operations in it.
 @origin(step=1, phase=FORWARD_OR_LOSS, layer="critic/target", op="Mul", line="a discounted sum that overflows")
 def bootstrapped_target_in_a_name_scope(logdir):
     value = tf.Variable(2.0, name="value")

@@ -75,7 +75,7 @@ def mask_beside_a_bad_gradient(logdir):
             train_step(tf.constant([[first, 0.0], [2.0, 1.0]]))
 
 
-# Labels that are missing are NaN and masked; that is well, in this step too. The log is what is not.
+# Missing labels are NaN and masked, which is right in this step too. The logarithm is the fault.
 @origin(step=1, phase=FORWARD_OR_LOSS, op="Log", line="log beside missing labels")
 def missing_labels_beside_a_log_of_zero(logdir):
     scale = tf.Variable(1.0, name="rate/scale")

@@ -1,4 +1,4 @@
-"""Origins in operations that a look at floats, at one graph or at TensorFlow's own code alone would miss."""
+"""Origins that a check of floats only, of one graph only or of TensorFlow's own code only would miss."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def train(logdir, loss_of, batches, *, weight=1.0, name="model/weight", dtype="f
             train_step(tf.constant(batch))
 
 
-# The spectrum of what is constant has zeros; the quotient of two spectra is 0 / 0 there, in complex numbers.
+# The spectrum of a constant signal has zeros. There the quotient of two spectra is 0 / 0, in complex numbers.
 @origin(step=1, phase=FORWARD_OR_LOSS, op="RealDiv", line="quotient of spectra")
 def complex_division_of_spectra(logdir):
     def response(gain, signal):
@@ -101,7 +101,7 @@ def log_likelihood(x):
     return tf.reduce_sum(tf.math.log(shifted))  # origin: log in a function that XLA compiles
 
 
-# Nothing inside a function that XLA compiled can be looked at.
+# Nothing reports inside a function that XLA compiled.
 @origin(step=1, phase=FORWARD_OR_LOSS, op="Log", line="log in a function that XLA compiles")
 def log_in_a_nested_function_that_xla_compiles(logdir):
     train(logdir, lambda scale, x: log_likelihood(scale * x), [[2.0, 3.0], [2.0, 1.0]])
@@ -182,7 +182,7 @@ def tensor_from_outside_the_step(logdir):
     train(logdir, loss_of, [[1.0, 2.0, 3.0]])
 
 
-# Two players, two optimizers, two watches. What is read here is the generator's.
+# Two players, two optimizers, two watches. This case reads the generator's.
 @origin(step=1, phase=FORWARD_OR_LOSS, op="Log", line="log of a fooled discriminator")
 def two_players_with_a_watch_each(logdir):
     discriminator = tf.Variable(1.0, name="discriminator/weight")

@@ -1,36 +1,17 @@
-"""Things that lie close together: terms of one statement, scopes called as functions are, ways from one mask."""
+"""Origins that lie close to other operations: in one statement, under similar scopes, on two paths from one mask."""
 
 from __future__ import annotations
 
 import sys
 
-import keras
 import numpy as np
 import tensorflow as tf
 
-from tb_nanwatch import Watch
 from tests.watch.replay.case import FORWARD_OR_LOSS, origin
+from tests.watch.replay.training import train
 
 KNOWS_COLUMNS = sys.version_info >= (3, 11)
-"""Whether Python tells which part of a line runs."""
-
-
-def train(logdir, loss_of, batches, *, weight=1.0):
-    """Train one variable by a loss of it and a batch; it does not move, so that each step is known by hand."""
-    variable = tf.Variable(weight, name="model/weight")
-    optimizer = keras.optimizers.SGD(0.0)
-    watch = Watch(logdir, [variable])
-
-    @watch.step
-    def train_step(batch):
-        with tf.GradientTape() as tape:
-            loss = loss_of(variable, batch)
-        gradients = tape.gradient(loss, [variable])
-        watch.apply_gradients(optimizer, zip(gradients, [variable]), loss=loss)
-
-    with watch:
-        for batch in batches:
-            train_step(batch if isinstance(batch, tf.RaggedTensor | tf.SparseTensor) else tf.constant(batch))
+"""Whether Python knows which part of a line runs."""
 
 
 # AutoGraph writes the whole statement on one line. A sigmoid of 50 is 1, and log(1 - 1) is -inf.
@@ -145,7 +126,7 @@ def vectorized_map_over_one_row(logdir):
     train(logdir, loss_of, [[[1.0, 2.0]], [[0.0, 0.0]]])
 
 
-# So it does with what is the same for all rows.
+# It treats values that all rows share in the same way.
 @origin(step=1, phase=FORWARD_OR_LOSS, op="Log", line="log that is the same for all rows")
 def vectorized_map_of_what_is_the_same_for_all_rows(logdir):
     def loss_of(weight, rows):

@@ -24,7 +24,7 @@ def line_of(marker):
 
 
 def verdict_of(logdir, draw, **options):
-    """Train on a loss that takes the logarithm of what is drawn, until it is bad."""
+    """Train on the logarithm of the drawn values until the loss is bad."""
     weight, optimizer = tf.Variable(1.0, name="weight"), keras.optimizers.SGD(0.0)
     optimizer.build([weight])
     watch = Watch(logdir, [weight], **options)
@@ -70,7 +70,7 @@ def test_random_numbers_are_those_of_the_bad_step(tmp_path, draw):
     assert_log_is_named(verdict_of(tmp_path, DRAWS[draw]))
 
 
-def test_of_several_operations_each_has_its_own_numbers(tmp_path):
+def test_each_of_several_operations_gets_its_own_numbers(tmp_path):
     inner = tf.function(lambda: tf.random.uniform([]))
 
     def draw(_):
@@ -88,7 +88,7 @@ def test_an_element_of_an_iterator_is_that_of_the_bad_step(tmp_path):
     assert (verdict.first.step, verdict.first.kind) == (1, "neg_inf")
 
 
-def test_an_element_of_a_queue_is_that_of_the_bad_step_and_no_other_is_taken(tmp_path):
+def test_an_element_of_a_queue_is_that_of_the_bad_step_and_the_replay_takes_no_other(tmp_path):
     queue = tf.queue.FIFOQueue(8, [tf.float32], [[2]])
     queue.enqueue_many([[[1.0, 2.0], [3.0, 0.0], [4.0, 5.0]]])
     verdict = verdict_of(tmp_path, lambda _: queue.dequeue())
@@ -103,7 +103,7 @@ def test_nan_in_an_element_is_nan_in_the_batch(tmp_path):
     assert (first.step, first.phase, first.op, first.counts.nan) == (1, "input", None, 1)
 
 
-def test_numbers_drawn_in_a_branch_are_said_to_be_out_of_reach(tmp_path):
+def test_a_note_says_that_numbers_drawn_in_a_branch_differ(tmp_path):
     def draw(x):
         return tf.cond(x[0, 0] > 0.0, lambda: tf.random.uniform([]) - 0.01, lambda: 1.0)
 

@@ -1,12 +1,12 @@
-"""Going once more through an update that is over, from what it left.
+"""A second pass through an update that is over, starting from what it left.
 
-A variable that is bad as a step begins was spoilt by the update of the step before. Of that step neither the variable
-nor the gradients are left, but the optimizer's slots are, as that update wrote them before it read them again. So the
-update is traced once more, with whatever for gradients, and each slot that it reads after writing is what it is now:
-what was made of the slots then is made of them again.
+If a variable is non-finite as a step begins, the update of the step before made it so. The variable's old value and the
+gradients are gone. The optimizer's slots are still there, as that update wrote them before it read them again. So the
+update is traced again with stand-ins for the gradients, and each slot that it reads after writing has today's value:
+the update computes from the slots what it computed then.
 
-A slot that is bad now may have been bad before that update, or the update made it so. Of the second the update is
-gone through from a slot without its bad elements, and each of these is read as what the update makes of it then.
+A slot that is non-finite now was non-finite before that update, or the update made it so. In the second case the pass
+starts from the slot without its bad elements, and reads those elements as the pass itself computes them.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ from tb_nanwatch.watch.variables import dtype_of, handle_of, source_behind, writ
 
 
 @contextmanager
-def settled_reads(variables: Sequence[Any], *, are_slots_bad_before: bool) -> Iterator[None]:
-    """Make what is traced meanwhile read, of each variable that it has written, the value from before it was written.
+def slots_from_before(variables: Sequence[Any], *, are_bad_before: bool) -> Iterator[None]:
+    """Make each read that follows a write, in what is traced meanwhile, return the value from before the write.
 
     Args:
-        variables: that are read as they are written.
-        are_slots_bad_before: whether slots that are bad now were so before. If not, their bad elements are read as they
-            are written too.
+        variables: variables that are read as they are written.
+        are_bad_before: whether slots that are bad now were bad before the update. If not, their bad elements are read
+            as they are written too.
     """
-    reads = _SettledReads(variables, are_slots_bad_before=are_slots_bad_before)
+    reads = _ReadsFromBefore(variables, are_bad_before=are_bad_before)
     add_operation_callback(reads.created)
     try:
         yield
@@ -45,25 +45,25 @@ def settled_reads(variables: Sequence[Any], *, are_slots_bad_before: bool) -> It
         remove_operation_callback(reads.created)
 
 
-def go_back(handle: Any, cleaned: Sequence[Any]) -> None:
-    """Undo what can be undone of an update: bad values in variables that it made bad, and the count of updates.
+def undo_update(handle: Any, finite_before: Sequence[Any]) -> None:
+    """Undo what can be undone of an update: bad elements that it made, and its step of a counter.
 
     Args:
-        handle: of a variable that the update wrote.
-        cleaned: the handles of those that were finite before it.
+        handle: the handle of a variable that the update wrote.
+        finite_before: the handles of the variables that were finite before it.
     """
     dtype = dtype_of(handle)
-    clear(handle, cleaned)
+    clear_bad_elements(handle, finite_before)
     if dtype is not None and dtype.is_integer:
         tf.raw_ops.AssignSubVariableOp(resource=handle, value=tf.ones([], dtype))
 
 
-def clear(handle: Any, cleared: Sequence[Any]) -> None:
+def clear_bad_elements(handle: Any, cleared: Sequence[Any]) -> None:
     """Set the bad elements of a floating variable to 0.
 
     Args:
-        handle: of a variable.
-        cleared: the handles of the variables that this is done to; any other is left as it is.
+        handle: the handle of a variable.
+        cleared: the handles of the variables to clear; any other variable is left as it is.
     """
     dtype = dtype_of(handle)
     if dtype is not None and dtype.is_floating and any(handle is other for other in cleared):
@@ -72,10 +72,12 @@ def clear(handle: Any, cleared: Sequence[Any]) -> None:
         tf.raw_ops.AssignVariableOp(resource=handle, value=clean)
 
 
-class _SettledReads:
-    def __init__(self, variables: Sequence[Any], *, are_slots_bad_before: bool) -> None:
+class _ReadsFromBefore:
+    """The operation callback of :func:`slots_from_before`."""
+
+    def __init__(self, variables: Sequence[Any], *, are_bad_before: bool) -> None:
         self._excluded = {id(handle_of(variable)) for variable in variables}
-        self._are_slots_bad_before = are_slots_bad_before
+        self._are_bad_before = are_bad_before
         self._before: dict[tuple[int, str], tf.Tensor] = {}
 
     def created(
@@ -87,16 +89,16 @@ class _SettledReads:
             return outputs
         if kind == "ReadVariableOp":
             before = self._before.get((id(graph), inputs[0].name))
-            return outputs if before is None else [self._settled(before, outputs[0], inputs[0])]
+            return outputs if before is None else [self._value(before, outputs[0], inputs[0])]
         if any(tensor.dtype == tf.resource for tensor in inputs):
-            self._keep(outputs[0].op if outputs else graph.get_operation_by_name(op_name))
+            self._keep_before(outputs[0].op if outputs else graph.get_operation_by_name(op_name))
         return outputs
 
-    def _settled(self, before: tf.Tensor, read: tf.Tensor, placeholder: Any) -> tf.Tensor:
-        is_bad = None if self._are_slots_bad_before else _bad_elements(source_behind(placeholder))
+    def _value(self, before: tf.Tensor, read: tf.Tensor, placeholder: Any) -> tf.Tensor:
+        is_bad = None if self._are_bad_before else _bad_elements(source_behind(placeholder))
         return before if is_bad is None else tf.where(is_bad, read, before)
 
-    def _keep(self, op: Any) -> None:
+    def _keep_before(self, op: Any) -> None:
         for _, placeholder in writes([op]):
             handle = captured_handles(op.graph).get(placeholder.name)
             dtype = None if handle is None else dtype_of(handle)
@@ -111,7 +113,7 @@ class _SettledReads:
 
 
 def _bad_elements(handle: Any) -> Any:
-    """Return which elements of a variable are bad now, bool of its shape; ``None`` where none is."""
+    """Return which elements of a variable are non-finite now, bool of its shape; ``None`` if none is."""
     with tf.init_scope():
         value = tf.raw_ops.ReadVariableOp(resource=handle, dtype=dtype_of(handle))
         is_bad = ~np.asarray(tf.math.is_finite(value))

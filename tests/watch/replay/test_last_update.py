@@ -1,4 +1,4 @@
-"""An update that is over, gone through again: what made a slot bad is told from a slot that was bad before it."""
+"""A second pass through an update that is over: a slot that the update made bad, and a slot that was bad before."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ BAD = 3
 
 
 class Rates(keras.optimizers.schedules.LearningRateSchedule):
-    """A rate for each element, of which one is NaN from step 3 on."""
+    """A rate for each element, and one rate is NaN from step 3 on."""
 
     def __call__(self, step):
         return 0.1 * (1.0 - tf.cast(step, tf.float32) / tf.constant([2.5, 50.0])) ** 0.9  # the line to be named
@@ -61,21 +61,21 @@ def test_a_slot_that_the_update_made_bad_is_no_origin(tmp_path, kind):
 def test_a_slot_that_came_bad_from_a_checkpoint_is_named(tmp_path):
     optimizer = keras.optimizers.SGD(0.1, momentum=0.9, name="descent")
 
-    def spoil(step):
+    def damage(step):
         if step == 0:
             optimizer.momentums[0].assign([np.nan, 0.0])
 
-    first = trained(tmp_path, optimizer, before=spoil).verdict.first
+    first = trained(tmp_path, optimizer, before=damage).verdict.first
     assert (first.step, first.phase, first.op) == (0, "state", None)
     assert first.variable.endswith("momentum")
 
 
-def test_of_a_slot_that_turned_bad_between_two_steps_nothing_is_said(tmp_path):
+def test_a_slot_that_turned_bad_between_two_steps_is_not_named(tmp_path):
     optimizer = keras.optimizers.SGD(0.1, momentum=0.9)
 
-    def spoil(step):
+    def damage(step):
         if step == BAD:
             optimizer.momentums[0].assign([np.nan, 0.0])
 
-    first = trained(tmp_path, optimizer, before=spoil).verdict.first
+    first = trained(tmp_path, optimizer, before=damage).verdict.first
     assert (first.step, first.phase, first.op, first.variable) == (BAD, "update", None, "line/weight")

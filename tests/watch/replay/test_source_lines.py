@@ -12,7 +12,7 @@ import pytest
 import tensorflow as tf
 
 from tb_nanwatch.watch.installed import own_directory
-from tb_nanwatch.watch.replay.lines import Frame, has_users_line_within, stack_of, users_line, whole
+from tb_nanwatch.watch.replay.source_lines import Frame, has_users_line_within, shown_frames, stack_of, users_line
 from tb_nanwatch.watch.tf_internals import inner_graphs
 
 HERE = __file__
@@ -87,6 +87,7 @@ def test_the_excerpt_ends_where_the_file_begins_or_ends(program):
     first, last = users_line([Frame(program, 1, "loss")]), users_line([Frame(program, 9, "loss")])
     assert (first.before, first.text, len(first.after)) == ((), "line_1 = 1", 3)
     assert (len(last.before), last.text, last.after) == (3, "line_9 = 9", ())
+    assert users_line([Frame(program, 2, "loss")]).before == ("    line_1 = 1",)
 
 
 def test_the_excerpt_of_this_file_is_its_own_text():
@@ -122,13 +123,13 @@ def test_a_lambda_has_a_name(program):
 
 
 def test_the_whole_stack_leaves_out_the_watch_and_has_no_text_around_its_lines(program):
-    shown = whole([Frame(program, 2, "train"), Frame(WATCH, 1, "step"), Frame(TENSORFLOW, 1, "log")])
+    shown = shown_frames([Frame(program, 2, "train"), Frame(WATCH, 1, "step"), Frame(TENSORFLOW, 1, "log")])
     assert [(source.file, source.line) for source in shown] == [(program, 2), (TENSORFLOW, 1)]
     assert (shown[0].text, shown[0].before, shown[0].after) == ("line_2 = 2", (), ())
 
 
-def test_of_a_very_deep_stack_the_innermost_frames_are_shown(program):
-    shown = whole([Frame(program, number, "deeper") for number in range(100)])
+def test_only_the_innermost_frames_of_a_very_deep_stack_are_shown(program):
+    shown = shown_frames([Frame(program, number, "deeper") for number in range(100)])
     assert [source.line for source in shown] == list(range(36, 100))
 
 
