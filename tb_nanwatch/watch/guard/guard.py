@@ -107,8 +107,11 @@ class FunctionGuard:
         own: Sequence[Op] = operations()[before:]
         early = self.fill(own, False)
         if own:
-            held = [op for op in own if op not in early]
-            hold_update_back(held, until=allowed.op, is_clipped=self.is_clipped)
+            later = [op for op in own if op not in early]
+            if self.kind == "stop":
+                hold_back(later, until=allowed.op)
+            if not self.is_clipped:
+                hold_arithmetic_back(later, until=allowed.op)
         return result
 
     def _examine(self, observation: Observation, entry: Entry) -> tuple[tf.Tensor, tf.Tensor]:
@@ -149,25 +152,21 @@ def hold_back(operations: Sequence[Op], *, until: Op) -> None:
             add_control_input(op, until)
 
 
-def hold_update_back(operations: Sequence[Op], *, until: Op, is_clipped: bool) -> None:
-    """Make an update wait for the guard: its writes and, unless the gradients are clipped, its arithmetic.
+def hold_arithmetic_back(operations: Sequence[Op], *, until: Op) -> None:
+    """Make the first arithmetic of an update on its gradients wait for the guard.
 
-    Arithmetic on gradients slows down the backward pass if it runs beside it. The update must wait for the guard
-    anyway, and by then the results would have left the processor's cache. Arithmetic on clipped gradients must not
-    wait: TensorFlow's graph optimizer could no longer fold the factor of the clip into the learning rate, and would
-    read each gradient once more.
+    Beside the backward pass it would slow that down, and its results would leave the processor's cache before the
+    update uses them. Arithmetic on clipped gradients must not wait: TensorFlow's graph optimizer could no longer fold
+    the factor of the clip into the learning rate, and would read each gradient once more.
 
     Args:
         operations: operations of the update.
         until: operation of the guard.
-        is_clipped: whether the gradients are clipped.
     """
-    hold_back(operations, until=until)
-    if not is_clipped:
-        own = {op.name for op in operations}
-        for op in operations:
-            if op.inputs and not any(tensor.dtype == tf.resource or tensor.op.name in own for tensor in op.inputs):
-                add_control_input(op, until)
+    own = {op.name for op in operations}
+    for op in operations:
+        if op.inputs and not any(tensor.dtype == tf.resource or tensor.op.name in own for tensor in op.inputs):
+            add_control_input(op, until)
 
 
 def _true_after(update: Callable[[], Any]) -> tf.Tensor:

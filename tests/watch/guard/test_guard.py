@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tb_nanwatch.watch.guard.guard import MESSAGE, FunctionGuard, hold_back, hold_update_back
+from tb_nanwatch.watch.guard.guard import MESSAGE, FunctionGuard, hold_arithmetic_back, hold_back
 from tb_nanwatch.watch.guard.state import keep_state
 from tb_nanwatch.watch.record.ring import DeviceRing
 from tb_nanwatch.watch.row.cells import StepTensors
@@ -169,14 +169,6 @@ def test_what_the_update_returns_is_passed_on_where_the_guard_does_not_branch():
     assert returned == {"stop": "result", "latch": None, "skip": None, "none": "result"}
 
 
-def test_the_update_waits_for_the_guard_that_stops():
-    step = Step("stop")
-    graph = step.run.get_concrete_function(tf.constant(1.0)).graph
-    handle = next(inner for outer, inner in graph.captures if outer is step.weight.handle)
-    (assignment,) = [op for op in graph.get_operations() if op.type == "AssignAddVariableOp" and op.inputs[0] is handle]
-    assert any(op.type in ("If", "Identity", "LogicalAnd") for op in assignment.control_inputs)
-
-
 def test_an_assignment_that_is_held_back_waits_for_the_guard_and_a_read_does_not():
     graph = tf.Graph()
     with graph.as_default():
@@ -189,8 +181,7 @@ def test_an_assignment_that_is_held_back_waits_for_the_guard_and_a_read_does_not
     assert guard not in read.op.control_inputs
 
 
-@pytest.mark.parametrize("is_clipped", [False, True])
-def test_arithmetic_on_gradients_waits_for_the_guard_unless_they_are_clipped(is_clipped):
+def test_the_first_arithmetic_on_gradients_waits_for_the_guard():
     graph = tf.Graph()
     with graph.as_default():
         gradient = tf.compat.v1.placeholder(tf.float32, [])
@@ -198,6 +189,31 @@ def test_arithmetic_on_gradients_waits_for_the_guard_unless_they_are_clipped(is_
         before = len(graph.get_operations())
         square = tf.square(gradient)
         more = tf.square(square)
-        hold_update_back(graph.get_operations()[before:], until=guard, is_clipped=is_clipped)
-    assert (guard in square.op.control_inputs) == (not is_clipped)
-    assert guard not in more.op.control_inputs
+        hold_arithmetic_back(graph.get_operations()[before:], until=guard)
+    assert (guard in square.op.control_inputs, guard in more.op.control_inputs) == (True, False)
+
+
+@pytest.mark.parametrize(("is_clipped", "waits"), [(False, True), (True, False)])
+def test_arithmetic_on_clipped_gradients_does_not_wait(is_clipped, waits):
+    ring, found = DeviceRing(window=4, cells=1), []
+
+    @tf.function
+    def step(gradient):
+        guard = FunctionGuard("stop", ring, [], is_clipped=is_clipped)
+        observation = StepObservation(StepTensors([gradient], None, weights=(), watched=(), loss=None))
+        allowed = guard.observe(observation, None)
+        guard.apply(allowed, lambda: found.append(tf.square(gradient)))
+        return allowed
+
+    step.get_concrete_function(tf.constant(1.0))
+    assert bool(list(found[0].op.control_inputs)) == waits
+
+
+@pytest.mark.parametrize(("kind", "waits"), [("stop", True), ("none", False)])
+def test_a_write_waits_for_a_guard_that_stops_and_for_no_guard_that_only_records(kind, waits):
+    step = Step(kind)
+    graph = step.run.get_concrete_function(tf.constant(1.0)).graph
+    handle = next(inner for outer, inner in graph.captures if outer is step.weight.handle)
+    (assignment,) = [op for op in graph.get_operations() if op.type == "AssignAddVariableOp" and op.inputs[0] is handle]
+    others = [op for op in assignment.control_inputs if op.type != "ReadVariableOp"]
+    assert bool(others) == waits
