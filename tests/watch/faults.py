@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dis
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,7 +23,7 @@ ENTRIES = (
 )
 """What the host does after a step begins in one of these, each of which is, or calls, the boundary."""
 _ENTRY_CODES = {entry.__code__ for entry in ENTRIES}
-_PASSED_OVER = ("boundary.py", "outcome.py", "errors.py", "batch.py:Call.__post_init__")
+_PASSED_OVER = ("boundary.py", "outcome.py:Outcome.", "errors.py")
 _originals: dict[str, FunctionType] = {}
 
 
@@ -46,7 +47,8 @@ def functions_called_by_host(found: dict[str, FunctionType]) -> Iterator[None]:
     finally:
         sys.setprofile(None)
     functions = {function.__code__: function for function in _functions()}
-    found |= {_place(code): functions[code] for code in codes if code in functions and _is_target(code)}
+    called = {_place(functions[code]): functions[code] for code in codes if code in functions}
+    found |= {place: function for place, function in called.items() if _is_target(place, function)}
 
 
 @contextmanager
@@ -96,15 +98,23 @@ def _functions() -> Iterator[FunctionType]:
 def _functions_of(value: object) -> Iterator[FunctionType]:
     members = vars(value).values() if isinstance(value, type) else (value,)
     for member in members:
+        if isinstance(member, property) and _only_reads(member):
+            continue
         function = getattr(member, "__func__", getattr(member, "fget", member))
         function = getattr(function, "__wrapped__", function)
         if isinstance(function, FunctionType) and not function.__code__.co_freevars:
             yield function
 
 
-def _place(code: CodeType) -> str:
-    return f"{code.co_filename[len(ROOT) + 1 :]}:{code.co_qualname if sys.version_info >= (3, 11) else code.co_name}"
+def _only_reads(member: property) -> bool:
+    """Return whether a property calls nothing, so that it cannot fail."""
+    instructions = dis.get_instructions(member.fget) if member.fget is not None else ()
+    return not any("CALL" in instruction.opname for instruction in instructions)
 
 
-def _is_target(code: CodeType) -> bool:
-    return code not in _ENTRY_CODES and not any(part in _place(code) for part in _PASSED_OVER)
+def _place(function: FunctionType) -> str:
+    return f"{function.__code__.co_filename[len(ROOT) + 1 :]}:{function.__qualname__}"
+
+
+def _is_target(place: str, function: FunctionType) -> bool:
+    return function.__code__ not in _ENTRY_CODES and not any(part in place for part in _PASSED_OVER)

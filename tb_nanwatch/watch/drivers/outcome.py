@@ -62,6 +62,7 @@ class Outcomes:
             boundary: of the watch.
         """
         self._options, self._boundary = options, boundary
+        self._run = options.run
         self._gave_up_at = -1
 
     def of_read(self, session: Session, alert: Alert | None) -> Outcome | None:
@@ -108,11 +109,11 @@ class Outcomes:
             f"{which} was not finite. What was first in it is not known, because tb_nanwatch failed:"
             f" {self._boundary.reason}."
         )
-        verdict = Verdict(self._options.run, "nonfinite", text, steps_seen)
+        verdict = Verdict(self._run, "nonfinite", text, steps_seen)
         return Outcome(verdict, alert, text, is_error=True, is_reported=False)
 
     def _described(self, session: Session, header: Header, alert: Alert) -> Outcome:
-        verdict = verdict_of_alert(header, alert, steps_seen=session.steps_seen, run=self._options.run)
+        verdict = verdict_of_alert(header, alert, steps_seen=session.steps_seen, run=self._run)
         message = message_of(verdict, alert, self._options.logdir, skips=session.skips_in_a_row)
         return Outcome(verdict, alert, message, is_error=True, is_reported=True)
 
