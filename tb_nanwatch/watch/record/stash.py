@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from tb_nanwatch.watch.graphs import Graph, with_enclosing
-from tb_nanwatch.watch.replay.draws import Draws
+from tb_nanwatch.watch.record.draws import Draws
 from tb_nanwatch.watch.tf_internals import is_in_xla
 from tb_nanwatch.watch.variables import device_variable
 

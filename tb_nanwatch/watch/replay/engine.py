@@ -14,8 +14,8 @@ import tensorflow as tf
 from tb_nanwatch.schema.records import Replay, Role, Variable
 from tb_nanwatch.watch.boundary import attempt
 from tb_nanwatch.watch.owners import Owners
+from tb_nanwatch.watch.record.draws import Draws
 from tb_nanwatch.watch.replay.chain import chains_of
-from tb_nanwatch.watch.replay.draws import Draws
 from tb_nanwatch.watch.replay.dump import dumped, folder_for_dump, is_debugger_on
 from tb_nanwatch.watch.replay.failure import replay_of_failure
 from tb_nanwatch.watch.replay.names import Names

@@ -13,10 +13,10 @@ import tensorflow as tf
 from tb_nanwatch.schema.records import Replay
 from tb_nanwatch.watch.naming import describe
 from tb_nanwatch.watch.record.batch import Call
+from tb_nanwatch.watch.record.draws import NO_DRAWS, DrawFeed, note_on_new_draws
 from tb_nanwatch.watch.replay.arguments import Arguments
 from tb_nanwatch.watch.replay.boundaries import READS
 from tb_nanwatch.watch.replay.creation import name_of_captured, name_of_constant
-from tb_nanwatch.watch.replay.draws import NO_DRAWS, DrawFeed, note_on_new_draws
 from tb_nanwatch.watch.replay.engine import Evidence, ReplayLimits, replay
 from tb_nanwatch.watch.replay.failure import account_of, failed_op
 from tb_nanwatch.watch.replay.flow import Flow

@@ -14,8 +14,8 @@ from typing import Any, Final
 import numpy as np
 import tensorflow as tf
 
+from tb_nanwatch.watch.record.draws import UNSEEDED, DrawFeed
 from tb_nanwatch.watch.replay.creation import Creation, Use, creation_now, uses_now
-from tb_nanwatch.watch.replay.draws import UNSEEDED, DrawFeed
 from tb_nanwatch.watch.replay.probe import CONTROL_FLOW, Node, Probe, constant_of, floating_places, is_floating
 from tb_nanwatch.watch.tf_internals import (
     FuncGraph,

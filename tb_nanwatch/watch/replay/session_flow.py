@@ -14,8 +14,8 @@ from typing import Final
 
 import tensorflow as tf
 
-from tb_nanwatch.watch.drivers.session_v1.intake import source_read
 from tb_nanwatch.watch.graphs import Graph, Op, Tensor
+from tb_nanwatch.watch.record.intake import source_read
 from tb_nanwatch.watch.replay.boundaries import FUNCTIONS, READS
 from tb_nanwatch.watch.replay.creation import Creation, Forward
 from tb_nanwatch.watch.replay.names import without_numbers

@@ -6,19 +6,17 @@ from collections.abc import Collection, Generator, Hashable, Iterable, Iterator,
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import tensorflow as tf
 
 from tb_nanwatch.schema.records import Link, Operation, Replay
-from tb_nanwatch.watch.drivers.session_v1.intake import FedCall, name_of_fed, rows_of_sparse, source_read
-from tb_nanwatch.watch.drivers.session_v1.plan import Built
-from tb_nanwatch.watch.drivers.session_v1.side_writes import SideWrites, Writes
 from tb_nanwatch.watch.graphs import Op, Tensor, ancestors
 from tb_nanwatch.watch.guard.state import restored_in_session
+from tb_nanwatch.watch.record.draws import UNSEEDED, note_on_new_draws
+from tb_nanwatch.watch.record.intake import FedCall, name_of_fed, rows_of_sparse, source_read
 from tb_nanwatch.watch.replay.boundaries import READS
-from tb_nanwatch.watch.replay.draws import UNSEEDED, note_on_new_draws
 from tb_nanwatch.watch.replay.engine import Evidence, ReplayLimits
 from tb_nanwatch.watch.replay.execution import range_of
 from tb_nanwatch.watch.replay.failure import failed_op
@@ -31,6 +29,7 @@ from tb_nanwatch.watch.replay.session_flow import (
     hides_operations,
     users_scope,
 )
+from tb_nanwatch.watch.replay.side_writes import SideWrites, Writes
 from tb_nanwatch.watch.replay.source_lines import shown_frames, stack_of, users_line
 from tb_nanwatch.watch.replay.step_trace import (
     CannotReplayError,
@@ -46,6 +45,9 @@ from tb_nanwatch.watch.replay.walk import Walk
 from tb_nanwatch.watch.row.measure import dense_values
 from tb_nanwatch.watch.tf_internals import inner_graphs, unfinalize
 from tb_nanwatch.watch.variables import handle_of, read_first, variable_writes
+
+if TYPE_CHECKING:
+    from tb_nanwatch.watch.drivers.session_v1.plan import Built
 
 _INSIDE: Final = (
     "The first bad value arose inside a loop or a function, into which a replay of a session's graph does not look."
@@ -63,7 +65,7 @@ class SessionTracer:
         session: the session that ran it.
         call: what was fed.
         gradients: the placeholders that bring gradients, see
-            :func:`~tb_nanwatch.watch.drivers.session_v1.intake.fed_gradients`.
+            :func:`~tb_nanwatch.watch.record.intake.fed_gradients`.
         others: what the runs of the session wrote outside the step.
     """
 

@@ -22,9 +22,9 @@ from tb_nanwatch.watch.guard.trace import BeginAgain, Traces
 from tb_nanwatch.watch.naming import describe
 from tb_nanwatch.watch.owners import Owners, owners_of
 from tb_nanwatch.watch.record.batch import Call
+from tb_nanwatch.watch.record.draws import Draws
 from tb_nanwatch.watch.record.ring import DeviceRing, HostRing, Ring
 from tb_nanwatch.watch.record.stash import Stash
-from tb_nanwatch.watch.replay.draws import Draws
 from tb_nanwatch.watch.row.cells import Layout, StepTensors, places_of
 from tb_nanwatch.watch.row.clipping import clip_kind
 from tb_nanwatch.watch.row.decoding import Decoder, RowDecoder

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tb_nanwatch.watch.replay.draws import NO_DRAWS, DrawFeed
+from tb_nanwatch.watch.record.draws import NO_DRAWS, DrawFeed
 from tb_nanwatch.watch.replay.flow import Flow, Place
 from tb_nanwatch.watch.replay.instrument import Instrument
 from tb_nanwatch.watch.replay.probe import Node, Probe

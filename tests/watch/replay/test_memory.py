@@ -11,8 +11,8 @@ import tensorflow as tf
 from tensorflow.python.framework.func_graph import FuncGraph
 
 from tb_nanwatch.watch.drivers import investigation
+from tb_nanwatch.watch.record.draws import NO_DRAWS, DrawFeed
 from tb_nanwatch.watch.replay import ReplayLimits
-from tb_nanwatch.watch.replay.draws import NO_DRAWS, DrawFeed
 from tb_nanwatch.watch.replay.instrument import Instrument
 from tb_nanwatch.watch.replay.probe import Node, Probe
 from tb_nanwatch.watch.replay.tracing import trace

@@ -14,10 +14,10 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from tb_nanwatch.watch.drivers.session_v1.intake import FedCall, Intake
 from tb_nanwatch.watch.graphs import Graph, Op
 from tb_nanwatch.watch.guard.pivot import PivotGuard
 from tb_nanwatch.watch.guard.state import SessionState
+from tb_nanwatch.watch.record.intake import FedCall, Intake
 from tb_nanwatch.watch.row.cells import StepTensors
 from tb_nanwatch.watch.row.inputs import StepInputs
 from tb_nanwatch.watch.row.measure import Gradient, dense_values

@@ -12,12 +12,12 @@ import tensorflow as tf
 
 from tb_nanwatch.errors import SetupError
 from tb_nanwatch.watch.drivers.options import LoopOptions
-from tb_nanwatch.watch.drivers.session_v1.intake import Intake, takes_anew
 from tb_nanwatch.watch.drivers.session_v1.microbatches import Microbatches
 from tb_nanwatch.watch.graphs import Graph, Op, Tensor, ancestors, is_at_top
 from tb_nanwatch.watch.guard.pivot import PivotGuard
 from tb_nanwatch.watch.guard.state import SessionState
 from tb_nanwatch.watch.naming import describe
+from tb_nanwatch.watch.record.intake import Intake, takes_anew
 from tb_nanwatch.watch.record.ring import HostRing
 from tb_nanwatch.watch.row.cells import Layout, StepTensors
 from tb_nanwatch.watch.row.clipping import clip_kind

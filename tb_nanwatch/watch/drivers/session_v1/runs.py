@@ -13,15 +13,15 @@ import tensorflow as tf
 from tb_nanwatch.errors import SetupError
 from tb_nanwatch.schema.records import Replay
 from tb_nanwatch.watch.drivers.loop import Loop
-from tb_nanwatch.watch.drivers.session_v1.intake import FedCall, fed_gradients
 from tb_nanwatch.watch.drivers.session_v1.plan import Built, build
-from tb_nanwatch.watch.drivers.session_v1.side_writes import Write, Writes, note_on_kept, other_writes
 from tb_nanwatch.watch.graphs import ancestors
 from tb_nanwatch.watch.guard.pivot import FetchedStep
 from tb_nanwatch.watch.record.batch import StepCall
+from tb_nanwatch.watch.record.intake import FedCall, fed_gradients
 from tb_nanwatch.watch.replay import Evidence, ReplayLimits
 from tb_nanwatch.watch.replay.engine import replay
 from tb_nanwatch.watch.replay.session_trace import SessionTracer
+from tb_nanwatch.watch.replay.side_writes import Write, Writes, note_on_kept, other_writes
 from tb_nanwatch.watch.row.infinities import SessionInfinities, cleared
 from tb_nanwatch.watch.row.inputs import StepInputs, session_loss_scale_of
 from tb_nanwatch.watch.row.microbatches import MicrobatchStore

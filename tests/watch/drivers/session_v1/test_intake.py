@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 
 from tb_nanwatch import NanWatchHook, NonFiniteError, Watch, load_batch
-from tb_nanwatch.watch.drivers.session_v1.intake import FedCall, Intake
+from tb_nanwatch.watch.record.intake import FedCall, Intake
 from tests.watch.drivers.session_v1.graphs import line_of, v1, watched_step
 
 step_of = partial(watched_step, rate=0.0)

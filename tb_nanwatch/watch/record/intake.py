@@ -18,7 +18,7 @@ import tensorflow as tf
 from tb_nanwatch.schema.records import Finding
 from tb_nanwatch.watch.graphs import Graph, Op, Tensor, ancestors, is_at_top
 from tb_nanwatch.watch.record.batch import findings_in, parts_by_name
-from tb_nanwatch.watch.replay.draws import UNSEEDED, takes_element
+from tb_nanwatch.watch.record.draws import UNSEEDED, takes_element
 from tb_nanwatch.watch.tf_internals import array_of_proto, is_reference
 from tb_nanwatch.watch.variables import handle_of, is_used_by, is_variable, source_behind
 

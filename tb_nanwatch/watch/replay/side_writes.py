@@ -7,16 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import tensorflow as tf
 
 from tb_nanwatch.diagnosis.sentences import format_source, shorten
 from tb_nanwatch.schema.records import Link
-from tb_nanwatch.watch.drivers.session_v1.intake import FedCall, source_read, takes_anew
-from tb_nanwatch.watch.drivers.session_v1.plan import Built
 from tb_nanwatch.watch.graphs import Op, Tensor, ancestors
+from tb_nanwatch.watch.record.intake import FedCall, source_read, takes_anew
 from tb_nanwatch.watch.replay.creation import Creation
 from tb_nanwatch.watch.replay.execution import execution_of_write
 from tb_nanwatch.watch.replay.probe import Node
@@ -24,6 +23,9 @@ from tb_nanwatch.watch.replay.source_lines import stack_of, users_line
 from tb_nanwatch.watch.replay.walk import Visit
 from tb_nanwatch.watch.tf_internals import is_reference
 from tb_nanwatch.watch.variables import variable_writes
+
+if TYPE_CHECKING:
+    from tb_nanwatch.watch.drivers.session_v1.plan import Built
 
 _MOST_NAMED: Final = 3
 _NO_ORDER: Final = "Nothing orders that write and the read of the step."
