@@ -66,7 +66,7 @@ class Loop:
         atexit.register(self._close_at_exit)
 
     def _close_at_exit(self) -> None:
-        self._warn_if_nothing_was_recorded()
+        self.boundary.attempt("see whether it recorded anything", self._warn_if_nothing_was_recorded, otherwise=None)
         self.close(quietly=True)
 
     def use(self, driver: Driver) -> None:
@@ -161,7 +161,8 @@ class Loop:
         self._is_closed = True
         atexit.unregister(self._close_at_exit)
         if not quietly:
-            self._warn_if_nothing_was_recorded()
+            part = "see whether it recorded anything"
+            self.boundary.attempt(part, self._warn_if_nothing_was_recorded, otherwise=None)
         outcome = self._outcome(self._last_check, is_bad=self._is_incident_waiting)
         self.boundary.attempt("write what was left", self._close_log, otherwise=None)
         try:
