@@ -72,7 +72,7 @@ class Links:
     """Turns the visits of a walk into links.
 
     Attributes:
-        origins: the judge of the origins of one update.
+        origins: judges the origins of one update.
     """
 
     origins: Origins

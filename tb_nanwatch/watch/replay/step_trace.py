@@ -71,7 +71,7 @@ class TracedUpdate:
     earlier: Sequence[range] = ()
 
     def joined(self, other: TracedUpdate) -> TracedUpdate:
-        """Return both as one update: the inputs of both, and what the other one wrote."""
+        """Return both as one update: the inputs of both, and what the other wrote."""
         return replace(
             other,
             losses=[*self.losses, *other.losses],

@@ -186,7 +186,7 @@ def _traced_inline(scopes: set[str]) -> Iterator[None]:
     Args:
         scopes: receives the name scopes that the program opens.
     """
-    # All threads share the patched classes. Of two replays at once, the second would restore the patch of the first.
+    # All threads share the patched classes. Of two replays at once, the second would restore the first one's patch.
     with _patching, _scopes_noted(scopes), _calls_inlined():
         yield
 

@@ -202,7 +202,7 @@ class Walk:
                 for place in self.flow.places(tensor)
                 if (visit := self._visit(place, moment, towards=towards, is_first=is_held)) is not None
             ]
-            # In a tensor list, the first bad element made the rest bad. Of a loop's variable, the last value was read.
+            # In a tensor list, the first bad element made the rest bad. A loop's variable was read at its last value.
             ordered = sorted(visits, key=_moment_of, reverse=not is_held)
             found += ordered[:1]
         return found

@@ -17,12 +17,12 @@ from tb_nanwatch.schema.records import EntryWay, Phase
 Program = Callable[[str], None]
 
 FORWARD_OR_LOSS: tuple[Phase, ...] = ("forward", "loss")
-"""Of an operation outside any layer, whose output is not the loss itself: nothing says where a loss begins."""
+"""The phases of an operation outside any layer, if it does not return the loss. No mark says where a loss begins."""
 
 
 @dataclass(frozen=True)
 class Truth:
-    """Where the first non-finite value of a program arises. Of a set, each member is right.
+    """Where the first non-finite value of a program arises. Each member of a set is right.
 
     Attributes:
         step: counted from 0.

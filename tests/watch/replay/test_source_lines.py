@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import linecache
 import os
+import sys
 import sysconfig
 from pathlib import Path
 
@@ -12,7 +14,16 @@ import pytest
 import tensorflow as tf
 
 from tb_nanwatch.watch.installed import own_directory
-from tb_nanwatch.watch.replay.source_lines import Frame, has_users_line_within, shown_frames, stack_of, users_line
+from tb_nanwatch.watch.replay.source_lines import (
+    Call,
+    Frame,
+    exact_line,
+    has_users_line_within,
+    is_generated,
+    shown_frames,
+    stack_of,
+    users_line,
+)
 from tb_nanwatch.watch.tf_internals import inner_graphs
 
 HERE = __file__
@@ -21,6 +32,8 @@ KERAS = str(keras.__file__)
 PACKAGE = str(Path(sysconfig.get_paths()["purelib"], "some_package", "module.py"))
 STANDARD = str(Path(sysconfig.get_paths()["stdlib"], "functools.py"))
 WATCH = str(Path(own_directory(), "watch", "step.py"))
+
+knows_columns = pytest.mark.skipif(sys.version_info < (3, 11), reason="Python 3.10 knows no parts of a line")
 
 
 def line_of(marker):
@@ -158,3 +171,67 @@ def test_the_stack_names_the_users_file_where_autograph_generated_the_code():
 def test_the_stack_begins_with_the_outermost_frame():
     names = [frame.name for frame in stack_of(traced_op(converted_step))]
     assert names.index("traced_op") < names.index("converted_step") < names.index("exp")
+
+
+@tf.autograph.experimental.do_not_convert
+def here(number=0):
+    """Return where the generated code that calls this is."""
+    frame = sys._getframe(1)
+    while not is_generated(frame.f_code.co_filename):
+        frame = frame.f_back
+    return Call.of(frame)
+
+
+def alike():
+    return (
+        here(),
+        here(number=1),
+        [here()],
+        here(
+            number=2,
+        ),
+    )
+
+
+class Holder:
+    """Holds a number, and returns the place that asks for it."""
+
+    def __init__(self, number):
+        self.number = number
+
+    @tf.autograph.experimental.do_not_convert
+    def here(self):
+        return here(self.number)
+
+
+def in_a_method():
+    return [
+        Holder(
+            1,
+        ).here(),
+    ]
+
+
+def lines_of(function):
+    """Return the line of each call that a function returns, counted from its own."""
+    lines, first = inspect.getsourcelines(function)
+    statement = first + next(at for at, line in enumerate(lines) if "return" in line)
+    calls = [call[0] if isinstance(call, list) else call for call in tf.autograph.to_graph(function)()]
+    return [exact_line(call, __file__, statement) - first for call in calls]
+
+
+@knows_columns
+def test_each_call_of_a_statement_has_its_own_line_also_where_two_read_alike():
+    assert lines_of(alike) == [2, 3, 4, 5]
+
+
+@knows_columns
+def test_a_call_of_a_method_has_the_line_of_its_name():
+    assert lines_of(in_a_method) == [4]
+
+
+@knows_columns
+def test_a_file_that_cannot_be_read_leaves_the_line_as_it_was():
+    (call, *_) = tf.autograph.to_graph(alike)()
+
+    assert exact_line(call, "nowhere.py", 7) == 7

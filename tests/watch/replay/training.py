@@ -8,10 +8,15 @@ import tensorflow as tf
 from tb_nanwatch import Watch
 
 
-def train(logdir, loss_of, batches, *, weight=1.0, name="model/weight"):
-    """Train one variable with a loss of it and a batch. It does not move, so that each step is known by hand."""
-    variable = tf.Variable(weight, name=name, dtype=tf.float32)
-    optimizer = keras.optimizers.SGD(0.0)
+def descent():
+    """Return an optimizer that does not move the variable, so that each step is known by hand."""
+    return keras.optimizers.SGD(0.0)
+
+
+def train(logdir, loss_of, batches, *, weight=1.0, name="model/weight", dtype="float32", make_optimizer=descent):
+    """Train one variable with a loss of it and a batch."""
+    variable = tf.Variable(tf.cast(weight, dtype), name=name)
+    optimizer = make_optimizer()
     watch = Watch(logdir, [variable])
 
     @watch.step

@@ -1,4 +1,4 @@
-"""What came with the batch, or stood in a variable before the first step: no operation made it."""
+"""Non-finite values that no operation made: they came with the batch, or were in a variable before the first step."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def nan_in_a_sample_weight(logdir):
 
 @origin(step=2, phase="input", tensor="batch['image']", samples=(1,))
 def nan_in_a_batch_that_is_a_dictionary(logdir):
-    # Each picture is divided by its own largest pixel, which is 0 in one that is black.
+    # Each picture is divided by its largest pixel, which is 0 in a black picture.
     keras.utils.set_random_seed(6)
     model = keras.Sequential([keras.layers.Flatten(), keras.layers.Dense(2, name="head")], name="small")
     model.build((None, 3, 3))
@@ -162,7 +162,7 @@ def weights_that_were_inf_before_training(logdir):
             gradients = tape.gradient(loss, model.trainable_weights)
             watch.apply_gradients(optimizer, zip(gradients, model.trainable_variables), loss=loss)
 
-        # The Inf may be meant until something that reads it goes bad.
+        # The Inf may be intended until an operation that reads it goes bad.
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "tb_nanwatch takes the Inf")
             for _ in range(3):

@@ -34,7 +34,7 @@ def log_in_a_branch_of_cond(logdir):
         train_step(tf.constant([0.0, 1.0]), tf.constant(True))
 
 
-# AutoGraph makes tf.cond of the if; the line is the user's all the same.
+# AutoGraph turns the if into tf.cond. The line is still the user's.
 @origin(step=1, phase=FORWARD_OR_LOSS, op="RealDiv", line="division in an if")
 def division_in_an_if_statement(logdir):
     weight = tf.Variable([1.0, 1.0], name="ratio/weight")
@@ -96,7 +96,7 @@ def total_loss(scores, weights):
     return hinge(scores) + 1e-3 * tf.nn.l2_loss(weights)
 
 
-# hinge is called by total_loss, and that by the step: three graphs, one in the other.
+# The step calls total_loss, which calls hinge: three nested graphs.
 @origin(step=1, phase=FORWARD_OR_LOSS, op="Sqrt", line="root of a negative")
 def root_in_a_nested_tf_function(logdir):
     weights = tf.Variable([1.0, 1.0], name="linear/weights")

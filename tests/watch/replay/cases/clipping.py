@@ -1,4 +1,4 @@
-"""Finite gradients that clipping makes something bad of, and an update that is too large."""
+"""Finite gradients that clipping makes non-finite, and an update that is too large."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from tb_nanwatch import Watch
 from tests.watch.replay.case import origin
 
 
-# The squares of 1e25 overflow, so the norm is Inf, for which tf.clip_by_global_norm answers NaN. The norm reaches the
-# gradients through a condition only; what flows into them is a constant NaN of TensorFlow's.
+# The squares of 1e25 overflow, so the norm is Inf, and tf.clip_by_global_norm returns NaN for it. The norm reaches the
+# gradients through a condition only; a constant NaN of TensorFlow flows into them.
 @origin(
     step=1,
     phase="clip",

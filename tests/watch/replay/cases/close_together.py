@@ -32,7 +32,7 @@ def second_of_two_terms_of_a_loss(logdir):
     train(logdir, adversarial, [[1.0, -1.0], [1.0, 50.0]])
 
 
-# The same expression stands there twice; only the second is taken of 0.
+# The same expression stands there twice; only the second gets 0.
 @origin(
     step=1,
     phase="loss",
@@ -50,8 +50,8 @@ def same_words_on_two_lines(logdir):
     train(logdir, loss_of, [[[1.0, 2.0], [3.0, 4.0]], [[1.0, 2.0], [0.0, 4.0]]])
 
 
-# With every state forbidden, the largest score is -inf, which is meant, and -inf - -inf is NaN; the largest is added to
-# the logarithm of that, so it also has a shorter way to the loss.
+# With every state forbidden, the largest score is -inf on purpose, and -inf - -inf is NaN. The largest is added to the
+# logarithm of that, so it also has a shorter path to the loss.
 @origin(step=1, phase=FORWARD_OR_LOSS, op="Sub", line="difference of two infinities")
 def log_sum_exp_of_nothing(logdir):
     def partition(weight, allowed):
@@ -78,7 +78,7 @@ def inf_in_a_sparse_batch(logdir):
     train(logdir, loss_of, batches, weight=[[1.0], [1.0]])
 
 
-# A scope of the user's is his, though tf.nn.batch_normalization and tf.math.log have the words of it in their names.
+# The scope belongs to the user, though tf.nn.batch_normalization and tf.math.log contain its words in their names.
 @origin(step=1, phase=FORWARD_OR_LOSS, layer="norm", op="Rsqrt", line="variance of 0")
 def scope_called_norm(logdir):
     def loss_of(weight, x):
@@ -101,7 +101,7 @@ def scope_called_log_prob(logdir):
     train(logdir, loss_of, [[1.0, 2.0], [1.0, 200.0]])
 
 
-# The loop has a scope of TensorFlow's between the two of the user's.
+# The loop has a scope of TensorFlow between the two scopes of the user.
 @origin(step=1, phase=FORWARD_OR_LOSS, layer="ode/slope", op="Exp", line="slope that explodes")
 def scopes_around_and_within_a_loop(logdir):
     def solve(weight, state):
@@ -114,7 +114,7 @@ def scopes_around_and_within_a_loop(logdir):
     train(logdir, solve, [-10.0, 1.0])
 
 
-# Of one row tf.vectorized_map runs the user's function as it is.
+# For a single row, tf.vectorized_map runs the user's function as it is.
 @origin(step=1, phase=FORWARD_OR_LOSS, op="Log", line="log of the only row")
 def vectorized_map_over_one_row(logdir):
     def log_length(row):

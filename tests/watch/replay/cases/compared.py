@@ -57,7 +57,7 @@ def mean_over_the_positive_scores_of_a_sample_that_is_nan(logdir):
     train(logdir, loss_of, [good, bad], weight=[1.0, 1.0, 1.0])
 
 
-# One label is missing, and of the others none is positive: nothing says what the missing one would have been.
+# One label is missing and no other is positive. Nothing says whether the missing label would have been positive.
 @origin(step=1, phase="loss", op="RealDiv", line="no label above 0")
 def mean_over_positive_labels_of_which_one_is_missing(logdir):
     def loss_of(weight, labels):

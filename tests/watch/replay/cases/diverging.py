@@ -94,7 +94,7 @@ def simple_rnn_over_200_steps(logdir):
         train_step(tf.constant(x))
 
 
-# The state doubles in each turn, and 2**128 is more than float32 holds: MatVec is a MatMul and two reshapes.
+# The state doubles in each round, and 2**128 is more than float32 holds: MatVec is a MatMul and two reshapes.
 @origin(
     step=1, phase=FORWARD_OR_LOSS, layer={"cell", None}, op={"MatMul", "BatchMatMulV2"}, line="one turn of the loop"
 )

@@ -1,4 +1,4 @@
-"""Functions that are given what they are not defined for, or answer more than float32 holds."""
+"""Functions with inputs that they are not defined for, or with results that float32 cannot hold."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def power_of_a_negative_base(logdir):
     train(logdir, corrected, [[0.5, 0.2], [0.9, 0.1001], [0.5, 0.0]], weight=0.45, name="gamma/exponent")
 
 
-# Of 40 in log10, 10 ** 40 is beyond float32.
+# 40 in log10 is 10 ** 40, beyond float32.
 @origin(step=1, phase=FORWARD_OR_LOSS, op="Pow", line="ten to the 40")
 def decibels_to_power(logdir):
     def power(weight, decibels):

@@ -1,4 +1,4 @@
-"""Values that enter a step by another way than an argument: captured tensors, and constants made of data."""
+"""Values that enter a step otherwise than as an argument: captured tensors, and constants made from data."""
 
 from __future__ import annotations
 
@@ -152,7 +152,7 @@ def number_among_the_arguments_that_is_nan(logdir):
     train(logdir, loss_of, [(tf.ones([8, 3]), 1.0), (tf.ones([8, 3]), NAN)])
 
 
-# 400 elements are captured as they are, a few as a constant. Rows of the matrix are no samples, though it has as many.
+# 400 elements are captured as a tensor, a few as a constant. The rows of the matrix are no samples, though as many.
 @origin(step=0, phase="input", line="a whitening matrix", tensor="self.whiten", samples=(), way="captured")
 def attribute_of_a_module_that_holds_nan(logdir):
     class Whitened(tf.Module):
@@ -181,7 +181,7 @@ def embedding_matrix_that_is_a_constant(logdir):
     train(logdir, loss_of, [(tf.constant([[1, 2], [3, 4]]),), (tf.constant([[1, 2], [7, 4]]),)])
 
 
-# The mask leaves one sample of 16 that is bad, and one that is well.
+# The mask leaves two samples of 16: a bad sample and a finite one.
 @origin(step=0, phase="input", tensor="batch[0]", samples=(11,), way="argument")
 def argument_that_is_mostly_masked(logdir):
     x, mask = np.full((16, 3), NAN, "float32"), np.zeros((16, 1), "float32")

@@ -91,7 +91,7 @@ def masked_mean_of_nothing(logdir):
 
 
 class Cosine(tf.Module):
-    """Scores of queries against a direction that is learnt."""
+    """Scores queries against a learnt direction."""
 
     def __init__(self):
         super().__init__(name="cosine")

@@ -1,4 +1,4 @@
-"""More finite losses whose gradient is not: of functions with a corner, of a gradient, of a loop, in half precision."""
+"""Finite losses with non-finite gradients: functions with a corner, second derivatives, loops, half precision."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def focal_loss_with_a_small_exponent(logdir):
     train(logdir, focal, [[0.1, 0.2], [10.0, 10.0]], weight=[1.0, 1.0], name="detector/weights")
 
 
-# The critic's slope does not depend on its input, is 0 here, and the norm of a zero slope has none of its own.
+# The critic's slope does not depend on its input and is 0 here. The norm has no slope at 0.
 @origin(step=0, phase="backward", op="SqrtGrad", line="norm of a gradient that is 0")
 def gradient_penalty_of_a_flat_critic(logdir):
     keras.utils.set_random_seed(4)
@@ -80,7 +80,7 @@ def gradient_penalty_of_a_flat_critic(logdir):
         train_step(tf.ones((3, 2)), tf.zeros((3, 2)))
 
 
-# The state stays between -1 and 1, and the loss is finite. Its gradient is multiplied by about 50 * cos in each turn.
+# The state stays between -1 and 1, and the loss is finite. Its gradient is multiplied by about 50 * cos in each round.
 @origin(
     step=1,
     phase="backward",

@@ -1,4 +1,4 @@
-"""Programs in which a library, or its user, has guarded what would be 0 / 0 or the log of 0."""
+"""Programs in which a library or the user guards against 0 / 0 or the logarithm of 0."""
 
 from __future__ import annotations
 

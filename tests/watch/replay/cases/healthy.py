@@ -1,32 +1,18 @@
-"""Programs that hold NaN or Inf somewhere on the way to the loss, and are well."""
+"""Healthy programs that hold NaN or Inf somewhere on the way to the loss."""
 
 from __future__ import annotations
+
+from functools import partial
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 from tb_nanwatch import Watch
+from tests.watch.replay import training
 from tests.watch.replay.case import healthy
 
-
-def train(logdir, loss_of, batches, *, weight, name="model/weight"):
-    """Train one variable by a loss of it and a batch."""
-    variable = tf.Variable(weight, name=name)
-    optimizer = keras.optimizers.Adam(1e-2)
-    watch = Watch(logdir, [variable])
-
-    @watch.step
-    def train_step(batch):
-        with tf.GradientTape() as tape:
-            loss = loss_of(variable, batch)
-        gradients = tape.gradient(loss, [variable])
-        watch.apply_gradients(optimizer, zip(gradients, [variable]), loss=loss)
-        return loss
-
-    with watch:
-        for batch in batches:
-            train_step(tf.constant(batch))
+train = partial(training.train, make_optimizer=lambda: keras.optimizers.Adam(1e-2))
 
 
 @healthy
@@ -110,7 +96,7 @@ def where_with_a_safe_argument(logdir):
     train(logdir, loss_of, [[1.0, 0.0, -2.0]] * 3, weight=2.0)
 
 
-# The gradient of the root at 0 is 0 where nothing comes down to it.
+# The gradient of the root at 0 is 0 where the upstream gradient is 0.
 @healthy
 def where_around_a_root_of_zero(logdir):
     def loss_of(weight, x):
@@ -165,7 +151,7 @@ def metric_that_is_inf(logdir):
     assert np.isinf(answer["ratio"])
 
 
-# Of no loss yet, the best is Inf; of no value yet, the least is Inf and the largest -Inf.
+# Before the first loss, the best is Inf. Before the first value, the least is Inf and the largest -Inf.
 @healthy
 def records_that_begin_at_inf(logdir):
     weight = tf.Variable([1.0, 2.0], name="line/weight")
@@ -209,7 +195,7 @@ def argument_that_nothing_reads(logdir):
             train_step(tf.constant([1.0, 2.0]), tf.constant([np.nan, np.inf]))
 
 
-# Of no gradient, a ratio may be replaced after it was made.
+# Without a gradient, a program may replace a ratio after it computed it.
 @healthy
 def ratio_without_a_gradient_that_is_replaced(logdir):
     def loss_of(weight, x):

@@ -30,7 +30,7 @@ def train(logdir, model, batches, *, optimizer=None):
 
 
 class Harmonic(keras.layers.Layer):
-    """One over what it is given, with a weight for each feature."""
+    """Returns the inverse of its input, with a weight for each feature."""
 
     def build(self, shape):
         self.scale = self.add_weight(shape=(shape[-1],), initializer="ones", name="scale")
@@ -48,7 +48,7 @@ def one_over_zero_in_a_layer_of_ones_own(logdir):
     train(logdir, model, [tf.constant([[1.0, 2.0]] * 3), tf.constant([[0.0, 2.0], [1.0, 1.0], [1.0, 0.0]])])
 
 
-# Keras takes the path of a layer of a functional model to be its name alone; the scope has the model's name as well.
+# In a functional model, Keras uses only the layer's name as its path. The scope has the model's name too.
 @origin(step=1, phase="forward", layer={"invert", "network/invert"}, op={"RealDiv", "Reciprocal"}, line="in a Lambda")
 def one_over_zero_in_a_lambda(logdir):
     keras.utils.set_random_seed(1)
@@ -114,8 +114,8 @@ def average_of_a_sentence_of_padding(logdir):
     train(logdir, model, [tf.constant(sentences), tf.constant(empty)])
 
 
-# float16 ends at 65,504: the 70,000 is Inf as soon as the model takes it in, which Keras lets it do for its first layer
-# and before that is entered.
+# float16 ends at 65,504. The 70,000 becomes Inf when the model casts its input, before the first layer is entered, and
+# Keras casts it on behalf of that layer.
 @origin(
     step=1,
     phase="forward",
@@ -139,14 +139,14 @@ def cast_to_float16_that_overflows(logdir):
 
 
 class Direction(keras.layers.Layer):
-    """Brings each row to length 1."""
+    """Scales each row to length 1."""
 
     def call(self, rows):
         return rows / tf.norm(rows, axis=-1, keepdims=True)  # origin: a row that dropout emptied
 
 
-# Half of three features are dropped: one row in eight is all zeros. Another draw of the mask would be well, so the step
-# can only be told again from the state that the seed generator had.
+# Half of three features are dropped: one row in eight is all zeros. Another draw of the mask would be finite, so the
+# replay needs the state that the seed generator had.
 @origin(step=5, phase="forward", layer="noisy/direction", op="RealDiv", line="a row that dropout emptied", samples=(0,))
 def dropout_that_empties_a_row(logdir):
     keras.utils.set_random_seed(1)
@@ -174,7 +174,7 @@ def batch_norm_of_one_sample_without_epsilon(logdir):
     train(logdir, model, [x, x[:1]])
 
 
-# The loss of Keras' that takes the log of a prediction below 0; where it is NaN, the gradient is finite. The scope is
+# This Keras loss takes the logarithm of a prediction below 0. It is NaN there, and its gradient is finite. The scope is
 # Keras' own and no layer.
 @origin(step=1, phase={"forward", "loss"}, layer={None, "counts", "poisson"}, op="Log", line="loss of Keras'")
 def poisson_loss_of_a_negative_rate(logdir):

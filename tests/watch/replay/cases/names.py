@@ -1,4 +1,4 @@
-"""Layers that are called as other layers are, called twice, or within each other; and lines that are long."""
+"""Layers with the names of other layers, layers that are called twice or nested, and long lines."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ def dense(units=2, activation=None, **options):
     return keras.layers.Dense(units, activation, kernel_initializer="ones", **options)
 
 
-# Keras names layers dense, dense_1, dense_2 where the user does not; a graph calls the first of them dense_1 when its
-# name is taken. exp is no operation of a variable's, so that only names tell whose it is.
+# Keras names unnamed layers dense, dense_1, dense_2. A graph calls the first dense_1 if its name is taken. exp uses no
+# variable, so only names say whose operation it is.
 @origin(step=1, phase="forward", layer="sequential/dense", op="Exp", line="the model is called")
 def first_of_three_layers_without_a_name(logdir):
     keras.backend.clear_session()
@@ -51,7 +51,7 @@ def second_of_three_layers_without_a_name(logdir):
 
 
 class Siamese(keras.Model):
-    """Compares what one encoder makes of two pictures."""
+    """Compares the codes of two pictures by one encoder."""
 
     def __init__(self):
         super().__init__(name="siamese")
@@ -64,7 +64,7 @@ class Siamese(keras.Model):
         return left - right + self.other(pairs[:, 0])
 
 
-# In the graph, the second call of encoder has a scope of its own, beside that of the layer encoder_1.
+# In the graph, the second call of encoder has its own scope, next to the scope of the layer encoder_1.
 @origin(step=1, phase="forward", layer="siamese/encoder", op="Exp", line="second call of the encoder")
 def second_call_of_a_shared_layer(logdir):
     keras.utils.set_random_seed(1)
@@ -73,7 +73,7 @@ def second_call_of_a_shared_layer(logdir):
     train(logdir, model, [[[[1.0, 1.0], [2.0, 2.0]]], [[[1.0, 1.0], [50.0, 50.0]]]])
 
 
-# Keras gives the path of a layer within a model that is built by itself without the outer model's name.
+# In a model that is built alone, the path that Keras gives a layer lacks the outer model's name.
 @origin(
     step=1,
     phase="forward",
@@ -90,7 +90,7 @@ def model_in_a_model(logdir):
 
 
 class Layer(tf.Module):
-    """A dense layer in the manner of tf.Module."""
+    """A dense layer as a tf.Module."""
 
     def __init__(self, units, *, name):
         super().__init__(name=name)
@@ -104,7 +104,7 @@ class Layer(tf.Module):
 
 
 class Network(tf.Module):
-    """Two of them."""
+    """Two such layers."""
 
     def __init__(self):
         super().__init__(name="network")
@@ -122,7 +122,7 @@ def module_in_a_module(logdir):
     train(logdir, Network(), [[[0.0, 1.0]], [[4.0, 4.0]]])
 
 
-# Of an expression on several lines, the line is the one that the call stands on.
+# For an expression on several lines, the line is that of the call.
 @origin(step=1, phase=FORWARD_OR_LOSS, op="Log", line="a call in an expression of several lines")
 def expression_on_several_lines(logdir):
     weight = tf.Variable([1.0, 1.0], name="line/weight")

@@ -80,8 +80,8 @@ def squashed_gaussian_at_its_bound(logdir):
             train_step(tf.constant([0.1, 1.2]), tf.constant(deviation))
 
 
-# The mask leaves a row of nothing but -Inf, whose softmax is 0 / 0. By data flow the first value that is not finite is
-# the -Inf that the user wrote; the softmax is given it.
+# The mask leaves a row of nothing but -Inf, whose softmax is 0 / 0. In data flow, the first non-finite value is
+# the -Inf that the user wrote; it is an input of the softmax.
 @origin(
     step=1,
     phase=FORWARD_OR_LOSS,

@@ -1,4 +1,4 @@
-"""Steps in which more than one thing is not finite, and only some of it matters."""
+"""Steps with several non-finite values, of which only some matter."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def prior(code):
     return tf.reduce_mean(tf.math.log(code + 1.0))  # origin: log of a code of -1
 
 
-# Two that have nothing to do with each other: each has a chain of its own.
+# Two independent origins: each has its own chain.
 @origin(
     step=1,
     phase=FORWARD_OR_LOSS,
@@ -47,7 +47,7 @@ def two_origins_in_one_step(logdir):
         train_step(tf.constant([0.5, -1.0]))
 
 
-# The -Inf of the mask reaches nothing but a softmax; what goes bad is the root's gradient.
+# The -Inf of the mask reaches only a softmax. The root's gradient goes bad.
 @origin(step=2, phase="backward", op="SqrtGrad", line="root beside a mask")
 def mask_beside_a_bad_gradient(logdir):
     keras.utils.set_random_seed(1)
@@ -98,7 +98,7 @@ def missing_labels_beside_a_log_of_zero(logdir):
         train_step(tf.constant([1.0, -2.0, 3.0]), tf.constant([1.0, 2.0, np.nan]))
 
 
-# Of two classes with logits 80 and -80 the second has probability exp(-160), which is 0. The gradient divides by it,
+# With logits 80 and -80, the second class has probability exp(-160), which is 0. The gradient divides by it,
 # too: a second origin on the same line, in a later phase.
 @origin(step=1, phase=FORWARD_OR_LOSS, op="Log", line="log of a softmax")
 def log_of_a_softmax_and_its_gradient(logdir):

@@ -32,7 +32,7 @@ def scaler_that_was_inf_before_training(logdir):
         train_step(tf.constant(table))
 
 
-# A code that no sample is near to has no mean: 0 / 0. It is written to a variable, and read again in the same step.
+# A code without near samples has the mean 0 / 0. The step writes it to a variable and reads it again.
 @origin(step=1, phase=FORWARD_OR_LOSS, op="RealDiv", line="mean of a code that nothing is near to")
 def dead_code_of_a_quantiser(logdir):
     keras.utils.set_random_seed(1)
@@ -62,8 +62,8 @@ def dead_code_of_a_quantiser(logdir):
         train_step(tf.constant([[0.0, 0.1], [1.0, 1.1], [0.0, 0.2]]))
 
 
-# The temperature goes down with a counter that the step itself counts; the step can only be told again from the
-# counter's value before it.
+# The temperature falls with a counter that the step itself increments. The replay needs the counter's value from
+# before the step.
 @origin(step=4, phase=FORWARD_OR_LOSS, op="RealDiv", line="temperature by a counter")
 def counter_that_anneals_a_temperature(logdir):
     logits = tf.Variable([0.1, -0.2], name="policy/logits")
@@ -110,8 +110,8 @@ def generator_that_chooses_nothing(logdir):
             train_step(tf.ones(4))
 
 
-# These draws have their state in the graph's own kernels, from where nothing can put it back: a second run may draw
-# another mask. To name no operation is right, and to name another line is wrong.
+# The graph's own kernels hold the state of these draws, and nothing can restore it: a second run may draw another mask.
+# Naming no operation is right, and naming another line is wrong.
 @origin(step=1, phase=FORWARD_OR_LOSS, op={"RealDiv", None}, line="mean over what chance chose")
 def chance_that_cannot_be_repeated(logdir):
     tf.random.set_seed(2)
@@ -133,8 +133,8 @@ def chance_that_cannot_be_repeated(logdir):
             train_step(tf.ones(3))
 
 
-# The batch is drawn within the step. A second run draws the next one, in which the exponential overflows as well: that
-# is no origin of this step's.
+# The batch is drawn within the step. A second run draws the next one, in which the exponential overflows too: that
+# is no origin of this step.
 @origin(step=2, phase=FORWARD_OR_LOSS, op={"Log", None}, line="log of what an iterator brought")
 def iterator_that_has_moved_on(logdir):
     rows = tf.data.Dataset.from_tensor_slices([[1.0, 2.0], [2.0, 3.0], [0.0, 1.0], [500.0, 1.0], [1.0, 1.0]])
@@ -157,7 +157,7 @@ def iterator_that_has_moved_on(logdir):
             train_step()
 
 
-# Adam's second moment came from the checkpoint of a run that had diverged. Which phase a slot belongs to is left open.
+# Adam's second moment came from the checkpoint of a run that had diverged. The phase of a slot is left open.
 @origin(step=0, phase={"weights", "state", "update"}, layer={"linear", "adam", None})
 def slot_of_adam_that_was_nan_before_training(logdir):
     kernel = tf.Variable([0.5, 0.5], name="linear/kernel")

@@ -1,4 +1,4 @@
-"""Values that an operation hides from the loss, and that reach a gradient all the same."""
+"""Values that an operation hides from the loss, and that still reach a gradient."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.watch.replay.case import origin
 
 
 class Whiten(keras.layers.Layer):
-    """Divides each pixel by the standard deviation of the patch of two by two that it begins."""
+    """Divides each pixel by the standard deviation of the two by two patch that begins at it."""
 
     def call(self, pictures):
         mean = tf.nn.avg_pool2d(pictures, 2, 1, "VALID")
@@ -19,8 +19,8 @@ class Whiten(keras.layers.Layer):
         return (pictures[:, :-1, :-1] - mean) / tf.sqrt(variance)  # origin: 0 / 0 in a flat patch
 
 
-# Of a window with a NaN and a number, max pooling takes the number; but the kernel's gradient is a product with the
-# NaN, and NaN * 0 is NaN. The value arose in the forward pass, though the first to be seen bad is a gradient.
+# From a window with a NaN and a number, max pooling takes the number. But the kernel's gradient is a product with the
+# NaN, and NaN * 0 is NaN. The value arose in the forward pass, though the first bad record is a gradient.
 @origin(step=1, phase="forward", layer="finder/whiten", op="RealDiv", line="0 / 0 in a flat patch", samples=(2,))
 def nan_that_max_pooling_swallows(logdir):
     keras.utils.set_random_seed(2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import keras
@@ -9,26 +10,10 @@ import numpy as np
 import tensorflow as tf
 
 from tb_nanwatch import Watch
+from tests.watch.replay import training
 from tests.watch.replay.case import FORWARD_OR_LOSS, origin
 
-
-def train(logdir, loss_of, batches, *, weight=1.0, name="model/weight", dtype="float32"):
-    """Train one variable by a loss of it and a batch; it does not move, so that each step is known by hand."""
-    variable = tf.Variable(tf.cast(weight, dtype), name=name)
-    optimizer = tf.compat.v1.train.GradientDescentOptimizer(0.0)
-    watch = Watch(logdir, [variable])
-
-    @watch.step
-    def train_step(batch):
-        with tf.GradientTape() as tape:
-            loss = loss_of(variable, batch)
-        gradients = tape.gradient(loss, [variable])
-        watch.apply_gradients(optimizer, zip(gradients, [variable]), loss=loss)
-        return loss
-
-    with watch:
-        for batch in batches:
-            train_step(tf.constant(batch))
+train = partial(training.train, make_optimizer=lambda: tf.compat.v1.train.GradientDescentOptimizer(0.0))
 
 
 # The spectrum of a constant signal has zeros. There the quotient of two spectra is 0 / 0, in complex numbers.
@@ -81,7 +66,7 @@ def log_in_vectorized_map(logdir):
 
 
 def reward(actions):
-    """What a simulator outside TensorFlow answers."""
+    """Return the answer of a simulator outside TensorFlow."""
     with np.errstate(divide="ignore"):
         return (1.0 / actions).astype("float32")
 
@@ -144,7 +129,7 @@ def second_call_of_one_graph(logdir):
     train(logdir, loss_of, [[1.0, 2.0], [0.0, 0.0]])
 
 
-# With a Python number the step is traced anew, and the trace of 0 is the one that goes bad.
+# Each Python number traces the step anew, and the trace for 0 goes bad.
 @origin(step=2, phase=FORWARD_OR_LOSS, layer="model", op="RealDiv", line="a Python number of 0")
 def python_number_that_is_traced_anew(logdir):
     weight = tf.Variable([1.0, -2.0], name="model/weight")
@@ -163,7 +148,7 @@ def python_number_that_is_traced_anew(logdir):
             train_step(tf.constant([1.0, 2.0]), temperature=temperature)
 
 
-# A tensor made outside the step is no argument, no variable and no operation of the step's.
+# A tensor made outside the step is no argument, no variable and no operation of the step.
 @origin(
     step=0,
     phase="input",

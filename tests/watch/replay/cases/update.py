@@ -61,8 +61,8 @@ def adam_without_epsilon_and_a_gradient_of_0(logdir):
     train(Watch(logdir, [kernel]), optimizer, x=x, y=y, kernel=kernel, steps=2)
 
 
-# Of a gradient that does not change, the mean of squares and the square of the mean come to be equal but for rounding,
-# and the root of what is then below 0 is NaN. Of 512 columns some are below at once when both have come close enough.
+# For a constant gradient, the mean of squares and the square of the mean become equal except for rounding. Their
+# difference may be below 0, and its root is NaN. Among 512 columns some are below 0 as soon as both are close enough.
 @origin(
     step=22, phase="update", op="Sqrt", line="update of a constant gradient", layer="linear", variable="linear/bias"
 )
