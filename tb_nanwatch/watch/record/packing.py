@@ -1,8 +1,8 @@
 """Values taken apart into plain arrays and a description that JSON can hold, and put together again.
 
 An ``npz`` of named arrays cannot hold the arguments of a step: these may be nested, ragged, sparse, strings or plain
-numbers, and a loaded batch must run the step again as it is. Nothing is pickled, so that loading runs no code of
-whoever packed the values. A value without a plain form, such as a model, is left out by name.
+numbers, and a loaded batch must run the step again as it is. Nothing is pickled, so that loading runs no code from
+the file. A value without a plain form, such as a model, is left out by name.
 """
 
 from __future__ import annotations
