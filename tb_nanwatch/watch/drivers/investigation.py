@@ -122,8 +122,6 @@ class Investigation:
             roles=frozenset(finding.role for finding in alert.findings),
             bad_variables=nonfinite,
             gradient_sizes=gradient_sizes_before(alert, plan.described) if nonfinite else (),
-            # Micro-batches may be calls of their own, which drew other random numbers.
-            draws=plan.drawn if alert.microbatch is None else None,
             is_first_update=bool(nonfinite) and step_before(alert) == alert.first_step,
             is_microbatch=alert.microbatch is not None,
         )
@@ -145,7 +143,8 @@ def evidence_of(plan: Plan, **known: Any) -> Evidence:
         plan: of the watch.
         **known: other fields of :class:`~tb_nanwatch.watch.replay.Evidence`.
     """
-    return Evidence(plan.variables, plan.described, has_several=plan.has_several, owners=plan.owners, **known)
+    columns = plan.columns
+    return Evidence(columns.variables, plan.described, has_several=plan.has_several, owners=columns.owners, **known)
 
 
 def is_fault(error: tf.errors.OpError) -> bool:

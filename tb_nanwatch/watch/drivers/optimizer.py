@@ -1,4 +1,4 @@
-"""An optimizer's side of a step: how it is called, and how it is built before its update is traced."""
+"""An optimizer's side of a step: how it is called and built, its loss scale, and its learning rate."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ from tb_nanwatch.errors import SetupError
 from tb_nanwatch.watch.drivers.strategy import built_together, is_spread, replica_context
 from tb_nanwatch.watch.graphs import creation_scopes
 from tb_nanwatch.watch.guard.trace import BeginAgain
+from tb_nanwatch.watch.tf_internals import loss_scale_object
 
+_ASKED: Final = "_get_current_learning_rate"
 _POSITIONAL: Final = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
 
@@ -95,6 +97,66 @@ def build(optimizer: Any, variables: Sequence[Any], *, can_begin_again: Callable
     built_together(context, lambda: optimizer.build(list(variables)))
     if is_given_up:
         raise BeginAgain
+
+
+@contextmanager
+def known_rate(optimizer: Any) -> Iterator[Sequence[tf.Tensor]]:
+    """Ask an optimizer of Keras for the learning rate of the eager update that runs next: it has no graph to search.
+
+    The update gets the same answer, so that a schedule is asked as often as without a watch.
+
+    Args:
+        optimizer: of any kind.
+
+    Yields:
+        The rate, a floating scalar; nothing in a traced step, for another kind of optimizer, and if not every step
+        updates.
+    """
+    inner = getattr(optimizer, "inner_optimizer", optimizer)
+    ask = getattr(inner, _ASKED, None)
+    if ask is None or not tf.executing_eagerly() or getattr(inner, "gradient_accumulation_steps", None):
+        yield ()
+        return
+    rate = ask()
+
+    def answer() -> Any:
+        vars(inner).pop(_ASKED, None)
+        return rate
+
+    vars(inner)[_ASKED] = answer
+    try:
+        value = tf.convert_to_tensor(rate)
+        yield [value] if value.dtype.is_floating and value.shape.rank == 0 else ()
+    finally:
+        vars(inner).pop(_ASKED, None)
+
+
+def loss_scale_of(optimizer: Any) -> tf.Tensor | None:
+    """Return the factor by which an optimizer scales the loss; ``None`` unless the optimizer changes it by itself.
+
+    Such an optimizer (``keras.optimizers.LossScaleOptimizer``) leaves out an update whose gradients overflowed, and
+    lowers the scale. With a constant factor, an overflow of the gradients is an error of the training.
+
+    Args:
+        optimizer: built.
+    """
+    scale = getattr(optimizer, "dynamic_scale", None)
+    if scale is None or not hasattr(optimizer, "inner_optimizer"):
+        return None
+    return tf.convert_to_tensor(scale)
+
+
+def session_loss_scale_of(optimizer: Any) -> tf.Tensor | None:
+    """Return the factor by which an optimizer of TensorFlow 1 scales the loss; ``None`` unless it changes by itself.
+
+    ``tf.compat.v1.mixed_precision.MixedPrecisionLossScaleOptimizer`` returns gradients without the factor.
+
+    Args:
+        optimizer: after a call of its ``compute_gradients``.
+    """
+    scale = loss_scale_object(optimizer)
+    is_dynamic = isinstance(scale, tf.compat.v1.mixed_precision.DynamicLossScale)
+    return tf.convert_to_tensor(scale()) if is_dynamic else None
 
 
 def _needed(method: Callable[..., Any]) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import replace
 from typing import Any, TypeVar, cast
 
 import tensorflow as tf
@@ -13,9 +14,10 @@ from tb_nanwatch.schema.records import Replay, Verdict
 from tb_nanwatch.watch.drivers.investigation import evidence_of
 from tb_nanwatch.watch.drivers.loop import Loop
 from tb_nanwatch.watch.drivers.microbatch_calls import MicrobatchCalls
-from tb_nanwatch.watch.drivers.optimizer import UpdateMethod
+from tb_nanwatch.watch.drivers.optimizer import UpdateMethod, build, known_rate, loss_scale_of
 from tb_nanwatch.watch.drivers.options import LoopOptions
 from tb_nanwatch.watch.drivers.strategy import (
+    calls_of,
     can_meet,
     is_last_here,
     own_inputs,
@@ -24,16 +26,18 @@ from tb_nanwatch.watch.drivers.strategy import (
     together,
 )
 from tb_nanwatch.watch.guard.guard import MESSAGE
+from tb_nanwatch.watch.guard.updates import GuardedUpdates
 from tb_nanwatch.watch.record.batch import Call, StepCall
+from tb_nanwatch.watch.record.draws import Draws
 from tb_nanwatch.watch.record.incident import verdict_by_hand
 from tb_nanwatch.watch.replay import Evidence, ReplayLimits, current_trial
 from tb_nanwatch.watch.replay.function_trace import replay_function
 from tb_nanwatch.watch.replay.replica_trace import replay_replica
-from tb_nanwatch.watch.row.inputs import StepInputs, loss_scale_of
+from tb_nanwatch.watch.row.inputs import StepInputs
 from tb_nanwatch.watch.row.measure import SampledTensor
 from tb_nanwatch.watch.row.microbatches import NONE_BAD, MicrobatchStore
 from tb_nanwatch.watch.row.plan import Plan
-from tb_nanwatch.watch.row.rates import rate_known
+from tb_nanwatch.watch.row.replicas import ReplicaDecoder
 from tb_nanwatch.watch.tf_internals import converted_method
 
 _T = TypeVar("_T")
@@ -59,8 +63,12 @@ class Steps:
             options: the user's.
             plan: what is measured.
         """
-        self._plan = plan
+        self._plan, self._updates = plan, GuardedUpdates(plan, policy=options.policy)
         self.loop = Loop(self, options, plan)
+        self._is_step_inside = False
+        self._bad_replica: int | None = None
+        self._draws: Draws | None = None
+        self._batches: Any = None
         self._depth = 0
         self._runs = 0
         self._followers: list[Steps] = []
@@ -111,11 +119,11 @@ class Steps:
     def begin_trace(self, graph: Any) -> None:
         """Take note that a whole step is about to be traced into ``graph``; the trace may raise ``BeginAgain``."""
         self._microbatches.begin_trace()
-        self._plan.begin_trace(graph, can_begin_again=True)
+        self._updates.traces.begin(graph, can_begin_again=True)
 
     def finish_trace(self, graph: Any) -> None:
         """Take note that a whole step was traced into ``graph``."""
-        self._plan.finish_trace(graph)
+        self._updates.finish_trace(graph)
 
     def expect_update(self, function: str) -> None:
         """Warn at the end of the watch if no step has called ``apply_gradients`` by then.
@@ -137,9 +145,9 @@ class Steps:
             yield
             return
         graph = tf.compat.v1.get_default_graph()
-        self._plan.is_step_inside = replica_context() is not None
-        self._plan.stash.offer(graph, batch, replica=replica_here())
-        self._plan.be_lenient(graph)
+        self._is_step_inside = replica_context() is not None
+        self._updates.stash.offer(graph, batch, replica=replica_here())
+        self._updates.traces.allow_repeated_updates(graph)
         self.begin_trace(graph)
         yield
         if is_last_here():
@@ -147,20 +155,22 @@ class Steps:
 
     def keep_batch_after(self, batch: Any) -> None:
         """Keep the batch of a step that XLA compiled, in the graph that calls the step, if the step was bad."""
-        if self._plan.recorder is not None and current_trial() is None:
-            self._plan.stash.keep_after(batch, self._plan.recorder.waiting())
+        if current_trial() is None:
+            self._updates.keep_batch_after(batch)
 
     def take_batch(self) -> Any:
         """Return the last bad step's batch, as it was given to :meth:`tracing`."""
-        return self._plan.take_batch()
+        batches, self._batches = self._batches, None
+        replica = self._find_bad_replica()
+        return None if batches is None or replica is None or replica >= len(batches) else batches[replica]
 
     def begin_eager(self) -> None:
         """Mark the start of an eager step of another loop: all updates from here on belong to it."""
-        self._plan.begin_eager()
+        self._updates.traces.begin_eager()
 
     def is_eager_step_bad(self) -> bool:
         """Return whether the last eager step was found bad."""
-        return self._plan.is_eager_step_bad()
+        return self._updates.is_eager_step_bad()
 
     def expect_model(self, model: Any, *, microbatches: int) -> None:
         """Watch a model's variables, in its order, before any others that the first update brings.
@@ -169,13 +179,12 @@ class Steps:
             model: of Keras. Layers and variables are named by their place in it.
             microbatches: how many steps in a row add up to one update, where the optimizer adds them up.
         """
-        self._plan.know_model(model)
-        self._plan.expect(model.trainable_variables)
-        self._plan.microbatches_a_step = microbatches
+        self._plan.expect_model(model, microbatches=microbatches)
 
     def prepare(self, optimizer: Any, variables: Sequence[Any]) -> None:
         """Build an optimizer for the variables that it updates, if it is not built."""
-        self._plan.prepare(optimizer, variables)
+        graph = tf.compat.v1.get_default_graph()
+        build(optimizer, variables, can_begin_again=lambda: self._updates.traces.can_begin_again(graph))
 
     def apply_gradients(
         self,
@@ -208,7 +217,7 @@ class Steps:
         inputs = inputs._replace(scale=loss_scale_of(optimizer))
         if caller is not None:
             method = method._replace(call=converted_method(method.call, caller))
-        with rate_known(optimizer) as scalars:
+        with known_rate(optimizer) as scalars:
             return self.apply(inputs._replace(scalars=scalars), lambda pairs: method(pairs, **extra))
 
     def apply(self, inputs: StepInputs, update: _Update) -> Any:
@@ -227,7 +236,10 @@ class Steps:
         if context is None:
             return self._guarded(inputs, update)
         if not can_meet(context.strategy):
-            self._plan.pass_over(context.strategy)
+            self._plan.warn_once(
+                f"does not watch a step that {type(context.strategy).__name__} runs, and lets it train as it is: it"
+                " watches those of MirroredStrategy, MultiWorkerMirroredStrategy and OneDeviceStrategy, outside of XLA"
+            )
             self._is_passed_over = True
             return update(inputs.pairs)
         return together(context, inputs, update, guarded=self._guarded)
@@ -241,7 +253,7 @@ class Steps:
         inputs = StepInputs.checked(pairs, raw=None, loss=loss, step=None, caller="accumulate")
         trial = current_trial()
         if replica_context() is not None:
-            self._plan.pass_over_microbatches()
+            self._plan.warn_once("does not watch the micro-batches of a step on many devices; it watches their total")
         elif trial is not None:
             if trial.watch is self:
                 trial.accumulate(inputs)
@@ -249,7 +261,7 @@ class Steps:
             if self._depth:
                 self._has_microbatches = True
                 self._microbatches.note_measure()
-            self._plan.accumulate(inputs)
+            self._updates.accumulate(inputs)
 
     def watch_tensor(self, name: str, value: tf.Tensor) -> None:
         """Watch one more tensor of the step; see :meth:`tb_nanwatch.Watch.tensor`."""
@@ -269,7 +281,7 @@ class Steps:
             is_due: bool scalar.
         """
         if current_trial() is None:
-            path = self._plan.name_of_layer(layer)
+            path = self._plan.columns.name_of_layer(layer)
             name = f"{path}[{place}]" if place else path
             self._plan.tensors_of(replica_here()).add(name, SampledTensor(value, is_due))
 
@@ -282,7 +294,7 @@ class Steps:
     @property
     def accumulation(self) -> MicrobatchStore | None:
         """The micro-batches of a step; ``None`` if it has none."""
-        return self._plan.accumulation
+        return self._plan.microbatches
 
     @property
     def last_call(self) -> Call | None:
@@ -291,37 +303,40 @@ class Steps:
 
     def calls_of(self, call: StepCall) -> Sequence[Call]:
         """Return a call as each replica of this process made it."""
-        return self._plan.calls_of(_own(call))
+        return [_own(call)] if self._plan.replicas is None else calls_of(_own(call), self._plan.replicas)
 
     def call_of_bad_step(self, call: StepCall | None) -> Call | None:
         """Return the call of the bad step, with the batch and the random numbers that its guard kept."""
-        self._plan.take_drawn()
+        self._batches, self._draws = self._updates.stash.take()
         own = self._find_call() if call is None else _own(call)
-        return None if own is None else self._plan.call_of_bad(own)
+        replica = None if own is None else self._find_bad_replica()
+        return None if own is None or replica is None else self.calls_of(own)[replica]
 
     def call_of_bad_microbatch(self, call: StepCall) -> Call | None:
         """Return the call that measured the first bad micro-batch of a step; ``None`` if it is unknown."""
-        which = NONE_BAD if self._plan.accumulation is None else self._plan.accumulation.bad_call()
+        which = NONE_BAD if self._plan.microbatches is None else self._plan.microbatches.bad_call()
         return _own(call) if which == NONE_BAD else self._microbatches.bad(which, _own(call))
 
     def last_values(self) -> Sequence[Any]:
         """Return what gives each variable's value, without the infinities that are meant."""
-        return self._plan.last_values
+        return self._plan.columns.last_values
 
     def replay(
         self, call: StepCall, evidence: Evidence, *, limits: ReplayLimits, logdir: str = "", dump: str | None = None
     ) -> Replay:
         """Replay a step, or on many devices the part of the replica that was bad first."""
-        plan = self._plan
-        if plan.replicas is None or plan.bad_replica is None:
+        replicas, bad = self._plan.replicas, self._bad_replica
+        if evidence.error is None and not evidence.is_microbatch:
+            # Micro-batches may be calls of their own, which drew other random numbers.
+            evidence = replace(evidence, draws=self._draws)
+        if replicas is None or bad is None:
             return replay_function(_own(call), evidence, watch=self, limits=limits, logdir=logdir, dump=dump)
-        bad, is_inside = plan.bad_replica, plan.is_step_inside
         return replay_replica(
             _own(call),
             evidence,
-            replicas=plan.replicas,
+            replicas=replicas,
             place=bad,
-            is_inside=is_inside,
+            is_inside=self._is_step_inside,
             watch=self,
             limits=limits,
             logdir=logdir,
@@ -330,7 +345,7 @@ class Steps:
 
     def _guarded(self, inputs: StepInputs, update: _Update) -> Any:
         def guarded() -> Any:
-            return self._plan.guarded(inputs, lambda: update(inputs.pairs), run=self._runs if self._depth else 0)
+            return self._updates.apply(inputs, lambda: update(inputs.pairs), run=self._runs if self._depth else 0)
 
         if self._depth:
             return guarded()
@@ -338,6 +353,14 @@ class Steps:
             return self.run(guarded, None)
         self._follow_outer()
         return guarded()
+
+    def _find_bad_replica(self) -> int | None:
+        """Return the number in this process of the bad step's first bad replica; ``None`` if another process has it."""
+        decoder, ring = self._plan.decoder, self._plan.ring
+        if not isinstance(decoder, ReplicaDecoder) or ring is None:
+            return 0
+        self._bad_replica = decoder.first_bad_here(ring.incident_counts())
+        return self._bad_replica
 
     def _follow_outer(self) -> None:
         """If a step of another watch is being traced, have that watch check for this one's bad steps after each."""

@@ -1,30 +1,30 @@
-"""What a training step hands over: gradients and variables, and what is known beside them, checked at the door."""
+"""The inputs of a step: gradients, variables and what else ``apply_gradients`` is given, checked where they enter."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import tensorflow as tf
 
 from tb_nanwatch.errors import SetupError
+from tb_nanwatch.watch.row.measure import parts_of
 from tb_nanwatch.watch.row.replicas import Replicas
-from tb_nanwatch.watch.tf_internals import loss_scale_object
 
 
 class StepInputs(NamedTuple):
-    """What ``apply_gradients`` was given.
+    """The arguments of ``apply_gradients``, and what the driver knows about them.
 
     Attributes:
         pairs: gradient after clipping, and variable.
         raw: gradients before clipping, in the same order; ``None`` where nothing clips.
-        loss: scalar or one for each sample; ``None`` if not given.
-        step: the user's step; ``None`` if steps are counted.
-        scale: of the loss, by which the gradients are scaled too, a scalar; ``None`` where there is none.
-        is_unscaled: whether the gradients were given without their scale.
-        replicas: that the step runs on; ``None`` where there is but one device.
-        others: what the replicas of this process after the first were given.
-        scalars: of an eager step, those that its update multiplies by, as far as they are known before it.
+        loss: scalar or one value for each sample; ``None`` if not given.
+        step: the user's step; ``None`` if the watch counts steps.
+        scale: factor of the loss and of the gradients, a scalar; ``None`` where there is none.
+        is_unscaled: whether the given gradients are already without the factor.
+        replicas: that the step runs on; ``None`` for one device.
+        others: inputs of this process's other replicas, after the first.
+        scalars: scalars that the update of an eager step multiplies by, as far as they are known before it.
     """
 
     pairs: Sequence[tuple[Any, Any]]
@@ -42,6 +42,34 @@ class StepInputs(NamedTuple):
         """The variables of the pairs."""
         return [variable for _, variable in self.pairs]
 
+    @property
+    def gradients(self) -> list[Any]:
+        """The gradients of the pairs, after clipping."""
+        return [gradient for gradient, _ in self.pairs]
+
+    @property
+    def results(self) -> list[tf.Tensor]:
+        """The tensors of the loss and of all gradients, before and after clipping."""
+        parts = [part for gradient in (*self.gradients, *(self.raw or ())) for part in parts_of(gradient)]
+        return parts if self.loss is None else [self.loss, *parts]
+
+    def in_columns(self, variables: Sequence[Any], *, key: Callable[[Any], Any] = id) -> tuple[list[Any], list[Any]]:
+        """Return the gradients before and after clipping in the order of some variables.
+
+        Args:
+            variables: in column order.
+            key: a variable to a value that it shares with no other variable.
+
+        Returns:
+            Two lists with an entry for each variable, ``None`` for a variable without a gradient. They are the same
+            list where nothing clips.
+        """
+        keys = [key(variable) for variable in self.variables]
+        clipped, raw = dict(zip(keys, self.gradients, strict=True)), dict(zip(keys, self.raw or (), strict=False))
+        order = [key(variable) for variable in variables]
+        after = [*map(clipped.get, order)]
+        return (after if self.raw is None else [*map(raw.get, order)]), after
+
     @classmethod
     def checked(
         cls,
@@ -54,10 +82,10 @@ class StepInputs(NamedTuple):
         in_session: bool = False,
         caller: str = "apply_gradients",
     ) -> StepInputs:
-        """Check what the user gave to ``caller``.
+        """Return the inputs of a step after checking what the user gave to ``caller``.
 
         Raises:
-            SetupError: if it cannot be a step's.
+            SetupError: if these cannot be the inputs of a step.
         """
         odd = next((pair for pair in pairs if not _is_pair(pair)), None)
         if odd is not None:
@@ -78,36 +106,12 @@ class StepInputs(NamedTuple):
         return cls(pairs, raw if clips else None, loss, step, scale)
 
 
-def loss_scale_of(optimizer: Any) -> tf.Tensor | None:
-    """Return by what an optimizer scales the loss, if it changes that by itself; else ``None``.
-
-    Such an optimizer (``keras.optimizers.LossScaleOptimizer``) leaves an update out whose gradients overflowed, and
-    lowers the scale. A factor that stays is no such thing: an overflow of its gradients is one of the training.
-
-    Args:
-        optimizer: built.
-    """
-    scale = getattr(optimizer, "dynamic_scale", None)
-    if scale is None or not hasattr(optimizer, "inner_optimizer"):
-        return None
-    return tf.convert_to_tensor(scale)
-
-
-def session_loss_scale_of(optimizer: Any) -> tf.Tensor | None:
-    """Return by what an optimizer of TensorFlow 1 scales the loss, if it changes that by itself; else ``None``.
-
-    ``tf.compat.v1.mixed_precision.MixedPrecisionLossScaleOptimizer`` gives the gradients without their scale.
-
-    Args:
-        optimizer: whose ``compute_gradients`` was called.
-    """
-    scale = loss_scale_object(optimizer)
-    is_dynamic = isinstance(scale, tf.compat.v1.mixed_precision.DynamicLossScale)
-    return tf.convert_to_tensor(scale()) if is_dynamic else None
-
-
 def floating(loss: tf.Tensor) -> tf.Tensor:
-    """Return a loss as a floating tensor; raises SetupError if it is no number."""
+    """Return a loss as a floating tensor.
+
+    Raises:
+        SetupError: if it is not a number.
+    """
     if not (loss.dtype.is_floating or loss.dtype.is_integer or loss.dtype.is_bool):
         raise SetupError(f"loss must be a number; got a tensor of {loss.dtype.name}")
     return loss if loss.dtype.is_floating else tf.cast(loss, tf.float32)

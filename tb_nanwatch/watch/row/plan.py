@@ -1,608 +1,377 @@
-"""The plan: what is measured of every step, fixed by the first one, and each trace of the step laid out by it."""
+"""The plan: what is measured of every step. The first step fixes it, and every later trace follows it."""
 
 from __future__ import annotations
 
 import warnings
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
-from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from tb_nanwatch.errors import SetupError
 from tb_nanwatch.schema.records import ClipKind, Policy, Variable
-from tb_nanwatch.watch.drivers.optimizer import build
-from tb_nanwatch.watch.drivers.strategy import calls_of
-from tb_nanwatch.watch.graphs import Graph, Op, with_enclosing
-from tb_nanwatch.watch.guard.guard import FunctionGuard, GuardKind
-from tb_nanwatch.watch.guard.state import KeptVariable, keep_state, restore_if, writes_variables
-from tb_nanwatch.watch.guard.trace import BeginAgain, Traces
-from tb_nanwatch.watch.naming import describe
-from tb_nanwatch.watch.owners import Owners, owners_of
-from tb_nanwatch.watch.record.batch import Call
-from tb_nanwatch.watch.record.draws import Draws
+from tb_nanwatch.watch.graphs import Graph
+from tb_nanwatch.watch.guard.state import KeptVariable
 from tb_nanwatch.watch.record.ring import DeviceRing, HostRing, Ring
-from tb_nanwatch.watch.record.stash import Stash
-from tb_nanwatch.watch.row.cells import Layout, StepTensors, places_of
+from tb_nanwatch.watch.row.cells import Layout, places_of
 from tb_nanwatch.watch.row.clipping import clip_kind
+from tb_nanwatch.watch.row.columns import Columns, tensors_of_step
 from tb_nanwatch.watch.row.decoding import Decoder, RowDecoder
 from tb_nanwatch.watch.row.encoding import ABSENT
-from tb_nanwatch.watch.row.infinities import InitialInfinities, Mask, note_of
 from tb_nanwatch.watch.row.inputs import StepInputs
-from tb_nanwatch.watch.row.measure import parts_of
 from tb_nanwatch.watch.row.microbatches import DeviceMicrobatches
 from tb_nanwatch.watch.row.observation import Observation, StepObservation
-from tb_nanwatch.watch.row.replicas import ReplicaDecoder, Replicas, ReplicasObservation, of_each_replica
+from tb_nanwatch.watch.row.replicas import Replicas, ReplicasObservation
 from tb_nanwatch.watch.row.scalars import UpdateScalars
-from tb_nanwatch.watch.row.tensors import PendingTensors, Watched, written_statistics
-from tb_nanwatch.watch.tf_internals import WhileBodyFuncGraph, is_in_xla
-from tb_nanwatch.watch.variables import backward_order, handle_of, key_of, writes
+from tb_nanwatch.watch.row.tensors import PendingTensors, Watched
+
+
+class Missing(NamedTuple):
+    """What a later optimizer of a step needs in the row and the layout lacks.
+
+    Attributes:
+        variables: that it updates.
+        clips: whether it clips, and no optimizer before it does.
+        scales: whether its loss is scaled, and no loss before it is.
+    """
+
+    variables: Sequence[Any]
+    clips: bool
+    scales: bool
 
 
 class Plan:
-    """What is measured of every step.
-
-    Attributes:
-        variables: in column order.
-        decoder: reads the rows; ``None`` before the first step.
-        recorder: the ring on the device; ``None`` before the first step.
-        host_ring: the ring of a step that a session runs; ``None`` for any other step.
-        tensors: watched tensors, for the step that is being traced or run.
-        polls: whether an incident makes no noise of its own, so that the host has to ask after it.
-        counted: whether steps are counted, for want of a step of the user's.
-        has_several: whether a step has several optimizers.
-        microbatches_a_step: how many steps in a row add up to one update, where the optimizer itself does that.
-        replicas: that a step runs on; ``None`` where there is but one device.
-        bad_replica: that was first in the bad step that was asked after last, in this process; ``None`` for none.
-        is_step_inside: whether the step that is traced is what each replica runs, and not what runs the replicas.
-        stash: of the batch of a bad step that took it from an iterator.
-        drawn: by the bad step that was asked after last, besides its batch; ``None`` where that is not known.
-        accumulation: of the micro-batches of a step; ``None`` where none was seen.
-        model: that is trained, where whoever wraps the loop knows it.
-        owners: where layers and variables stand in the user's models; none before the first step.
-    """
+    """What is measured of every step of a watch."""
 
     def __init__(self, variables: Iterable[Any], *, window: int, policy: Policy) -> None:
-        """Prepare; the first step completes it.
+        """Prepare a plan, which the first step completes.
 
         Args:
-            variables: in the order in which they are to be shown; may be empty.
-            window: rows that the ring holds.
-            policy: the user's.
+            variables: in the order in which they are shown; may be empty.
+            window: how many rows the ring holds.
+            policy: that the user chose.
         """
-        self.variables = list(variables)
+        self._columns = Columns(variables, warn=self.warn_once)
         self._window, self._policy = window, policy
-        self.tensors = PendingTensors()
-        self._traces = Traces()
         self._clips = self._scales = False
-        self.accumulation: DeviceMicrobatches | None = None
-        self.stash = Stash()
-        self._infinities = InitialInfinities()
-        self.drawn: Draws | None = None
-        self._batches: Any = None
-        self.microbatches_a_step = 1
-        self._told: set[str] = set()
-        self.decoder: Decoder | None = None
-        self.recorder: DeviceRing | None = None
-        self.host_ring: HostRing | None = None
-        self.polls = False
-        self.counted = True
-        self.has_several = False
-        self.replicas: Replicas | None = None
-        self.bad_replica: int | None = None
-        self.is_step_inside = False
-        self._listed = bool(self.variables)
+        self._tensors: defaultdict[int, PendingTensors] = defaultdict(PendingTensors)
+        self._microbatches: DeviceMicrobatches | None = None
+        self._microbatches_a_step = 1
+        self._decoder: Decoder | None = None
+        self._device_ring: DeviceRing | None = None
+        self._host_ring: HostRing | None = None
         self._dropped: tuple[Decoder, DeviceRing] | None = None
-        self.model: Any = None
-        self.owners = Owners()
-        self._tensors_of_others: defaultdict[int, PendingTensors] = defaultdict(PendingTensors)
+        self._counted, self._has_several, self._polls = True, False, False
+        self._replicas: Replicas | None = None
+        self._warnings: set[str] = set()
+
+    @property
+    def columns(self) -> Columns:
+        """The watched variables."""
+        return self._columns
+
+    @property
+    def described(self) -> tuple[Variable, ...]:
+        """The header's entries for the variables; before the first step without their places in the backward pass."""
+        return self.layout.variables if self.layout else self._columns.described()
+
+    @property
+    def decoder(self) -> Decoder | None:
+        """Reads the rows; ``None`` before the first step."""
+        return self._decoder
 
     @property
     def layout(self) -> Layout | None:
         """What a step on one device measures; ``None`` before the first step."""
-        return None if self.decoder is None else self.decoder.layout
+        return None if self._decoder is None else self._decoder.layout
 
     @property
-    def described(self) -> tuple[Variable, ...]:
-        """The variables as the header lists them; before the first step without their places in the backward pass."""
-        return self.layout.variables if self.layout else self._describe(self.variables)
+    def device_ring(self) -> DeviceRing | None:
+        """The ring in device memory; ``None`` before the first step, and for a step that a session runs."""
+        return self._device_ring
 
     @property
     def ring(self) -> Ring | None:
         """The ring that the host reads; ``None`` before the first step."""
-        return self.recorder if self.host_ring is None else self.host_ring
+        return self._device_ring if self._host_ring is None else self._host_ring
+
+    @property
+    def counted(self) -> bool:
+        """Whether the watch counts steps, because the user gives no step."""
+        return self._counted
+
+    @property
+    def polls(self) -> bool:
+        """Whether the host has to ask for incidents, because a bad step raises no error."""
+        return self._polls
+
+    @property
+    def has_several(self) -> bool:
+        """Whether a step has several optimizers."""
+        return self._has_several
+
+    @property
+    def microbatches(self) -> DeviceMicrobatches | None:
+        """The micro-batches of a step in device memory; ``None`` if there was none yet."""
+        return self._microbatches
+
+    @property
+    def microbatches_a_step(self) -> int:
+        """How many steps in a row add up to one update, where the optimizer adds them up."""
+        return self._microbatches_a_step
+
+    @property
+    def replicas(self) -> Replicas | None:
+        """The replicas that a step runs on; ``None`` for one device."""
+        return self._replicas
 
     @property
     def has_peers(self) -> bool:
-        """Whether other processes take each step too."""
-        return self.replicas is not None and self.replicas.workers > 1
-
-    def guarded(self, inputs: StepInputs, update: Callable[[], Any], *, run: int) -> Any:
-        """Measure and record one step, and run its update if the guard lets it.
-
-        Args:
-            inputs: what the user gave.
-            update: applies the gradients.
-            run: which run of a function that catches what the guard raises the call is inside of; 0 for none.
-
-        Returns:
-            What ``update`` returns, where the guard can pass it on.
-        """
-        graph = None if tf.executing_eagerly() else tf.compat.v1.get_default_graph()
-        if self._traces.is_layout_dropped(graph):
-            self._drop_layout()
-        is_second = self._traces.is_second(graph, inputs.variables, run=run)
-        if is_second:
-            self.has_several = True
-            self._make_room(inputs, graph)
-            is_second = self.layout is not None
-        since = self._traces.size_of(graph)
-        self.replicas = inputs.replicas
-        tensors = self._tensors_of(graph)
-        if self.decoder is None or self.recorder is None:
-            self.decoder, self.recorder = self._complete(inputs, tuple(tensors), graph)
-            self._traces.note_layout(graph)
-            self.counted = inputs.step is None
-        scalars = UpdateScalars(inputs.scalars)
-        before = self._traces.allowed_before(graph) if is_second else None
-        opened = self._row_opened(graph, inputs, self.recorder) if is_second and before is None else None
-        guard = self._guard(
-            graph,
-            in_step=run > 0,
-            recorder=self.recorder,
-            is_second=is_second,
-            before=before if opened is None else opened,
-        )
-        if graph is not None:
-            guard = replace(guard, fill=self._filling(scalars, inputs, graph))
-        weighs, layout = not is_second or opened is not None, self.decoder.layout
-        observe = partial(self._observation, graph=graph, layout=layout, guard=guard, scalars=scalars, weighs=weighs)
-        observation = self._observed(inputs, tensors, graph=graph, observe=observe)
-        allowed = guard.observe(observation, inputs.step)
-        result = guard.apply(allowed, update)
-        # Where micro-batches came in calls of their own, what empties the sums comes after the update, and has to stay.
-        is_whole = not layout.accumulates or (graph is not None and self._traces.has_all_microbatches(graph))
-        if graph is not None and (is_whole is not False or guard.kind == "stop"):
-            self._traces.note_guard(graph, allowed, guard, since=since)
-        self._traces.note_update(graph, inputs.variables, run=run, allowed=allowed)
-        return result
-
-    def accumulate(self, inputs: StepInputs) -> None:
-        """Measure one micro-batch of a step whose update comes later.
-
-        Args:
-            inputs: what the user gave: of all variables, or of some whose gradients are measured by themselves.
-        """
-        if self.layout is None:
-            self.expect(inputs.variables)
-        elif not self.layout.accumulates:
-            self._say_once("does not watch micro-batches that came after the first update")
-            return
-        self._check_variables(inputs)
-        with tf.init_scope():
-            if self.accumulation is None:
-                self.accumulation = DeviceMicrobatches(columns=len(self.variables))
-            self.accumulation.widen(len(self.variables))
-        kept: list[KeptVariable] = []
-        if not tf.executing_eagerly():
-            graph = tf.compat.v1.get_default_graph()
-            kept = [] if self._policy == "record" else keep_state(graph, excluded=self.accumulation.handles)
-        columns = {id(variable): column for column, variable in enumerate(self.variables)}
-        watched = [(gradient, columns[id(one)]) for gradient, one in inputs.pairs if id(one) in columns]
-        if watched:
-            gradients, places = zip(*watched, strict=True)
-            is_first = self.accumulation.add(
-                gradients, places, loss=inputs.loss, restore_if=partial(restore_if, kept=kept)
-            )
-            if not tf.executing_eagerly():
-                self._traces.note_accumulation(tf.compat.v1.get_default_graph(), is_first)
-
-    def begin_eager(self) -> None:
-        """Know that all updates belong together that come before this is called again."""
-        self._traces.begin_eager()
-
-    def is_eager_step_bad(self) -> bool:
-        """Return whether an update of the eager step that came last was found bad."""
-        allowed = self._traces.allowed_before(None)
-        return allowed is not None and not bool(allowed)
-
-    def be_lenient(self, graph: Graph) -> None:
-        """Know a graph as that of a step whose author cannot be asked to write it for a watch."""
-        self._traces.allow_repeated_updates(graph)
-
-    def know_model(self, model: Any) -> None:
-        """Know the model that is trained: it tells where layers and variables stand."""
-        self.model = model
-        self.owners = owners_of((), model)
-
-    def name_of_layer(self, layer: Any) -> str:
-        """Return the name of a Keras layer, apart from all others of the model."""
-        return self.owners.layer(layer) or str(layer.path or layer.name)
+        """Whether other processes run each step too."""
+        return self._replicas is not None and self._replicas.workers > 1
 
     def expect(self, variables: Sequence[Any]) -> None:
         """Watch variables before any that the first update brings."""
-        if self.layout is None:
-            known = {id(variable) for variable in self.variables}
-            self.variables += [variable for variable in variables if id(variable) not in known]
+        if self._decoder is None:
+            self._columns.add(variables)
+
+    def expect_model(self, model: Any, *, microbatches: int) -> None:
+        """Watch the variables of a model, and name layers and variables by their place in it.
+
+        Args:
+            model: of Keras.
+            microbatches: how many steps in a row add up to one update.
+        """
+        self._microbatches_a_step = microbatches
+        self._columns.know_model(model)
+        self.expect(model.trainable_variables)
 
     def tensors_of(self, replica: int) -> PendingTensors:
         """Return the watched tensors of a replica of this process."""
-        return self._tensors_of_others[replica] if replica else self.tensors
+        return self._tensors[replica]
 
-    def pass_over(self, strategy: Any) -> None:
-        """Say that a strategy's steps are not watched."""
-        self._say_once(
-            f"does not watch a step that {type(strategy).__name__} runs, and lets it train as it is: it watches those"
-            " of MirroredStrategy, MultiWorkerMirroredStrategy and OneDeviceStrategy, outside of XLA"
-        )
+    def forget_tensors(self) -> None:
+        """Drop the watched tensors of a trace that is finished."""
+        self._tensors.clear()
 
-    def pass_over_microbatches(self) -> None:
-        """Say that micro-batches of a step on many devices are not watched."""
-        self._say_once("does not watch the micro-batches of a step on many devices; it watches their total")
+    def poll(self) -> None:
+        """Have the host ask for incidents from here on."""
+        self._polls = True
 
-    def _keep_drawn(self, graph: Graph, is_quiet: tf.Tensor) -> tf.Tensor | None:
-        # Of a step on many devices each replica draws its own, and XLA has no room for what has no known shape.
-        is_out_of_reach = self.replicas is not None or is_in_xla(graph)
-        drawn = None if is_out_of_reach or self._traces.step_of(graph) is not graph else Draws.in_graph(graph)
-        return self.stash.keep(graph, is_quiet, drawn)
+    def warn_once(self, text: str) -> None:
+        """Warn the user, unless the same warning was given before."""
+        if text not in self._warnings:
+            self._warnings.add(text)
+            warnings.warn(f"tb_nanwatch {text}", stacklevel=2)
 
-    def take_drawn(self) -> None:
-        """Take what was kept of a bad step: :attr:`drawn`, and its batch for :meth:`take_batch`."""
-        self._batches, self.drawn = self.stash.take()
-
-    def take_batch(self) -> Any:
-        """Return the batch that was kept of the bad step; ``None`` where the bad one is another process's."""
-        batches, self._batches = self._batches, None
-        which = self._bad_here()
-        return None if batches is None or which is None or which >= len(batches) else batches[which]
-
-    def call_of_bad(self, call: Call) -> Call | None:
-        """Return the call of the bad step as the bad replica made it; ``None`` where that is another process's."""
-        which = self._bad_here()
-        return None if which is None else self.calls_of(call)[which]
-
-    def calls_of(self, call: Call) -> list[Call]:
-        """Return a call as each replica of this process makes it."""
-        return [call] if self.replicas is None else calls_of(call, self.replicas)
-
-    def _bad_here(self) -> int | None:
-        if not isinstance(self.decoder, ReplicaDecoder) or self.recorder is None:
-            return 0
-        self.bad_replica = self.decoder.first_bad_here(self.recorder.incident_counts())
-        return self.bad_replica
-
-    def begin_trace(self, graph: Graph, *, can_begin_again: bool) -> None:
-        """Know a graph as that of a whole step."""
-        self._traces.begin(graph, can_begin_again=can_begin_again)
-
-    def prepare(self, optimizer: Any, variables: Sequence[Any]) -> None:
-        """Build an optimizer before its update is traced: that may be in a branch, which can make no slots."""
-        graph = tf.compat.v1.get_default_graph()
-        build(optimizer, variables, can_begin_again=lambda: self._traces.can_begin_again(graph))
-
-    def finish_trace(self, graph: Graph) -> None:
-        """Make what was traced after a guard wait for it, or undone with the update."""
-        self._traces.finish(graph)
-        self.stash.forget_offer()
-        self.tensors.take(None)
-        self._tensors_of_others.clear()
-
-    def _make_room(self, inputs: StepInputs, graph: Graph | None) -> None:
-        """See that a second optimizer's gradients have their cells in the row."""
-        can_begin_again = graph is not None and self._traces.can_begin_again(graph)
-        known = {id(variable) for variable in self.variables}
-        besides = [variable for variable in inputs.variables if id(variable) not in known]
-        clips = inputs.raw is not None and self.layout is not None and self.layout.clip == "none"
-        scales = inputs.scale is not None and self.layout is not None and not self.layout.scale
-        if not besides and not clips and not scales:
-            return
-        if graph is not None and self._has_rows():
-            # The log has a layout by now; what does not fit in it is named in a warning.
-            return
-        is_traced_again = self._traces.is_traced_again(graph)
-        if not can_begin_again and not is_traced_again:
-            if self._traces.allows_repeated_updates(graph):
-                self._widen(besides, clips=clips, scales=scales)
-                return
-            raise SetupError(
-                "a watch must know all that a step with several optimizers updates, clips and scales before the second:"
-                " call the step through Watch.step; or list every variable in Watch(variables=...), and give raw=, or a"
-                " LossScaleOptimizer, to each apply_gradients or to none"
-            )
-        self.variables += besides
-        self._clips, self._scales = self._clips or clips, self._scales or scales
-        self.decoder = self.recorder = None
-        if not is_traced_again:
-            self._traces.forget_updates()
-            raise BeginAgain
-
-    def _has_rows(self) -> bool:
-        with tf.init_scope():
-            return self.recorder is not None and self.recorder.rows_written() > 0
-
-    def _widen(self, besides: Sequence[Any], *, clips: bool, scales: bool) -> None:
-        """Make room in the row of an eager step, if it is the first, and keep what is in it."""
-        decoder, recorder = self.decoder, self.recorder
-        if not tf.executing_eagerly() or decoder is None or recorder is None or recorder.rows_written() > 1:
-            return
-        self.variables += besides
-        narrow = decoder.layout
-        clip: ClipKind = "other" if clips else narrow.clip
-        described = describe(self.variables, [None] * len(self.variables))
-        wide = replace(narrow, variables=described, clip=clip, scale=narrow.scale or scales)
-        self.decoder = RowDecoder(wide)
-        self.recorder = self._recorder_of(self.decoder)
-        places = {cell: place for place, cell in enumerate(narrow.cells)}
-        self.recorder.take_over(recorder, [*map(places.get, wide.cells)])
-
-    def _recorder_of(self, decoder: Decoder) -> DeviceRing:
-        cells = decoder.cells
-        return DeviceRing(window=self._window, cells=len(cells), added=places_of(cells, "loss"))
-
-    def _drop_layout(self) -> None:
-        """Have the layout made anew: TensorFlow runs another trace than the one that fixed it."""
-        if self.decoder is not None and self.recorder is not None:
-            self._dropped = self.decoder, self.recorder
-        self.decoder = self.recorder = None
-
-    def _complete(
-        self, inputs: StepInputs, tensors: tuple[str, ...], graph: Graph | None
-    ) -> tuple[Decoder, DeviceRing]:
-        known = {id(variable) for variable in self.variables}
-        besides = [variable for _, variable in inputs.pairs if id(variable) not in known]
-        if self._listed and besides:
-            names = ", ".join(variable.name for variable in self._describe(besides))
-            warnings.warn(f"tb_nanwatch watches variables that are not among those it was given: {names}", stacklevel=2)
-        self.variables += besides
-        self.owners = owners_of(self.variables, self.model)
-        described = self._describe(self.variables, backward_order(graph, self.variables))
-        state = tuple(self._written(graph, described, inputs)[0])
-        self.note_infinities(described, [self._infinities.mask_of(handle_of(variable)) for variable in self.variables])
-        layout = Layout(
-            described,
-            tensors,
-            inputs.loss is not None,
-            self._clip_kind(inputs),
-            state,
-            scale=inputs.scale is not None or self._scales,
-            skips=self._policy == "skip",
-            accumulates=self.accumulation is not None,
-            scalars=True,
-        )
-        decoder: Decoder = RowDecoder(layout) if inputs.replicas is None else inputs.replicas.decoder(layout)
-        if self._dropped is not None and self._dropped[0] == decoder:
-            # Where TensorFlow needs the dropped trace to make the step's variables, that is what runs first.
-            return self._dropped
-        with tf.init_scope():
-            return decoder, self._recorder_of(decoder)
-
-    def _describe(self, variables: Sequence[Any], orders: Sequence[int | None] | None = None) -> tuple[Variable, ...]:
-        return describe(variables, orders or [None] * len(variables), self.owners)
-
-    @property
-    def last_values(self) -> Sequence[Any]:
-        """What gives each watched variable's value, without the infinities that are meant."""
-        return [self._infinities.checked(variable) for variable in self.variables]
-
-    def _value(self, variable: Any, kept: Mapping[int, tf.Tensor]) -> tf.Tensor:
-        handle = handle_of(variable)
-        value = kept.get(id(handle)) if kept else None
-        return self._infinities.excuse(tf.convert_to_tensor(variable) if value is None else value, handle)
-
-    def note_infinities(self, described: Sequence[Variable], masks: Iterable[Mask | None]) -> None:
-        """Warn of trained variables that were infinite as watching began.
+    def begin_step(self, inputs: StepInputs, tensors: Mapping[str, Watched], graph: Graph | None) -> DeviceRing:
+        """Fix what is measured if this is the first step, and return the ring.
 
         Args:
-            described: what the header says of each.
-            masks: which elements of each were; ``None`` where none was.
+            inputs: of the step.
+            tensors: watched tensors by name.
+            graph: that the step is traced into; ``None`` for an eager step.
         """
-        for of, mask in zip(described, masks, strict=True):
-            if mask is not None:
-                self._say_once(note_of(mask, of.name))
+        self._replicas = inputs.replicas
+        if self._decoder is None or self._device_ring is None:
+            self._decoder, self._device_ring = self._complete(inputs, tensors, graph)
+            self._counted = inputs.step is None
+        return self._device_ring
 
-    def _clip_kind(self, inputs: StepInputs) -> ClipKind:
-        if inputs.raw is None:
-            return "other" if self._clips else "none"
-        return clip_kind(inputs.raw, [gradient for gradient, _ in inputs.pairs])
+    def adopt(self, variables: Sequence[Any], layout: Layout, ring: HostRing, *, counted: bool) -> None:
+        """Take over what a step measures that a session runs.
 
-    def _observation(
-        self,
-        inputs: StepInputs,
-        tensors: dict[str, Watched],
-        *,
-        graph: Graph | None,
-        layout: Layout,
-        guard: FunctionGuard,
-        scalars: UpdateScalars,
-        weighs: bool,
-        replica: int = 0,
-    ) -> StepObservation:
-        loss = inputs.loss
-        if layout.loss and loss is None:
-            if not guard.is_more:
-                raise SetupError("loss must be given to every apply_gradients of a watch, or to none; this has none")
-            loss = tf.constant(0.0)
-        clipped = self._by_column([gradient for gradient, _ in inputs.pairs], inputs)
-        raw = clipped if inputs.raw is None else self._by_column(inputs.raw, inputs)
-        self._check_watched(inputs, tensors, layout)
-        written = self._written(graph, layout.variables, inputs)[replica]
-        # What the forward pass assigned has another value by now than the step began with.
-        kept = {id(kept.handle): kept.value for kept in guard.kept}
-        tensors_of_step = StepTensors(
-            raw=raw,
-            clipped=None if layout.clip == "none" else clipped,
-            # Every replica has the same.
-            weights=[None if not weighs or replica else self._value(variable, kept) for variable in self.variables],
-            watched=[*map(tensors.get, layout.tensors)],
-            loss=loss if layout.loss else None,
-            state=[*map(written.get, layout.state)],
-            is_unscaled=inputs.is_unscaled,
-            microbatches=self._microbatches(layout, is_more=guard.is_more),
-            scalars=scalars if layout.scalars else None,
-            scale=(tf.constant(1.0) if inputs.scale is None else inputs.scale) if layout.scale else None,
+        Args:
+            variables: in column order.
+            layout: of its rows.
+            ring: on the host.
+            counted: whether the watch counts steps.
+        """
+        self._columns.replace(variables)
+        self._decoder, self._host_ring, self._counted = RowDecoder(layout), ring, counted
+        self._polls = True
+
+    def note_several(self) -> None:
+        """Note that a step has several optimizers."""
+        self._has_several = True
+
+    def missing(self, inputs: StepInputs) -> Missing | None:
+        """Return what the row lacks for a later optimizer of the step; ``None`` if it lacks nothing."""
+        layout = self.layout
+        missing = Missing(
+            self._columns.unknown(inputs.variables),
+            clips=inputs.raw is not None and layout is not None and layout.clip == "none",
+            scales=inputs.scale is not None and layout is not None and not layout.scale,
         )
-        return StepObservation(tensors_of_step)
+        return missing if any(missing) else None
 
-    def _filling(
-        self, scalars: UpdateScalars, inputs: StepInputs, graph: Graph
-    ) -> Callable[[Sequence[Op], bool], Collection[Op]]:
-        """Return the ``fill`` of a :class:`~tb_nanwatch.watch.guard.guard.FunctionGuard`."""
-        before = [op for one in with_enclosing(graph) for op in one.get_operations()]
-        written = {key_of(resource) for _, resource in writes(before)}
-        written |= {id(handle_of(variable)) for variable in (*self.variables, *inputs.variables)}
-        gradients = [value for gradient, _ in inputs.pairs for value in parts_of(gradient)]
-        gradients += [value for gradient in inputs.raw or () for value in parts_of(gradient)]
-        # A variable may stand for a gradient, such as the sum of several.
-        written |= {id(handle_of(value)) for value in gradients if hasattr(value, "handle")}
-        return lambda operations, is_branch: scalars.fill(
-            operations,
-            written,
-            gradients=[value for value in gradients if tf.is_symbolic_tensor(value)],
-            is_branch=is_branch,
-            is_scaled=inputs.scale is not None,
-        )
+    def has_rows(self) -> bool:
+        """Return whether a step has left a row."""
+        with tf.init_scope():
+            return self._device_ring is not None and self._device_ring.rows_written() > 0
 
-    def _observed(
-        self,
-        inputs: StepInputs,
-        tensors: dict[str, Watched],
-        *,
-        graph: Graph | None,
-        observe: Callable[..., StepObservation],
-    ) -> Observation:
-        if inputs.replicas is None:
-            return observe(inputs, tensors)
-        parts = []
-        for place, (given, device) in enumerate(zip([inputs, *inputs.others], inputs.replicas.devices, strict=True)):
-            own = self.tensors_of(place).take(graph)[0] if place else tensors
-            with tf.device(device):
-                parts.append(observe(given, own, replica=place))
-        return ReplicasObservation(inputs.replicas, parts)
+    def extend(self, missing: Missing) -> None:
+        """Plan for more in the row, and have the next step fix the layout again."""
+        self._columns.add(missing.variables)
+        self._clips, self._scales = self._clips or missing.clips, self._scales or missing.scales
+        self._decoder = self._device_ring = None
 
-    def _written(
-        self, graph: Graph | None, described: Sequence[Variable], inputs: StepInputs
-    ) -> list[dict[str, tf.Tensor]]:
-        results = [part for one in (inputs, *inputs.others) for part in _results(one)]
-        found = written_statistics(
-            graph, self.variables, described, results=results, owners=self.owners, infinities=self._infinities
-        )
-        return [found] if self.replicas is None else of_each_replica(found, len(self.replicas.devices))
+    def widen(self, missing: Missing) -> None:
+        """Make room in the row of an eager step if it is the first step, and keep what is in the row."""
+        decoder, ring = self._decoder, self._device_ring
+        if not tf.executing_eagerly() or decoder is None or ring is None or ring.rows_written() > 1:
+            return
+        self._columns.add(missing.variables)
+        narrow = decoder.layout
+        clip: ClipKind = "other" if missing.clips else narrow.clip
+        wide = replace(narrow, variables=self._columns.described(), clip=clip, scale=narrow.scale or missing.scales)
+        self._decoder = RowDecoder(wide)
+        self._device_ring = self._ring_for(self._decoder)
+        places = {cell: place for place, cell in enumerate(narrow.cells)}
+        self._device_ring.take_over(ring, [*map(places.get, wide.cells)])
 
-    def _microbatches(self, layout: Layout, *, is_more: bool) -> tf.Tensor | None:
-        if not layout.accumulates or self.accumulation is None:
-            return None
-        return tf.fill([len(self.variables) + 3], ABSENT) if is_more else self.accumulation.cells(len(self.variables))
+    def drop_layout(self) -> None:
+        """Have the next trace fix the layout again, because TensorFlow dropped the trace that fixed it."""
+        if self._decoder is not None and self._device_ring is not None:
+            self._dropped = self._decoder, self._device_ring
+        self._decoder = self._device_ring = None
 
-    def _by_column(self, gradients: Sequence[Any], inputs: StepInputs) -> list[Any]:
-        of = {id(variable): gradient for gradient, (_, variable) in zip(gradients, inputs.pairs, strict=True)}
-        return [of.get(id(variable)) for variable in self.variables]
+    def sum_microbatch(self, inputs: StepInputs, *, restore_if: Callable[[tf.Tensor], None]) -> tf.Tensor | None:
+        """Measure a micro-batch, or the part of one that some variables' gradients make up.
 
-    def _guard(
-        self, graph: Graph | None, *, in_step: bool, recorder: DeviceRing, is_second: bool, before: tf.Tensor | None
-    ) -> FunctionGuard:
-        kind = self._guard_kind(graph, in_step=in_step)
-        self.polls = self.polls or kind != "stop"
-        kept = [] if graph is None else self._kept(graph, recorder, is_put_back=kind != "none")
-        keep_batch = None if graph is None else partial(self._keep_drawn, graph)
-        whole = self._traces.has_all_microbatches(graph) if graph is not None and kind == "skip" else True
-        return FunctionGuard(
-            kind,
-            recorder,
-            kept,
-            after=before,
-            is_more=is_second,
-            is_whole=None if isinstance(whole, bool) else whole,
-            is_clipped=self.layout is not None and self.layout.clip != "none",
-            keep_batch=keep_batch,
-        )
-
-    @staticmethod
-    def _row_opened(graph: Graph | None, inputs: StepInputs, recorder: DeviceRing) -> tf.Tensor | None:
-        """Have a row where the update before may not have run, as in a branch; return whether what is in it is finite.
+        Args:
+            inputs: of the micro-batch.
+            restore_if: restores what its forward pass changed if a bool scalar is true.
 
         Returns:
-            Bool scalar; ``None`` where the update before is no part of what was traced into ``graph``.
+            Whether it is the first since the last update, a bool scalar; ``None`` if none of its variables is watched.
         """
-        if graph is None:
+        columns = {id(variable): column for column, variable in enumerate(self._columns.variables)}
+        watched = [(gradient, columns[id(variable)]) for gradient, variable in inputs.pairs if id(variable) in columns]
+        if not watched or self._microbatches is None:
             return None
-        kept = keep_state(graph, only={id(recorder.count_handle)})
-        return recorder.opened(kept[0].value, inputs.step) if kept else None
+        gradients, places = zip(*watched, strict=True)
+        return self._microbatches.add(gradients, places, loss=inputs.loss, restore_if=restore_if)
 
-    def _guard_kind(self, graph: Graph | None, *, in_step: bool) -> GuardKind:
-        if self._policy == "record":
-            return "none"
-        if self._policy == "skip":
-            return "skip"
-        if self.has_peers:
-            # A process that left the step would leave the others waiting for it.
-            return "latch"
-        in_xla = graph is not None and is_in_xla(graph)
-        return "latch" if in_xla or (graph is not None and not in_step) else "stop"
+    def make_microbatches(self) -> DeviceMicrobatches:
+        """Return the micro-batches in device memory, with room for every variable; they are made at the first call."""
+        with tf.init_scope():
+            if self._microbatches is None:
+                self._microbatches = DeviceMicrobatches(columns=len(self._columns.variables))
+            self._microbatches.widen(len(self._columns.variables))
+        return self._microbatches
 
-    def _kept(self, graph: Graph, recorder: DeviceRing, *, is_put_back: bool) -> list[KeptVariable]:
-        if not is_put_back:
-            return keep_state(graph, only={id(handle_of(variable)) for variable in self.variables})
-        *_, top = with_enclosing(graph)
-        step = self._traces.step_of(graph)
-        if step is not top and not isinstance(top, WhileBodyFuncGraph) and writes_variables(step):
-            self._say_once(
-                "cannot put back what the step assigns outside of the function that calls apply_gradients: call it in"
-                " the step itself"
-            )
-        own = frozenset[int]() if self.accumulation is None else self.accumulation.handles
-        return keep_state(graph, excluded=recorder.handles | own | self.stash.handles)
+    def take_tensors(self, graph: Graph | None, *, replica: int = 0) -> dict[str, Watched]:
+        """Return the watched tensors of a replica's step, by name, and warn of those that cannot be measured.
 
-    def _tensors_of(self, graph: Graph | None) -> dict[str, Watched]:
-        found, others = self.tensors.take(graph)
-        if len(others) == 1:
-            self._say_once(
+        Args:
+            graph: that ``apply_gradients`` is called in; ``None`` for an eager step.
+            replica: its number in this process.
+        """
+        found, others = self._tensors[replica].take(graph)
+        if replica == 0 and len(others) == 1:
+            self.warn_once(
                 f"does not watch tensor {others[0]!r}: it is made in another function than apply_gradients is in"
             )
-        elif others:
+        elif replica == 0 and others:
             # A recurrent layer calls its cell in a loop, once for each trace of it.
-            self._say_once(
+            self.warn_once(
                 "does not watch tensors that are made in another function than apply_gradients is in, such as a loop's"
             )
         return found
 
-    def _check_variables(self, inputs: StepInputs) -> None:
-        known = {id(variable) for variable in self.variables}
-        late = [one for gradient, one in inputs.pairs if gradient is not None and id(one) not in known]
-        if late:
-            these = "variable" if len(late) == 1 else "variables"
-            graph = None if tf.executing_eagerly() else tf.compat.v1.get_default_graph()
-            remedy = (
-                "call fit again"
-                if self._traces.allows_repeated_updates(graph)
-                else "list every variable in Watch(variables=...)"
-            )
-            self._say_once(
-                f"does not watch {these} {_names(late)}: {'it' if len(late) == 1 else 'they'} came after the first"
-                f" step; {remedy}"
-            )
+    def observe(
+        self,
+        inputs: StepInputs,
+        tensors: Mapping[str, Watched],
+        graph: Graph | None,
+        *,
+        kept: Sequence[KeptVariable],
+        scalars: UpdateScalars,
+        measures_weights: bool,
+        is_more: bool,
+        remedy: str,
+    ) -> Observation:
+        """Return the observation of a step, on all of its replicas.
 
-    def _check_watched(self, inputs: StepInputs, tensors: dict[str, Watched], layout: Layout) -> None:
-        self._check_variables(inputs)
+        Args:
+            inputs: of the step.
+            tensors: watched tensors by name; of the first replica, if there are several.
+            graph: that the step is traced into; ``None`` for an eager step.
+            kept: variables that the forward pass changed, with their values from before.
+            scalars: of the update.
+            measures_weights: whether to measure the variables, which an earlier optimizer of the step may have done.
+            is_more: whether an optimizer comes before this one in the step.
+            remedy: what to do about variables that come too late.
+        """
+        layout, columns, parts = self._layout_now, self._columns, []
+        places = [""] if inputs.replicas is None else inputs.replicas.devices
+        for replica, (given, device) in enumerate(zip([inputs, *inputs.others], places, strict=True)):
+            own = self.take_tensors(graph, replica=replica) if replica else tensors
+            with tf.device(device) if device else nullcontext():
+                columns.warn_of_late(given, remedy=remedy)
+                self._warn_of_late_tensors(given, own, layout)
+                written = columns.written_statistics(inputs, graph, layout.variables)[replica]
+                # Every replica has the same variables.
+                is_measured = measures_weights and replica == 0
+                step = tensors_of_step(
+                    given,
+                    layout,
+                    columns.variables,
+                    weights=columns.values_at_start(kept) if is_measured else [None] * len(columns.variables),
+                    watched=[*map(own.get, layout.tensors)],
+                    state=[*map(written.get, layout.state)],
+                    microbatches=self._microbatch_cells(layout, is_more=is_more),
+                    scalars=scalars,
+                    is_more=is_more,
+                )
+                parts.append(StepObservation(step))
+        return parts[0] if inputs.replicas is None else ReplicasObservation(inputs.replicas, parts)
+
+    def _warn_of_late_tensors(self, inputs: StepInputs, tensors: Mapping[str, Watched], layout: Layout) -> None:
         for name in tensors:
             if name not in layout.tensors:
-                self._say_once(f"does not watch tensor {name!r}: it came after the first step")
+                self.warn_once(f"does not watch tensor {name!r}: it came after the first step")
         if inputs.raw is not None and layout.clip == "none":
-            self._say_once("does not watch clipping that came after the first step: clip from there on, and give raw=")
+            self.warn_once("does not watch clipping that came after the first step: clip from there on, and give raw=")
 
-    def _say_once(self, what: str) -> None:
-        if what not in self._told:
-            self._told.add(what)
-            warnings.warn(f"tb_nanwatch {what}", stacklevel=2)
+    @property
+    def _layout_now(self) -> Layout:
+        if self._decoder is None:
+            raise RuntimeError("begin_step must be called before observe")
+        return self._decoder.layout
 
+    def _complete(
+        self, inputs: StepInputs, tensors: Mapping[str, Watched], graph: Graph | None
+    ) -> tuple[Decoder, DeviceRing]:
+        described = self._columns.complete(inputs, graph)
+        clip: ClipKind = clip_kind(inputs.raw, inputs.gradients)
+        layout = Layout(
+            described,
+            tuple(tensors),
+            inputs.loss is not None,
+            "other" if clip == "none" and self._clips else clip,
+            tuple(self._columns.written_statistics(inputs, graph, described)[0]),
+            scale=inputs.scale is not None or self._scales,
+            skips=self._policy == "skip",
+            accumulates=self._microbatches is not None,
+            scalars=True,
+        )
+        decoder: Decoder = RowDecoder(layout) if inputs.replicas is None else inputs.replicas.decoder(layout)
+        if self._dropped is not None and self._dropped[0] == decoder:
+            # If TensorFlow needs the dropped trace to create the step's variables, that trace runs first.
+            return self._dropped
+        with tf.init_scope():
+            return decoder, self._ring_for(decoder)
 
-def _results(inputs: StepInputs) -> list[tf.Tensor]:
-    """Return the loss and the gradients."""
-    gradients = [*(gradient for gradient, _ in inputs.pairs), *(inputs.raw or ())]
-    loss = [] if inputs.loss is None else [inputs.loss]
-    return [*loss, *(part for gradient in gradients for part in parts_of(gradient))]
+    def _ring_for(self, decoder: Decoder) -> DeviceRing:
+        cells = decoder.cells
+        return DeviceRing(window=self._window, cells=len(cells), added=places_of(cells, "loss"))
 
-
-def _names(variables: Sequence[Any]) -> str:
-    return ", ".join(repr(described.name) for described in describe(variables, [None] * len(variables)))
+    def _microbatch_cells(self, layout: Layout, *, is_more: bool) -> tf.Tensor | None:
+        if not layout.accumulates or self._microbatches is None:
+            return None
+        columns = len(self._columns.variables)
+        return tf.fill([columns + 3], ABSENT) if is_more else self._microbatches.cells(columns)

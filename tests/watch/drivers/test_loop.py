@@ -42,7 +42,7 @@ class Training:
                 self._note_reads()
 
     def _note_reads(self):
-        recorder = self.plan.recorder
+        recorder = self.plan.device_ring
         rows, self.reads = recorder.rows, [(0, 1)]
 
         def noted(first, last):
@@ -103,7 +103,7 @@ def test_by_policy_raise_an_incident_is_an_error_at_once_and_no_longer_waits(beg
     assert (1, 3) in training.reads
     assert caught.value.alert.action == "raised"
     assert [verdict.first.step for verdict in training.verdicts] == [2]
-    assert training.plan.recorder.incident() is None
+    assert training.plan.device_ring.incident() is None
     assert training.weight.numpy() == -2.0
 
 
@@ -142,7 +142,7 @@ def test_an_error_that_is_not_the_guards_passes_and_is_not_reported(begin):
 
 def test_the_number_of_the_run_is_known_inside_a_step_only(begin):
     training, numbers = begin(), []
-    training.monkeypatch.setattr(training.plan, "guarded", lambda inputs, update, *, run: numbers.append(run))
+    training.monkeypatch.setattr(training.steps._updates, "apply", lambda inputs, update, *, run: numbers.append(run))
     gradient = tf.constant(1.0)
     for _ in range(2):
         training.steps.run(lambda: training._step(gradient), None)

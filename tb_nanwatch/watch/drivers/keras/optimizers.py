@@ -12,8 +12,8 @@ import keras
 import tensorflow as tf
 
 from tb_nanwatch.watch.drivers.keras.losses import NotedLosses
-from tb_nanwatch.watch.row.inputs import StepInputs, floating, loss_scale_of
-from tb_nanwatch.watch.row.rates import rate_known
+from tb_nanwatch.watch.drivers.optimizer import known_rate, loss_scale_of
+from tb_nanwatch.watch.row.inputs import StepInputs, floating
 from tb_nanwatch.watch.tf_internals import clipped_by, clipping_off, layers_inside, trainable_variables_of
 
 _Update = Callable[[Sequence[tuple[Any, Any]]], Any]
@@ -147,7 +147,7 @@ class WatchedOptimizer:
         return self._through_watch(inputs, lambda _: self._update(clipped, variables, clips=clips))
 
     def _through_watch(self, inputs: StepInputs, update: _Update) -> Any:
-        with rate_known(self._optimizer) as scalars:
+        with known_rate(self._optimizer) as scalars:
             return self._guard.apply(inputs._replace(scalars=scalars), update)
 
     def _update(self, gradients: Sequence[Any], variables: Sequence[Any], *, clips: Any = None) -> Any:

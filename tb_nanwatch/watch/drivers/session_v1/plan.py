@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -19,12 +19,12 @@ from tb_nanwatch.watch.guard.state import SessionState
 from tb_nanwatch.watch.naming import describe
 from tb_nanwatch.watch.record.intake import Intake, takes_anew
 from tb_nanwatch.watch.record.ring import HostRing
-from tb_nanwatch.watch.row.cells import Layout, StepTensors
+from tb_nanwatch.watch.row.cells import Layout
 from tb_nanwatch.watch.row.clipping import clip_kind
-from tb_nanwatch.watch.row.decoding import RowDecoder
+from tb_nanwatch.watch.row.columns import tensors_of_step, values_at_start
 from tb_nanwatch.watch.row.infinities import SessionInfinities
 from tb_nanwatch.watch.row.inputs import StepInputs
-from tb_nanwatch.watch.row.measure import dense_values, parts_of, without_infinity
+from tb_nanwatch.watch.row.measure import dense_values, without_infinity
 from tb_nanwatch.watch.row.observation import StepObservation
 from tb_nanwatch.watch.row.plan import Plan
 from tb_nanwatch.watch.row.scalars import UpdateScalars
@@ -96,7 +96,7 @@ def build(
     graph = tf.compat.v1.get_default_graph()
     _check_place(graph, inputs)
     variables = _watched(plan, inputs)
-    own = {handle_of(variable).name for variable in variables}
+    own = {_name_of(variable) for variable in variables}
     find = partial(_intake, graph, watched=own, options=options)
     microbatches = _microbatches(graph, microbatch, variables, intake_of=find)
     tensors = _tensors(plan, graph, run=None if microbatches is None else _run_of(graph, inputs, microbatches))
@@ -113,7 +113,7 @@ def build(
         described,
         tuple(tensors),
         inputs.loss is not None,
-        clip_kind(inputs.raw, [gradient for gradient, _ in inputs.pairs]),
+        clip_kind(inputs.raw, inputs.gradients),
         tuple(statistics),
         skips=options.policy == "skip",
         accumulates=microbatch is not None,
@@ -125,24 +125,25 @@ def build(
     trained = [handle_of(variable) for variable in variables]
     infinities = SessionInfinities(graph, [*trained, *(source for source, _ in written.values())])
     begun = [infinities.excuse(value, written[name][0], is_whole=True) for name, value in statistics.items()]
-    measured = _measured(layout, inputs, variables, state=state, infinities=infinities)
-    observation = StepObservation(
-        replace(
-            measured,
-            watched=[*tensors.values()],
-            state=begun,
-            microbatches=None if microbatches is None else microbatches.cells,
-        )
+    step_tensors = tensors_of_step(
+        inputs,
+        layout,
+        variables,
+        weights=values_at_start(variables, state.ordered, infinities),
+        watched=[*tensors.values()],
+        state=begun,
+        microbatches=None if microbatches is None else microbatches.cells,
+        scalars=UpdateScalars(),
+        key=_name_of,
     )
     intake = find([*needed, *statistics.values()]).without(state.names)
     withholds = options.policy != "record"
     guard = PivotGuard(state, extra=intake.packed, withholds=withholds, trained=trained)
-    allowed = guard.observe(observation, number)
+    allowed = guard.observe(StepObservation(step_tensors), number)
     before = len(graph.get_operations())
     train_op = guard.apply(allowed, update)
     recorder = HostRing(window=options.window, cells=len(layout.cells))
-    plan.variables, plan.decoder, plan.host_ring = variables, RowDecoder(layout), recorder
-    plan.polls, plan.counted = True, step is None
+    plan.adopt(variables, layout, recorder, counted=step is None)
     update_ops = graph.get_operations()[before:]
     return Built(
         graph,
@@ -162,9 +163,7 @@ def build(
 
 def _free(inputs: StepInputs, written: Mapping[str, tuple[tf.Tensor, tf.Tensor]]) -> set[str]:
     """Return the names of statistics that may be Inf because neither the loss nor a gradient depends on them."""
-    gradients = [gradient for gradient, _ in inputs.pairs] + list(inputs.raw or ())
-    results = [part for gradient in gradients for part in parts_of(gradient)]
-    read = ancestors([*results, *([] if inputs.loss is None else [inputs.loss])], by_control=False)
+    read = ancestors(inputs.results, by_control=False)
     return {
         name
         for name, (source, value) in written.items()
@@ -178,7 +177,7 @@ def _check_place(graph: Graph, inputs: StepInputs) -> None:
             "apply_gradients must stand in the graph of a session itself, and not in a branch, a loop or a tf.function"
             " there; take it out"
         )
-    gradients = [gradient for gradient, _ in inputs.pairs] + list(inputs.raw or ())
+    gradients = [*inputs.gradients, *(inputs.raw or ())]
     values = [value for gradient in gradients if (value := dense_values(gradient)) is not None]
     for value in [*values, *([] if inputs.loss is None else [inputs.loss])]:
         if not is_at_top(value, graph):
@@ -189,12 +188,16 @@ def _check_place(graph: Graph, inputs: StepInputs) -> None:
 
 
 def _watched(plan: Plan, inputs: StepInputs) -> list[Any]:
-    known = {handle_of(variable).name for variable in plan.variables}
-    besides = [variable for variable in inputs.variables if handle_of(variable).name not in known]
-    if known and besides:
-        names = ", ".join(variable.name for variable in describe(besides, [None] * len(besides)))
+    known = {_name_of(variable) for variable in plan.columns.variables}
+    others = [variable for variable in inputs.variables if _name_of(variable) not in known]
+    if known and others:
+        names = ", ".join(variable.name for variable in describe(others, [None] * len(others)))
         warnings.warn(f"tb_nanwatch watches variables that are not among those it was given: {names}", stacklevel=2)
-    return [*plan.variables, *besides]
+    return [*plan.columns.variables, *others]
+
+
+def _name_of(variable: Any) -> str:
+    return str(handle_of(variable).name)
 
 
 def _intake(graph: Graph, needed: Sequence[Any], *, watched: Collection[str], options: LoopOptions) -> Intake:
@@ -211,7 +214,7 @@ def _microbatches(
     if inputs is None:
         return None
     _check_place(graph, inputs)
-    gradients = _by_column([gradient for gradient, _ in inputs.pairs], inputs, variables)
+    gradients, _ = inputs.in_columns(variables, key=_name_of)
     return Microbatches.of(graph, inputs, gradients, intake_of=intake_of)
 
 
@@ -231,7 +234,7 @@ def _run_of(graph: Graph, inputs: StepInputs, microbatches: Microbatches) -> set
 
 
 def _tensors(plan: Plan, graph: Graph, *, run: set[Op] | None) -> dict[str, tf.Tensor]:
-    found, others = plan.tensors.take(graph)
+    found, others = plan.tensors_of(0).take(graph)
     inside = [name for name, tensor in found.items() if not is_at_top(tensor, graph)]
     besides = [name for name, tensor in found.items() if run is not None and ancestors([tensor]) - run]
     for name in besides:
@@ -246,40 +249,9 @@ def _tensors(plan: Plan, graph: Graph, *, run: set[Op] | None) -> dict[str, tf.T
 
 def _needed(graph: Graph, inputs: StepInputs, tensors: dict[str, tf.Tensor]) -> list[Any]:
     """Return what the guard waits for."""
-    gradients = [dense_values(gradient) for gradient in (*(pair[0] for pair in inputs.pairs), *(inputs.raw or ()))]
+    gradients = [dense_values(gradient) for gradient in (*inputs.gradients, *(inputs.raw or ()))]
     given = [*gradients, inputs.loss, *tensors.values()]
     return [*(tensor for tensor in given if tensor is not None), *open_control_inputs(graph)]
-
-
-def _measured(
-    layout: Layout,
-    inputs: StepInputs,
-    variables: Sequence[Any],
-    *,
-    state: SessionState,
-    infinities: SessionInfinities,
-) -> StepTensors:
-    clipped = _by_column([gradient for gradient, _ in inputs.pairs], inputs, variables)
-    # What the forward pass assigned has another value by now than the step began with.
-    kept = {one.handle.name: one.value for one in state.ordered}
-    return StepTensors(
-        raw=clipped if inputs.raw is None else _by_column(inputs.raw, inputs, variables),
-        clipped=None if layout.clip == "none" else clipped,
-        weights=[
-            infinities.excuse(kept[source.name] if source.name in kept else tf.convert_to_tensor(variable), source)
-            for variable, source in zip(variables, map(handle_of, variables), strict=True)
-        ],
-        watched=(),
-        loss=inputs.loss,
-        scale=inputs.scale,
-        is_unscaled=inputs.is_unscaled,
-        scalars=UpdateScalars(),
-    )
-
-
-def _by_column(gradients: Sequence[Any], inputs: StepInputs, variables: Sequence[Any]) -> list[Any]:
-    of = {handle_of(variable).name: gradient for gradient, (_, variable) in zip(gradients, inputs.pairs, strict=True)}
-    return [of.get(handle_of(variable).name) for variable in variables]
 
 
 def _written_values(graph: Graph, needed: Iterable[Any]) -> dict[str, tuple[Tensor, tf.Tensor]]:

@@ -13,6 +13,7 @@ import tensorflow as tf
 from tb_nanwatch.errors import SetupError
 from tb_nanwatch.schema.records import Replay
 from tb_nanwatch.watch.drivers.loop import Loop
+from tb_nanwatch.watch.drivers.optimizer import session_loss_scale_of
 from tb_nanwatch.watch.drivers.session_v1.plan import Built, build
 from tb_nanwatch.watch.graphs import ancestors
 from tb_nanwatch.watch.guard.pivot import FetchedStep
@@ -23,7 +24,7 @@ from tb_nanwatch.watch.replay.engine import replay
 from tb_nanwatch.watch.replay.session_trace import SessionTracer
 from tb_nanwatch.watch.replay.side_writes import Write, Writes, note_on_kept, other_writes
 from tb_nanwatch.watch.row.infinities import SessionInfinities, cleared
-from tb_nanwatch.watch.row.inputs import StepInputs, session_loss_scale_of
+from tb_nanwatch.watch.row.inputs import StepInputs
 from tb_nanwatch.watch.row.microbatches import MicrobatchStore
 from tb_nanwatch.watch.row.plan import Plan
 from tb_nanwatch.watch.variables import handle_of
@@ -165,8 +166,8 @@ class SessionRuns:
     def _read_infinities(self, session: Any) -> None:
         infinities = self.built.infinities
         if infinities.read(session):
-            masks = [infinities.mask_of(handle_of(variable)) for variable in self._plan.variables]
-            self._plan.note_infinities(self.built.layout.variables, masks)
+            masks = [infinities.mask_of(handle_of(variable)) for variable in self._plan.columns.variables]
+            self._plan.columns.note_infinities(self.built.layout.variables, masks)
 
     def after_run(self, session: Any, fetched: Mapping[Kind, Any], feed_dict: Mapping[Any, Any] | None) -> None:
         """Record what a run of the step, or of a micro-batch, fetched.
@@ -322,7 +323,7 @@ class SessionRuns:
 
     def last_values(self) -> Sequence[Any]:
         """Return what reads each variable by the last session, without the infinities that are meant."""
-        return [_Value(variable, self._session, self.built.infinities) for variable in self._plan.variables]
+        return [_Value(variable, self._session, self.built.infinities) for variable in self._plan.columns.variables]
 
     def replay(
         self, call: StepCall, evidence: Evidence, *, limits: ReplayLimits, logdir: str = "", dump: str | None = None
