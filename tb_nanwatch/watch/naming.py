@@ -1,4 +1,4 @@
-"""Names of variables: those the user sees in Keras and TensorFlow, made unique."""
+"""Names of variables as the header lists them: the names in Keras and TensorFlow, made unique."""
 
 from __future__ import annotations
 
@@ -14,18 +14,23 @@ from tb_nanwatch.watch.variables import handle_of
 def describe(
     variables: Sequence[Any], orders: Sequence[int | None], owners: Owners | None = None
 ) -> tuple[Variable, ...]:
-    """Return the header's entry for each variable; two of one name become ``name`` and ``name#2``, or the next free.
+    """Return the header's entry for each variable.
 
-    Two layers of one name become ``layer`` and ``layer#2`` where nobody knows the model that they are in.
+    Two variables with the same name become ``name`` and ``name#2``, or the next free number. Two layers with the same
+    name become ``layer`` and ``layer#2`` if their model is not known.
 
     Args:
         variables: TensorFlow or Keras variables.
-        orders: the place of each in the backward pass.
-        owners: where the layers of the models stand that the variables are known to be in.
+        orders: place of each variable in the backward pass.
+        owners: places of the layers of known models.
     """
     owners = owners or Owners()
     bases = [
-        *_apart([owners.variable(handle_of(one)) or name_of_variable(one) for one in variables], variables, owners)
+        *_with_unique_layers(
+            [owners.variable(handle_of(variable)) or name_of_variable(variable) for variable in variables],
+            variables,
+            owners,
+        )
     ]
     return tuple(
         Variable(name, _layer(base), _shape(variable), _dtype(variable), order)
@@ -33,8 +38,8 @@ def describe(
     )
 
 
-def _apart(names: Sequence[str], variables: Sequence[Any], owners: Owners) -> Iterator[str]:
-    """Yield names in which layers of one name are told apart: where a name comes again, another layer begins."""
+def _with_unique_layers(names: Sequence[str], variables: Sequence[Any], owners: Owners) -> Iterator[str]:
+    """Yield names with unique layers: a name that comes again belongs to another layer of the same name."""
     layers: dict[str, int] = {}
     met: set[str] = set()
     for name, variable in zip(names, variables, strict=True):

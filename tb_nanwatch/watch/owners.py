@@ -1,8 +1,8 @@
-"""Where the layers and variables of the user's models stand, and names that say so.
+"""The places of layers and variables in the user's models, and unique names made from them.
 
-Keras gives the layers of two nested models the same path where they were built apart, and TensorFlow calls every
-variable without a name ``Variable``. Where a name alone does not tell two things apart, the way to each through models,
-attributes, lists and dicts does: ``encoder/dense``, ``blocks/0/scale``.
+Keras gives the layers of two models the same path if the models were built apart and nested later. TensorFlow names
+every variable without a name ``Variable``. If two names are equal, the path to each through models, attributes, lists
+and dicts is added: ``encoder/dense``, ``blocks/0/scale``.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from functools import cached_property
 from typing import Any, Final
 
 from tb_nanwatch.watch.boundary import attempt
-from tb_nanwatch.watch.sight import (
+from tb_nanwatch.watch.reachable import (
     Reached,
     attributes_of,
     is_keras_layer,
     is_model_part,
     is_users_object,
     is_variable,
-    roots_in_sight,
+    reachable_roots,
     snake_case,
 )
 from tb_nanwatch.watch.tf_internals import layers_inside
@@ -48,20 +48,20 @@ _KERAS_OWN: Final = frozenset(
         "_compile_metrics",
     }
 )
-"""Attributes that Keras keeps by itself: their names tell nothing about the user's model."""
+"""Attributes that Keras maintains. Their names say nothing about the user's model."""
 _MOST_PARTS: Final = 20_000
 
 
 @dataclass(frozen=True, eq=False)
 class Place:
-    """A layer, a module or another object, and where it stands.
+    """The place of a layer, a module or another object in a model.
 
     Attributes:
         part: the object.
-        root: the name of the model that it is a part of.
-        path: the names on the way from there; empty for the model itself.
-        variables: that the object itself owns, by attribute or Keras name.
-        is_in_keras: whether all on the way are layers and models of Keras, which give their variables a path.
+        root: name of the model that contains it.
+        path: names from the model to the object; empty for the model itself.
+        variables: variables that the object itself owns, by attribute or Keras name.
+        is_in_keras: whether the path has only layers and models of Keras, which give their variables a path.
     """
 
     part: Any
@@ -72,7 +72,7 @@ class Place:
 
     @cached_property
     def base(self) -> str | None:
-        """The layer that the names of the variables say; ``None`` where they say none."""
+        """The layer in the names of the variables; ``None`` if the names contain no layer."""
         named = [name for _, variable in self.variables if not is_unnamed(name := name_of_variable(variable))]
         if named:
             return named[0].rpartition("/")[0] or None
@@ -80,25 +80,25 @@ class Place:
         return str(path) if path else None
 
     def full(self, *, with_root: bool) -> str:
-        """Return the way to the object as a layer's name."""
+        """Return the path to the object as the name of a layer."""
         starts_at_root = (self.base or "").split("/")[0] == self.root
         is_root_shown = with_root or not self.is_in_keras or not self.path or starts_at_root
         return "/".join([self.root, *self.path] if is_root_shown else self.path)
 
 
 class Owners:
-    """Names of layers and variables by where they stand; none for what its own name tells apart."""
+    """Names of layers and variables from their places; none for a layer or variable whose own name is unique."""
 
     def __init__(self, places: Iterable[Place] = (), loose: Iterable[Reached] = ()) -> None:
-        """Name what was found.
+        """Make the names.
 
         Args:
-            places: of layers and other owners, each once.
-            loose: variables that no object owns, by the name that the program has for them.
+            places: places of layers and other owners, each once.
+            loose: variables that no object owns, by their names in the program.
         """
         self._places = list(places)
         owned = [variable for place in self._places for _, variable in place.variables]
-        # An id stands for an object only as long as that lives.
+        # The id of an object is valid only while the object lives.
         self._held = (self._places, loose := list(loose))
         self._owned = {_key(variable) for variable in owned}
         self._layers: dict[int, str] = {}
@@ -112,15 +112,15 @@ class Owners:
                 self._variables.setdefault(_key(variable), name)
 
     def has(self, variable: Any) -> bool:
-        """Return whether it is known which object owns a variable."""
+        """Return whether the owner of a variable is known."""
         return _key(variable) in self._owned
 
     def variable(self, handle: Any) -> str | None:
-        """Return the name of the variable with a handle, where its own name does not do."""
+        """Return the name of the variable with a handle; ``None`` if its own name is unique."""
         return self._variables.get(id(handle))
 
     def layer(self, part: Any) -> str | None:
-        """Return the name of a layer, where its own path does not do."""
+        """Return the name of a layer; ``None`` if its own path is unique."""
         return self._layers.get(id(part))
 
     @cached_property
@@ -159,47 +159,47 @@ class Owners:
 
 
 def find_owners(roots: Iterable[Reached], variables: Iterable[Any] | None = None) -> Owners:
-    """Return where the layers and variables of some models stand.
+    """Find the places of the layers and variables of some models.
 
     Args:
         roots: models, layers, modules, variables and other objects, by name.
-        variables: those that are watched; models that hold none of them are left out. By default all count.
+        variables: watched variables; a model without any of them is left out. By default all models count.
     """
     watched = None if variables is None else {_key(variable) for variable in variables}
     named = list(roots)
-    titles = Counter(_title(one) for one in named)
+    titles = Counter(_title(root) for root in named)
     trees = [
-        list(_places(one.value, title if titles[title := _title(one)] == 1 else one.name))
-        for one in named
-        if not is_variable(one.value)
+        list(_places(root.value, title if titles[title := _title(root)] == 1 else root.name))
+        for root in named
+        if not is_variable(root.value)
     ]
     trees = [tree for tree in trees if watched is None or any(map(watched.__contains__, _variables_in(tree)))]
-    # A model that is a part of another one is named from there.
+    # A model inside another model is named from the outer model.
     inner = {id(place.part) for tree in trees for place in tree[1:]}
     outer = [tree for tree in trees if id(tree[0].part) not in inner] or trees
     places = {id(place.part): place for tree in reversed(outer) for place in reversed(tree)}
-    loose = [one for one in named if is_variable(one.value) and (watched is None or _key(one.value) in watched)]
+    loose = [root for root in named if is_variable(root.value) and (watched is None or _key(root.value) in watched)]
     return Owners([*reversed(places.values())], loose)
 
 
 def owners_of(variables: Sequence[Any], model: Any = None) -> Owners:
-    """Return where variables stand: in the model, or without one in those that the code on the stack can name."""
+    """Find the places of variables in a model; without a model, in those that the code on the stack can name."""
 
     def find() -> Owners:
-        return find_owners(roots_in_sight(), variables) if model is None else find_owners([Reached("", model)])
+        return find_owners(reachable_roots(), variables) if model is None else find_owners([Reached("", model)])
 
-    # A name is not worth the user's training.
+    # A failure to find names must not end training.
     return attempt(find, failed=lambda _: Owners())
 
 
 def name_of_variable(variable: Any) -> str:
-    """Return the name that a variable has of its own."""
+    """Return the own name of a variable: its Keras path or TensorFlow name."""
     path = getattr(variable, "path", None)
     return str(path) if path else str(variable.name).removesuffix(":0")
 
 
 def is_unnamed(name: str) -> bool:
-    """Return whether a name is the one that TensorFlow gives to a variable without a name."""
+    """Return whether TensorFlow gave this name to a variable without a name."""
     return _UNNAMED.fullmatch(name) is not None
 
 
@@ -212,13 +212,13 @@ def _variables_in(tree: Iterable[Place]) -> Iterator[int]:
 
 
 def _is_within(parts: Sequence[str], path: Sequence[str]) -> bool:
-    """Return whether some names stand in a path, in their order."""
+    """Return whether a path contains some names in their order."""
     left = iter(path)
     return all(part in left for part in parts)
 
 
 def _places(root: Any, title: str) -> Iterator[Place]:
-    """Yield the parts of a model, nearest first, each by the shortest way to it."""
+    """Yield the parts of a model, nearest first, each by the shortest path."""
     met = {id(root)}
     queue = [_Part(root, (), is_keras_layer(root))]
     for part in queue:
@@ -227,7 +227,7 @@ def _places(root: Any, title: str) -> Iterator[Place]:
                 met.add(id(child))
                 queue.append(_Part(child, (*part.path, name), part.is_in_keras and is_keras_layer(child)))
     owner = {key: part for part in reversed(queue) for key in part.own}
-    # A layer may hold a variable of another one. Keras' path tells whose it is.
+    # A layer may hold a variable of another layer. The variable's Keras path names its owner.
     owner |= {key: part for part in queue for key, (_, variable) in part.own.items() if part.is_maker_of(variable)}
     for part in queue:
         own = [named for key, named in part.own.items() if owner[key] is part]
@@ -236,7 +236,7 @@ def _places(root: Any, title: str) -> Iterator[Place]:
 
 @dataclass(frozen=True, eq=False)
 class _Part:
-    """An object that the walk through a model comes by."""
+    """An object that the search through a model visits."""
 
     value: Any
     path: tuple[str, ...]
@@ -244,13 +244,13 @@ class _Part:
 
     @cached_property
     def attributes(self) -> list[Reached]:
-        besides = _KERAS_OWN if is_keras_layer(self.value) else ()
-        return list(attributes_of(self.value, besides=besides))
+        excluded = _KERAS_OWN if is_keras_layer(self.value) else ()
+        return list(attributes_of(self.value, excluded=excluded))
 
     @cached_property
     def own(self) -> dict[int, Reached]:
-        """The variables that it holds, by their handles."""
-        found = {_key(one.value): one for one in reversed(self.attributes) if is_variable(one.value)}
+        """The variables of the object, by the ids of their handles."""
+        found = {_key(held.value): held for held in reversed(self.attributes) if is_variable(held.value)}
         if is_keras_layer(self.value):
             for name in _KERAS_VARIABLES:
                 for variable in getattr(self.value, name, None) or ():
@@ -260,13 +260,13 @@ class _Part:
 
     @property
     def children(self) -> list[Reached]:
-        """The layers, modules and other objects in it."""
-        parts = [one for one in self.attributes if is_model_part(one.value)]
+        """The layers, modules and other objects in the object."""
+        parts = [held for held in self.attributes if is_model_part(held.value)]
         if is_keras_layer(self.value):
-            return _children_in_keras(self.value, {id(one.value): one for one in reversed(parts)})
-        # A layer may know its trainer: from a module on, only modules and layers are parts of it.
-        others = [] if is_model_part(self.value) else [one for one in self.attributes if is_users_object(one.value)]
-        return [Reached(_explicit_name(one.value) or one.name, one.value) for one in [*parts, *others]]
+            return _children_in_keras(self.value, {id(part.value): part for part in reversed(parts)})
+        # A layer may refer to its trainer. Inside a module, only modules and layers count as parts.
+        others = [] if is_model_part(self.value) else [held for held in self.attributes if is_users_object(held.value)]
+        return [Reached(_explicit_name(held.value) or held.name, held.value) for held in [*parts, *others]]
 
     def is_maker_of(self, variable: Any) -> bool:
         path = getattr(self.value, "path", None) if is_keras_layer(self.value) else None
@@ -276,7 +276,7 @@ class _Part:
 def _children_in_keras(layer: Any, by_attribute: Mapping[int, Reached]) -> list[Reached]:
     layers = layers_inside(layer, recursive=False)
     known = {id(child) for child in layers}
-    children = layers + [one.value for key, one in by_attribute.items() if key not in known]
+    children = layers + [child.value for key, child in by_attribute.items() if key not in known]
     names = [_name_in_keras(child, by_attribute.get(id(child))) for child in children]
     return [
         (by_attribute.get(id(child)) if names.count(name) > 1 else None) or Reached(name, child)
@@ -293,8 +293,8 @@ def _name_in_keras(child: Any, by_attribute: Reached | None) -> str:
 def _title(root: Reached) -> str:
     value = root.value
     if is_keras_layer(value):
-        is_told = root.name in {"", "self"} or not _is_auto_named(value)
-        return str(value.name) if is_told else root.name
+        has_own_name = root.name in {"", "self"} or not _is_auto_named(value)
+        return str(value.name) if has_own_name else root.name
     return snake_case(type(value).__name__) if root.name == "self" else root.name
 
 
@@ -307,6 +307,6 @@ def _is_model(layer: Any) -> bool:
 
 
 def _is_auto_named(layer: Any) -> bool:
-    """Return whether Keras made a layer's name of a general class or of a counter: it then says nothing."""
+    """Return whether Keras made the name of a layer from a general class or a counter, so that it says nothing."""
     own = re.escape(snake_case(type(layer).__name__))
     return re.fullmatch(rf"(?:model|functional|sequential)(?:_\d+)?|{own}_\d+", str(layer.name)) is not None

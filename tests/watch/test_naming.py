@@ -1,4 +1,4 @@
-"""Every variable has a name of its own in the header, whatever the user called it."""
+"""Every variable has a unique name in the header."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def names_of(*names):
     return [variable.name for variable in described]
 
 
-def test_a_name_that_looks_numbered_is_not_taken_from_who_has_it():
+def test_a_name_with_a_number_stays_with_the_variable_that_has_it():
     assert names_of("w", "w", "w#2") == ["w", "w#3", "w#2"]
     assert names_of("w#2", "w", "w", "w#2", "w") == ["w#2", "w", "w#3", "w#2#2", "w#4"]
 
@@ -30,7 +30,7 @@ def test_names_are_unique_and_the_first_of_each_keeps_its_own(names):
     assert [found[names.index(name)] for name in names] == names
 
 
-def test_layers_of_one_name_in_models_that_nobody_knows_are_told_apart():
+def test_layers_with_the_same_name_in_unknown_models_get_numbers():
     def layer(units, *, use_bias=True):
         dense = keras.layers.Dense(units, use_bias=use_bias, name="dense")
         dense.build((None, 2))
@@ -46,7 +46,7 @@ def test_layers_of_one_name_in_models_that_nobody_knows_are_told_apart():
     ]
 
 
-@pytest.mark.parametrize(("shape", "told"), [(None, (-1,)), ([None, 2], (-1, 2)), ([1, 2], (1, 2))])
-def test_a_dimension_that_is_not_fixed_is_told_as_minus_one(shape, told):
+@pytest.mark.parametrize(("shape", "expected"), [(None, (-1,)), ([None, 2], (-1, 2)), ([1, 2], (1, 2))])
+def test_an_unknown_dimension_is_minus_one(shape, expected):
     variable = tf.Variable([[1.0, 2.0]], shape=tf.TensorShape(shape))
-    assert describe([variable], [None])[0].shape == told
+    assert describe([variable], [None])[0].shape == expected

@@ -1,4 +1,4 @@
-"""Every layer and every variable has a name that says where it is, and only where its own name does not."""
+"""A layer or variable is named by its place in a model if its own name is not unique."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import tensorflow as tf
 from tb_nanwatch import NanWatchCallback, NonFiniteError, Watch
 from tb_nanwatch.watch.naming import describe
 from tb_nanwatch.watch.owners import find_owners
-from tb_nanwatch.watch.sight import Reached
+from tb_nanwatch.watch.reachable import Reached
 
 
 def stage(name, units=2):
-    """Return a functional model whose layers are called as those of every other one."""
+    """Return a functional model whose layers have the same names as those of every other stage."""
     inputs = keras.Input((2,))
     hidden = keras.layers.Dense(units, name="dense", use_bias=False)(inputs)
     return keras.Model(inputs, keras.layers.BatchNormalization(name="norm")(hidden), name=name)
@@ -52,7 +52,7 @@ class TestKeras:
             "decoder/norm/beta",
         ]
 
-    def test_layers_of_models_apart_are_named_by_what_the_models_are_called(self):
+    def test_layers_of_separate_models_are_named_by_the_models(self):
         generator, critic = stage(None), stage("critic")
         variables = [generator.layers[1].kernel, critic.layers[1].kernel]
         assert names(variables, generator=generator, other=critic) == ["generator/dense/kernel", "critic/dense/kernel"]
@@ -100,7 +100,7 @@ class TestKeras:
         ],
         ids=["sequential", "functional", "wrapped"],
     )
-    def test_where_paths_tell_layers_apart_they_stay_as_they_are(self, model):
+    def test_unique_paths_stay_as_they_are(self, model):
         assert names(model.trainable_variables, model=model) == [one.path for one in model.trainable_variables]
 
     def test_a_layer_that_two_models_share_has_one_name(self):
@@ -108,7 +108,7 @@ class TestKeras:
         first, second = keras.Model(inputs, shared(inputs), name="a"), keras.Model(inputs, shared(inputs), name="b")
         assert len(set(names(shared.trainable_variables, first=first, second=second))) == 3
 
-    def test_a_variable_that_another_layer_holds_is_its_makers(self):
+    def test_a_variable_that_another_layer_holds_belongs_to_the_layer_that_made_it(self):
         class Tied(keras.Model):
             def __init__(self):
                 super().__init__(name="tied")
@@ -139,7 +139,7 @@ class TestModules:
             "model/heads/right/scale",
         ]
 
-    def test_variables_of_one_name_are_named_by_their_modules(self):
+    def test_variables_with_the_same_name_are_named_by_their_modules(self):
         left, right = Scale("scale"), Scale("scale")
         assert names([left.scale, right.scale], left=left, right=right) == ["left/scale", "right/scale"]
 
@@ -147,7 +147,7 @@ class TestModules:
         module = Scale("temperature")
         assert names([module.scale], module=module) == ["temperature"]
 
-    def test_a_variable_that_stands_alone_has_the_programs_name_for_it(self):
+    def test_a_variable_outside_of_any_object_has_its_name_in_the_program(self):
         weight = tf.Variable(1.0)
         assert names([weight], weight=weight) == ["weight"]
 
@@ -196,11 +196,11 @@ def replicated_step(logdir):
 
 @pytest.mark.parametrize("is_eager", [False, True], ids=["compiled", "eager"])
 @pytest.mark.parametrize("make", [closure_step, method_step])
-def test_in_a_loop_of_ones_own_the_models_are_those_that_the_step_names(make, is_eager, tmp_path, read):
+def test_a_custom_loop_names_layers_by_the_models_that_its_step_uses(make, is_eager, tmp_path, read):
     check_layers(make, tmp_path, read, is_eager=is_eager)
 
 
-def test_in_a_step_that_a_strategy_runs_too(tmp_path, read):
+def test_so_does_a_step_that_a_strategy_runs(tmp_path, read):
     check_layers(replicated_step, tmp_path, read, is_eager=False)
 
 
@@ -264,7 +264,7 @@ def test_in_fit_a_bad_variable_and_a_layers_output_have_the_name_of_their_own_mo
     )
 
 
-def test_statistics_of_two_layers_of_one_name_are_two(tmp_path):
+def test_two_layers_with_the_same_name_have_separate_statistics(tmp_path):
     left, right = stage("left"), stage("right")
     variables, optimizer = left.trainable_variables + right.trainable_variables, keras.optimizers.SGD(0.0)
     with Watch(tmp_path, variables, policy="raise") as watch:

@@ -1,4 +1,4 @@
-"""Statistics that the forward pass writes: put back with the update of a bad step."""
+"""Statistics that the forward pass of a session's step writes are restored after a bad step."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class TestStatistics:
                 ends.append(variables_of(session))
         assert same(*ends)
 
-    def test_where_they_alone_go_bad_that_is_told(self, built, use_resource, tmp_path, read):
+    def test_statistics_that_alone_become_bad_are_reported(self, built, use_resource, tmp_path, read):
         net, watch = Normalised(use_resource=use_resource), Watch(tmp_path)
         # The step does not use what it writes there.
         with tf.name_scope("layer/"):
@@ -73,7 +73,7 @@ class TestStatistics:
         assert (first.step, first.phase, first.layer, first.op.type) == (0, "state", "layer", "Log")
 
 
-def test_a_monitored_session_puts_them_back_too(tmp_path):
+def test_a_monitored_session_restores_them_too(tmp_path):
     net, watch = Normalised(), Watch(tmp_path, policy="skip")
     v1.train.get_or_create_global_step()
     train = beside(watch, net, v1.train.AdamOptimizer(0.01))

@@ -1,4 +1,4 @@
-"""Policy ``"skip"``: a bad batch leaves no trace in training, and is told all the same."""
+"""Policy ``"skip"``: a bad batch leaves no trace in training, and is reported."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tb_nanwatch.watch.variables import dtype_of, source_behind
 from tests.watch.networks import BATCHES, POISONED, Adversaries, Stateful, batches, same
 
 INFINITE = 1e30
-"""Its square is."""
+"""It is finite in float32 and its square is not."""
 
 
 pytestmark = pytest.mark.usefixtures("as_written")
@@ -47,7 +47,7 @@ def test_training_goes_on_as_if_the_batch_had_not_been_there(tmp_path, read, jit
     assert same(net.state(), trained_without_the_batch(bare))
 
 
-def test_of_two_optimizers_neither_has_seen_the_batch(tmp_path, read):
+def test_two_optimizers_train_as_if_the_batch_had_not_been_there(tmp_path, read):
     watch = Watch(tmp_path, policy="skip")
     net, bad = Adversaries(watch), batches()
     step = watch.step(net.step)
@@ -61,7 +61,7 @@ def test_of_two_optimizers_neither_has_seen_the_batch(tmp_path, read):
 
 @pytest.fixture
 def slow_reads(monkeypatch):
-    """Let every read of what a step began with come as late as the assignment that it is made for allows."""
+    """Delay each read of a kept value until just before the assignment that it must precede."""
 
     def read_late(graph, handle):
         with graph.as_default(), graph.control_dependencies(None):
@@ -75,7 +75,7 @@ def slow_reads(monkeypatch):
 
 
 @pytest.mark.usefixtures("slow_reads")
-def test_what_is_assigned_before_and_after_the_update_is_as_the_step_found_it(tmp_path):
+def test_a_variable_assigned_before_and_after_the_update_gets_its_value_from_before_the_step(tmp_path):
     weight = tf.Variable([1.0], name="weight")
     total = tf.Variable([0.0], trainable=False, name="total")
     watch = Watch(tmp_path, policy="skip", replay=False)
@@ -94,7 +94,7 @@ def test_what_is_assigned_before_and_after_the_update_is_as_the_step_found_it(tm
     np.testing.assert_allclose(weight.numpy(), [1.0 - 0.1 * 2.0 - 0.1 * 5.0], rtol=1e-6)
 
 
-def test_it_gives_up_after_so_many_in_a_row_and_names_the_first_of_them(tmp_path):
+def test_it_gives_up_after_max_skips_in_a_row_and_names_the_first(tmp_path):
     watch = Watch(tmp_path, policy="skip", max_skips=3)
     net = Stateful(watch)
     step, (x, y) = watch.step(net.step), batches()[0]
@@ -137,19 +137,19 @@ def test_a_good_step_between_bad_ones_begins_the_count_anew(tmp_path):
     watch.close()
 
 
-def test_who_asked_is_told_the_verdict_whatever_the_policy(tmp_path):
+def test_on_nonfinite_gets_the_verdict_by_every_policy(tmp_path):
     for policy in ("raise", "skip", "record"):
-        told = []
-        watch = Watch(tmp_path / policy, policy=policy, on_nonfinite=told.append, replay=False)
+        verdicts = []
+        watch = Watch(tmp_path / policy, policy=policy, on_nonfinite=verdicts.append, replay=False)
         net = Stateful(watch)
         step, (x, y) = watch.step(net.step), batches()[0]
         step(x, y)
         with contextlib.suppress(NonFiniteError):
             step(x, y * np.inf)
             watch.close()
-        assert [verdict.first.step for verdict in told] == [1]
+        assert [verdict.first.step for verdict in verdicts] == [1]
 
 
-def test_no_skips_at_all_are_no_policy(tmp_path):
+def test_max_skips_must_be_positive(tmp_path):
     with pytest.raises(SetupError, match="max_skips must be a positive whole number; got 0"):
         Watch(tmp_path, policy="skip", max_skips=0)

@@ -1,6 +1,7 @@
-"""What the user's code that calls the watch can reach by name: models, layers, modules, variables.
+"""The models, layers, modules and variables that the user's code reaches by name where it calls the watch.
 
-A variable does not know its layer, nor a layer its model. The functions on the stack know the models that they train.
+A variable does not know its layer, and a layer does not know its model. The functions on the stack know the models that
+they train.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ def _class_of(value: Any) -> Any:
     return type(value)
 
 
-# A walk asks this of each attribute of each layer, and there are few classes.
+# A search checks every attribute of every layer, and there are few classes.
 @lru_cache(maxsize=4096)
 def _is_of_keras(kind: type, name: str) -> bool:
     return any(base.__name__ == name and "keras" in base.__module__ for base in kind.__mro__)
@@ -64,25 +65,25 @@ def snake_case(name: str) -> str:
     return _WORD.sub("_", name).lower()
 
 
-def attributes_of(value: Any, *, besides: Collection[str] = ()) -> Iterator[Reached]:
+def attributes_of(value: Any, *, excluded: Collection[str] = ()) -> Iterator[Reached]:
     """Yield the attributes of an object, public ones first, and the items of lists and dicts in them by their path.
 
     Args:
         value: the object.
-        besides: names of attributes to leave out.
+        excluded: names of attributes to leave out.
     """
     held = getattr(value, "__dict__", None)
     if not isinstance(held, dict):
         return
     for name in sorted(map(str, held), key=lambda name: name.startswith("_")):
-        if name not in besides:
+        if name not in excluded:
             yield from items_of(Reached(name.lstrip("_"), held.get(name)))
 
 
 def items_of(named: Reached, depth: int = 0) -> Iterator[Reached]:
-    """Yield an object, or if it is a list or a dict, what it holds: ``blocks/0``, ``heads/left``."""
+    """Yield an object or, if it is a list or dict, its items: ``blocks/0``, ``heads/left``."""
     name, value = named
-    # Another kind of mapping may read a file when it is asked for its items.
+    # Any other mapping may read a file to give its items.
     if not isinstance(value, list | tuple | dict):
         yield named
         return
@@ -108,10 +109,10 @@ def holds_variables(value: Any) -> bool:
     return any(is_variable(attribute) for _, attribute in attributes_of(value))
 
 
-def roots_in_sight() -> Iterator[Reached]:
-    """Yield what the functions on the stack can name: layers, modules, variables, and objects that hold variables.
+def reachable_roots() -> Iterator[Reached]:
+    """Yield the layers, modules, variables and objects with variables that the functions on the stack can name.
 
-    Of a function's own locals, a variable is left out: what a loop leaves behind is no name of it.
+    A variable in a function's own locals is left out: the name may be left over from a loop.
     """
     frame: FrameType | None = sys._getframe(1)
     search = _Search()
@@ -123,7 +124,7 @@ def roots_in_sight() -> Iterator[Reached]:
 
 
 class _Search:
-    """A search through names, which comes by each object once."""
+    """A search through names that visits each object once."""
 
     def __init__(self) -> None:
         self._met: set[int] = set()
@@ -133,7 +134,7 @@ class _Search:
         is_module = frame.f_locals is frame.f_globals
         outer = set(code.co_names) if is_module else {*code.co_freevars, *code.co_cellvars}
         for name in [*(name for name in seen if name in outer), *(name for name in seen if name not in outer)]:
-            # A module may hold thousands of names that none of its functions uses.
+            # A module may have thousands of names that none of its functions uses.
             if name in outer or not is_module:
                 yield from self._below(Reached(name, seen[name]), has_variables=name in outer)
         yield from self._globals(code, frame.f_globals, depth=0)
@@ -165,7 +166,7 @@ class _Search:
         elif isinstance(value, ModuleType):
             self._met.add(id(value))
             if (path := getattr(value, "__file__", None)) and is_program(path):
-                yield from (one for one in attributes_of(value) if is_model_part(one.value))
+                yield from (named for named in attributes_of(value) if is_model_part(named.value))
         elif is_users_object(value):
             self._met.add(id(value))
             if holds_variables(value):
