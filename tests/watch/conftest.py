@@ -1,4 +1,4 @@
-"""Small real networks and what is read back of their runs."""
+"""Fixtures: a small real network, and a run read back from its log."""
 
 from __future__ import annotations
 

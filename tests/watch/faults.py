@@ -1,4 +1,4 @@
-"""Faults thrown into the internals of the host, which are found by running them."""
+"""Faults for each internal function that the host calls; a run under a profiler finds the functions."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ ENTRIES = (
     *(Loop.after_step, Loop.close, Loop._act, Loop._outcome, Loop.lose_step, Loop.step_failed, Loop.step_stopped),
     *(SessionRuns.before_run, SessionRuns.after_run, WatchedModel.end, EagerSteps._undo, Steps._end_microbatches),
 )
-"""What the host does after a step begins in one of these, each of which is, or calls, the boundary."""
+"""All that the host does after a step begins in one of these. Each is the boundary, or calls it."""
 _ENTRY_CODES = {entry.__code__ for entry in ENTRIES}
 _PASSED_OVER = ("boundary.py", "outcome.py:Outcome.", "errors.py")
 _originals: dict[str, FunctionType] = {}
 
 
 class InjectedError(Exception):
-    """Thrown into an internal."""
+    """Raised inside an internal function."""
 
 
 @contextmanager
 def functions_called_by_host(found: dict[str, FunctionType]) -> Iterator[None]:
-    """Collect the functions of the package that the host calls after a step, by where they are defined."""
+    """Collect the functions of the package that the host calls after a step, by the place of their definition."""
     codes: set[CodeType] = set()
 
     def profile(frame: FrameType, event: str, _: object) -> None:
@@ -53,7 +53,7 @@ def functions_called_by_host(found: dict[str, FunctionType]) -> Iterator[None]:
 
 @contextmanager
 def failing(place: str, function: FunctionType) -> Iterator[None]:
-    """Let a function raise whenever the host calls it after a step; elsewhere it does what it did."""
+    """Make a function raise when the host calls it after a step, and nowhere else."""
     code = function.__code__
     original = FunctionType(code, function.__globals__, code.co_name, function.__defaults__, function.__closure__)
     original.__kwdefaults__ = function.__kwdefaults__
@@ -73,7 +73,7 @@ def failing(place: str, function: FunctionType) -> Iterator[None]:
 
 
 def call_or_fail(place: str, args: tuple[object, ...], kwargs: dict[str, object]) -> object:
-    """Raise in the host's part; else call the original."""
+    """Raise if the host calls; else call the original."""
     if _is_in_host(sys._getframe(2)):
         raise InjectedError(f"injected into {place}")
     return _originals[place](*args, **kwargs)
@@ -88,7 +88,7 @@ def _is_in_host(frame: FrameType | None) -> bool:
 
 
 def _functions() -> Iterator[FunctionType]:
-    """Yield every function and method of the package that can be replaced: none that is made by another."""
+    """Yield every function and method of the package that can be replaced; no closure can."""
     for name, module in list(sys.modules.items()):
         if name.startswith("tb_nanwatch"):
             for value in vars(module).values():

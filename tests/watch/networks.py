@@ -1,4 +1,4 @@
-"""Networks whose forward pass changes state, and what trains them, watched or bare."""
+"""Networks whose forward pass changes state, and their training steps, watched or bare."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ POISONED = 7
 
 
 def batches(*, poison: float | None = None) -> list[tuple[tf.Tensor, tf.Tensor]]:
-    """Return small batches, of which one has a sample that is not what it should be."""
+    """Return small batches, one of which has a bad sample."""
     random = np.random.default_rng(0)
     x = random.normal(size=(BATCHES, 16, 3)).astype("float32")
     y = random.normal(size=(BATCHES, 16, 1)).astype("float32")
@@ -25,7 +25,7 @@ def batches(*, poison: float | None = None) -> list[tuple[tf.Tensor, tf.Tensor]]
 
 
 class Stateful:
-    """Batch norm, dropout from a seed generator, Adam, and a metric that is updated after the weights are."""
+    """Batch norm, dropout from a seed generator, Adam, and a metric that is updated after the weights."""
 
     def __init__(self, watch: Watch | None = None) -> None:
         keras.utils.set_random_seed(3)

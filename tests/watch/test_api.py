@@ -23,7 +23,7 @@ DESCENT = tf.compat.v1.train.GradientDescentOptimizer(0.1)
 
 
 def trainer(way, watch, net, *, clip=None):
-    """Return a callable that runs one step in one of the ways people train."""
+    """Return a callable that runs one step in one of the ways to train."""
 
     def step(x, y):
         loss, raw = net.gradients(x, y)
@@ -86,7 +86,7 @@ class TestEveryWayToTrain:
         assert saved == ([f"{tmp_path.name}/batches/step-5.npz", "batches/step-5.npz"] if decorated else [None, None])
         assert back.verdict.steps_seen == 6
 
-    def test_watching_trains_as_not_watching_does(self, way, tmp_path):
+    def test_a_watched_run_trains_like_a_bare_run(self, way, tmp_path):
         bare, watched, watch = Regression(), Regression(), Watch(tmp_path)
 
         def clip(raw):
@@ -171,10 +171,10 @@ def scalar_step(tmp_path, values, loss_of, **options):
 
 
 class TestPhasesByTheRecords:
-    """What is told of a step that is not run again."""
+    """The verdict on a bad step without a replay."""
 
-    def test_backward_the_layer_nearest_the_loss_comes_first(self, tmp_path):
-        # d sqrt(u)/du is Inf at u = 0, where the loss itself is 0; the chain rule hands it to both factors.
+    def test_backward_names_the_layer_nearest_the_loss(self, tmp_path):
+        # d sqrt(u)/du is Inf at u = 0, where the loss itself is 0; the chain rule passes it to both factors.
         values = {"first/w": 0.5, "second/w": 2.0, "aside/w": 1.0}
         _, step, _ = scalar_step(tmp_path, values, lambda a, b, c, x: tf.sqrt(a * x * b) + c, replay=False)
         step(tf.constant(1.0))
@@ -183,7 +183,7 @@ class TestPhasesByTheRecords:
         first = caught.value.verdict.first
         assert (first.step, first.phase, first.layer, first.variable) == (1, "backward", "second", "second/w")
 
-    def test_backward_a_table_that_is_read_in_part_has_its_place_too(self, tmp_path):
+    def test_backward_orders_a_table_that_is_read_in_part(self, tmp_path):
         table, weight = tf.Variable(tf.ones([3, 2]), name="embedding/table"), tf.Variable(1.0, name="head/w")
         watch = Watch(tmp_path, replay=False)
 
@@ -198,7 +198,7 @@ class TestPhasesByTheRecords:
             step(tf.constant([0, 2]), tf.constant(0.0))
         assert caught.value.verdict.first.layer == "head"
 
-    def test_clip_a_finite_gradient_that_clipping_spoils(self, tmp_path):
+    def test_clip_names_a_finite_gradient_that_clipping_made_non_finite(self, tmp_path):
         # The squares of 1e25 overflow float32, so the global norm is Inf, and Inf norms make every gradient NaN.
         variable = tf.Variable(1.0, name="layer/w")
         watch = Watch(tmp_path, replay=False)
@@ -216,7 +216,7 @@ class TestPhasesByTheRecords:
         first = caught.value.verdict.first
         assert (first.step, first.phase, first.variable, first.kind) == (0, "clip", "layer/w", "nan")
 
-    def test_update_a_finite_gradient_whose_update_overflows_is_told_of_its_own_step(self, tmp_path):
+    def test_update_names_the_step_of_a_finite_gradient_whose_update_overflows(self, tmp_path):
         # With a gradient of -1e38 the update adds 1e37, and 3.4e38 + 1e37 is more than float32 holds.
         _, step, _ = scalar_step(tmp_path, {"layer/w": 3.4e38, "other/w": 1.0}, lambda a, b, x: (a - 3.4e38) * x + b)
         step(tf.constant(0.0))
@@ -228,7 +228,7 @@ class TestPhasesByTheRecords:
         assert caught.value.alert.step == 2
 
     @pytest.mark.parametrize("policy", ["raise", "record"])
-    def test_update_the_last_one_is_looked_at_when_the_watch_is_closed(self, policy, tmp_path, read):
+    def test_update_checks_the_last_one_when_the_watch_is_closed(self, policy, tmp_path, read):
         watch, step, _ = scalar_step(tmp_path, {"layer/w": 3.4e38}, lambda w, x: (w - 3.4e38) * x, policy=policy)
         step(tf.constant(0.0))
         step(tf.constant(-1e38))
@@ -259,7 +259,7 @@ class TestPhasesByTheRecords:
         assert (first.step, first.phase, first.tensor, first.samples) == (1, "input", "y", (2, 6))
         assert (first.counts.size, first.counts.nan) == (10, 2)
 
-    def test_input_that_was_harmless_before_is_not_blamed(self, tmp_path):
+    def test_input_that_was_harmless_before_is_no_origin(self, tmp_path):
         def masked(w, x, scale):
             return tf.reduce_sum(tf.where(tf.math.is_nan(x), 0.0, x)) * w * scale
 
@@ -312,7 +312,7 @@ class TestNoFalseAlarm:
         assert read(tmp_path).verdict.status == "finite"
 
 
-class TestWhatIsPutBack:
+class TestWhatIsRestored:
     def network(self):
         keras.utils.set_random_seed(3)
         model = keras.Sequential(
@@ -352,7 +352,7 @@ class TestWhatIsPutBack:
         assert changed == []
         assert int(counter) == 3
 
-    def test_what_comes_after_the_update_in_the_step_waits_for_the_guard(self, tmp_path, regression):
+    def test_code_after_the_update_in_the_step_waits_for_the_guard(self, tmp_path, regression):
         watch, after = Watch(tmp_path), tf.Variable(0.0, trainable=False)
 
         @watch.step
@@ -384,7 +384,7 @@ class TestRecordPolicy:
         assert np.flatnonzero(back.column("loss", "nonfinite")[:, 0]).tolist() == bad
         assert back.verdict.first.step == 2
 
-    def test_a_bad_batch_is_blamed_again_when_it_comes_again(self, tmp_path, read):
+    def test_a_bad_batch_that_comes_again_is_the_origin_again(self, tmp_path, read):
         net, watch = Regression(), Watch(tmp_path, policy="record", window=2)
         step = trainer("function", watch, net)
         sound, bad = net.weights(), net.y.numpy()
@@ -397,7 +397,7 @@ class TestRecordPolicy:
         alerts = read(tmp_path).session.alerts
         assert [(alert.step, alert.findings[0].role) for alert in alerts] == [(1, "input"), (9, "input")]
 
-    def test_it_trains_into_the_nan_as_bare_training_does(self, tmp_path):
+    def test_a_recorded_run_trains_into_the_nan_like_a_bare_run(self, tmp_path):
         bare, watched = Regression(learning_rate=50.0), Regression(learning_rate=50.0)
         watch = Watch(tmp_path, policy="record")
 
@@ -416,7 +416,7 @@ class TestRecordPolicy:
 
 
 class TestVariables:
-    def test_a_variable_without_a_gradient_is_absent_and_two_of_one_name_are_told_apart(self, tmp_path, read):
+    def test_a_variable_without_a_gradient_is_absent_and_equal_names_are_made_unique(self, tmp_path, read):
         variables = [tf.Variable(1.0, name="layer/w"), tf.Variable(2.0, name="layer/w"), tf.Variable(3.0, name="idle")]
         watch = Watch(tmp_path, variables)
 
@@ -456,7 +456,7 @@ class TestVariables:
         np.testing.assert_allclose(back.column("grad_norm"), [[2.5, 5.0]])
         np.testing.assert_allclose(back.column("clipped_norm"), [[1.25, 10.0]])
 
-    def test_clipping_in_half_precision_that_overflows_on_the_way_is_seen(self, tmp_path):
+    def test_clipping_that_overflows_in_half_precision_is_recorded(self, tmp_path):
         variable = tf.Variable(tf.ones([2], tf.float16), name="layer/w")
         watch = Watch(tmp_path)
 
@@ -472,7 +472,7 @@ class TestVariables:
         assert caught.value.verdict.first.phase == "clip"
         np.testing.assert_array_equal(variable.numpy(), [1.0, 1.0])
 
-    def test_a_gradient_that_only_clipping_brought_is_looked_at(self, tmp_path):
+    def test_a_gradient_that_only_clipping_made_is_checked(self, tmp_path):
         variables = [tf.Variable(1.0, name="first/w"), tf.Variable(1.0, name="second/w")]
         watch = Watch(tmp_path, variables)
 
@@ -519,7 +519,7 @@ class TestVariables:
 
 
 class TestSteps:
-    def test_many_steps_a_call_are_all_counted_and_the_bad_one_is_exact(self, tmp_path, read):
+    def test_each_of_many_steps_a_call_is_counted_and_the_bad_step_is_exact(self, tmp_path, read):
         net, watch = Regression(), Watch(tmp_path, window=64)
 
         @watch.step
@@ -543,7 +543,7 @@ class TestSteps:
         watch.close()
         assert read(tmp_path).session.series.first_step.tolist() == list(range(17))
 
-    def test_statistics_that_a_step_inside_a_loop_spoilt_are_put_back_to_that_steps_start(self, tmp_path):
+    def test_a_bad_step_inside_a_loop_restores_the_statistics_that_it_began_with(self, tmp_path):
         norm, weight = keras.layers.BatchNormalization(), tf.Variable(1.0, name="layer/w")
         norm.build((None, 3))
         watch = Watch(tmp_path)
@@ -565,7 +565,7 @@ class TestSteps:
         assert caught.value.alert.step == 2
         np.testing.assert_allclose(norm.moving_mean.numpy(), expected, rtol=1e-5)
 
-    def test_of_several_bad_steps_before_the_host_looks_the_first_is_told(self, tmp_path, regression):
+    def test_the_first_of_several_bad_steps_between_two_reads_is_reported(self, tmp_path, regression):
         watch = Watch(tmp_path)
 
         @tf.function
@@ -633,7 +633,7 @@ class TestFunctions:
         watch.close()
         assert read(tmp_path).verdict.steps_seen == 3
 
-    def test_a_tf_function_keeps_its_options_and_its_state_is_put_back(self, tmp_path, regression):
+    def test_a_tf_function_keeps_its_options_and_its_state_is_restored(self, tmp_path, regression):
         watch, after = Watch(tmp_path), tf.Variable(0.0, trainable=False)
 
         @watch.step
@@ -749,7 +749,7 @@ class TestTrouble:
             watch.apply_gradients(regression.optimizer, pairs)
 
     @pytest.mark.parametrize(
-        ("options", "told"),
+        ("options", "message"),
         [
             ({"window": 0}, "window must be a positive whole number; got 0"),
             ({"window": 2.5}, "window must be a positive whole number; got 2.5"),
@@ -760,18 +760,18 @@ class TestTrouble:
             ({"logdir": None}, "logdir must be a path, such as 'runs/critic'; got None"),
         ],
     )
-    def test_an_option_that_has_no_meaning_is_refused_where_it_is_given(self, tmp_path, options, told):
-        with pytest.raises(SetupError, match=told):
+    def test_an_invalid_option_is_refused_where_it_is_given(self, tmp_path, options, message):
+        with pytest.raises(SetupError, match=message):
             Watch(**{"logdir": tmp_path, **options})
 
-    def test_a_zip_that_was_used_up_is_told_as_such(self, tmp_path, regression):
+    def test_the_error_names_a_zip_that_was_used_up(self, tmp_path, regression):
         watch, (loss, raw) = Watch(tmp_path), regression.gradients(regression.x, regression.y)
         pairs = zip(raw, regression.variables, strict=True)
         list(pairs)
         with pytest.raises(SetupError, match="accumulate must be given at least one gradient; got none: was the zip"):
             watch.accumulate(pairs, loss=loss)
 
-    def test_what_a_callback_raises_does_not_hide_the_verdict(self, tmp_path, regression):
+    def test_an_error_of_the_users_callback_does_not_hide_the_verdict(self, tmp_path, regression):
         def fail(verdict):
             raise KeyError(verdict.status)
 
@@ -787,7 +787,7 @@ class TestTrouble:
         with pytest.raises(SetupError, match=r"such as model\.trainable_variables; got a Sequential"):
             Watch(tmp_path, regression.model)
 
-    def test_a_bad_step_that_nobody_asked_after_is_told_when_the_watch_is_closed(self, tmp_path, regression):
+    def test_a_bad_step_that_was_not_checked_is_reported_when_the_watch_is_closed(self, tmp_path, regression):
         watch = Watch(tmp_path)
 
         @tf.function
@@ -814,7 +814,7 @@ class TestTrouble:
         subprocess.run([sys.executable, "-c", program], env=environment, check=True, capture_output=True)
         assert read(tmp_path).verdict.steps_seen == 5
 
-    def test_an_iterator_that_the_step_draws_from_is_left_alone(self, tmp_path, regression):
+    def test_an_iterator_that_the_step_reads_is_not_advanced(self, tmp_path, regression):
         watch = Watch(tmp_path)
         batches = iter(tf.data.Dataset.from_tensors((regression.x, regression.y)).repeat())
 
@@ -826,7 +826,7 @@ class TestTrouble:
 
         assert float(step()) > float(step())
 
-    def test_what_comes_after_the_first_step_is_named_once(self, tmp_path, regression):
+    def test_variables_and_tensors_after_the_first_step_are_named_once(self, tmp_path, regression):
         watch = Watch(tmp_path)
         late = tf.Variable(1.0, name="late")
         loss, raw = regression.gradients(regression.x, regression.y)

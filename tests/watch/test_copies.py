@@ -1,4 +1,4 @@
-"""A watch belongs to one training: it says so where it is copied, and its steps are copied as functions are."""
+"""A watch belongs to one training: a copy of it is refused, and its steps are copied like functions."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tb_nanwatch.errors import SetupError
 
 
 @pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, pickle.dumps])
-def test_a_watch_says_that_it_cannot_be_copied(copied, tmp_path):
+def test_a_watch_cannot_be_copied(copied, tmp_path):
     with pytest.raises(SetupError, match="make a new Watch for the copy, with a run_name of its own"):
         copied(Watch(tmp_path))
 
@@ -33,10 +33,10 @@ def test_an_object_with_a_watched_step_can_be_copied_and_each_trains_its_own(tmp
     agent = Agent()
     agent.train_step(tf.constant([0.5]))
     target = copy.deepcopy(agent)
-    # As if the copy had the place of an original that is gone.
+    # The copy may have the id of an original that is gone.
     name = next(name for name in vars(target) if name.startswith("_nanwatch"))
     vars(target)[name.replace(str(id(agent)), str(id(target)))] = vars(agent)[name]
-    # Of the variables, the watch has those of its first step.
+    # The watch has the variables of its first step only.
     with pytest.warns(UserWarning, match="does not watch variable"):
         target.train_step(tf.constant([0.5]))
     watch.close()

@@ -1,4 +1,4 @@
-"""Whatever fails in the host, training goes on, a bad step is still an error, and one warning names the fault.
+"""Any failure in the host is one warning that names it; training goes on, and a bad step is still an error.
 
 The faults are thrown into every function of the package that the host calls after a step, which is found by a run under
 a profiler: an internal that is new is among them by itself.
@@ -19,7 +19,7 @@ from tests.watch.faults import InjectedError, failing, functions_called_by_host
 STEPS, BAD = 3, 1
 VALUES = np.array([float("nan") if step == BAD else 1.0 for step in range(STEPS)], np.float32)
 AT_LEAST = {"loop": 150, "fit": 20, "session": 20}
-"""Fewer means that they are no longer found."""
+"""If fewer functions are found, the search for them is broken."""
 
 
 def loop(logdir, **options):
@@ -91,7 +91,7 @@ def survives(place, way, policy, fault_free, logdir):
 
 
 def called_in(way, policy, logdir):
-    """Return what a training without a fault comes to, and the functions that the host calls in it."""
+    """Return the result of a training without a fault, and the functions that the host calls in it."""
     found = {}
     with functions_called_by_host(found):
         result, _ = outcome_of(way, logdir, policy)
@@ -103,7 +103,7 @@ def called_in(way, policy, logdir):
 def test_a_fault_in_any_internal_is_one_warning_and_changes_nothing_else(policy, way, tmp_path):
     fault_free, found = called_in(way, policy, tmp_path / "whole")
     if way != "loop":
-        # What the loop of a program comes to as well is tried there.
+        # The functions that the loop of a program also calls are tried there.
         _, known = called_in("loop", policy, tmp_path / "loop")
         found = {place: function for place, function in found.items() if place not in known or "loop.py" in place}
     wrong = {}

@@ -55,7 +55,7 @@ def many(step, net):
         step(net.x, net.y)
 
 
-def test_an_overflow_is_a_skipped_step_and_norms_are_those_of_the_loss_itself(tmp_path, read):
+def test_an_overflow_is_a_skipped_step_and_norms_are_without_the_scale(tmp_path, read):
     watch, net, bare = Watch(tmp_path), HalfPrecision(scale=2.0**24), HalfPrecision(scale=2.0**24)
     step = watch.step(lambda x, y: net.trained_by(watch, x, y))
     bare_step = tf.function(lambda x, y: bare.trained_by(None, x, y))
@@ -76,7 +76,7 @@ def test_an_overflow_is_a_skipped_step_and_norms_are_those_of_the_loss_itself(tm
     assert (norms[skipped == 0] < 100).all()
 
 
-def test_what_no_smaller_scale_would_have_kept_finite_is_told_as_of_its_first_step(tmp_path, read):
+def test_a_gradient_that_no_scale_keeps_finite_is_reported_at_its_first_step(tmp_path, read):
     watch, net = Watch(tmp_path), HalfPrecision(scale=2.0**10)
     step = watch.step(lambda x, y: net.trained_by(watch, x, y))
     for _ in range(6):
@@ -92,7 +92,7 @@ def test_what_no_smaller_scale_would_have_kept_finite_is_told_as_of_its_first_st
     assert read(tmp_path).verdict.first.step == 6
 
 
-def test_a_loss_that_is_not_finite_is_none_of_the_scales_doing(tmp_path):
+def test_a_non_finite_loss_is_not_blamed_on_the_scale(tmp_path):
     watch, net = Watch(tmp_path), HalfPrecision(scale=2.0**10)
     step = watch.step(lambda x, y: net.trained_by(watch, x, y))
     step(net.x, net.y)

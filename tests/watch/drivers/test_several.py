@@ -1,4 +1,4 @@
-"""Several optimizers in one step: one row, one verdict, and either all of their updates or none."""
+"""Several optimizers in one step: one row, one verdict, and all of their updates or none."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_a_step_leaves_one_row_with_the_gradients_of_all(tmp_path, read, are_giv
     assert same(net.state(), bare.state())
 
 
-def test_a_bad_second_update_takes_the_first_one_back(tmp_path):
+def test_a_bad_second_update_undoes_the_first(tmp_path):
     watch = Watch(tmp_path)
     net, bad = Adversaries(watch), batches()
     step = watch.step(net.step)
@@ -108,7 +108,7 @@ def test_a_bad_update_in_a_branch_and_the_one_after_it_are_skipped_together(bad,
     assert (verdict.first.step, verdict.skipped_steps, verdict.steps_seen) == (1, 1, 3)
 
 
-def test_a_scale_that_only_the_second_optimizer_has_may_overflow(tmp_path, read):
+def test_a_loss_scale_of_the_second_optimizer_alone_may_overflow(tmp_path, read):
     first = keras.Variable([1.0], name="first")
     second = keras.Variable(tf.ones([1], tf.float16), dtype="float16", name="second")
     plain = keras.optimizers.SGD(0.5)

@@ -1,4 +1,4 @@
-"""A step that an operation's error ends: the error stays the user's, and what was found is added to it and written."""
+"""A step that an operation's error ends: the user gets the error with a note, and the log records the step."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def trained(logdir, loss_of, batches, **options):
 
 
 @pytest.mark.parametrize("policy", ["raise", "skip", "record"])
-def test_nan_that_makes_an_index_end_the_step_is_found_behind_the_index(tmp_path, read, policy):
+def test_a_nan_behind_an_index_that_ends_the_step_is_found(tmp_path, read, policy):
     error = trained(tmp_path, chosen, [GOOD, [2.0, 1.0], BAD], policy=policy)
     verdict = read(tmp_path).verdict
     first = verdict.first
@@ -68,13 +68,13 @@ def test_nan_that_makes_an_index_end_the_step_is_found_behind_the_index(tmp_path
 
 
 @pytest.mark.parametrize("loss_of", [checked, asserted])
-def test_nan_that_a_check_of_the_program_refuses_is_found(tmp_path, read, loss_of):
+def test_a_nan_that_a_check_of_the_program_refuses_is_found(tmp_path, read, loss_of):
     trained(tmp_path, loss_of, [GOOD, BAD])
     first = read(tmp_path).verdict.first
     assert (first.step, first.op.type, first.source.line) == (1, "Log", line_of("the log"))
 
 
-def test_of_a_finite_step_only_the_operation_of_the_error_is_named(tmp_path, read):
+def test_in_a_finite_step_only_the_operation_of_the_error_is_named(tmp_path, read):
     def looked_up(logits):
         row = tf.gather(tf.constant([3.0, 4.0]), tf.cast(tf.round(tf.exp(logits[0])), tf.int32) - 1)
         return tf.reduce_sum(logits * row)
@@ -83,13 +83,13 @@ def test_of_a_finite_step_only_the_operation_of_the_error_is_named(tmp_path, rea
     verdict = read(tmp_path).verdict
     assert (verdict.status, verdict.first, verdict.steps_seen) == ("warning", None, 1)
     (warning,) = verdict.warnings
-    said = "Step 1 did not end: InvalidArgumentError: indices = 6 is not in [0, 2). The error is of GatherV2 ("
-    assert warning.text.startswith(said)
+    message = "Step 1 did not end: InvalidArgumentError: indices = 6 is not in [0, 2). The error is of GatherV2 ("
+    assert warning.text.startswith(message)
     assert verdict.text.startswith("Finite in all 1 steps. Step 1 did not end: ")
     assert error.__notes__ == [f"tb_nanwatch: {warning.text} For more: nanwatch {tmp_path}"]
 
 
-def test_a_first_step_that_does_not_end_is_written_too(tmp_path, read):
+def test_a_first_step_that_does_not_end_is_recorded(tmp_path, read):
     trained(tmp_path, checked, [BAD])
     verdict = read(tmp_path).verdict
     assert (verdict.status, verdict.first.step, verdict.first.op.type) == ("nonfinite", 0, "Log")

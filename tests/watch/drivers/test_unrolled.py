@@ -1,4 +1,4 @@
-"""Several updates of the same variables in one step, as a critic's are: one row, and either all of them or none."""
+"""Several updates of the same variables in one step, as for a critic: one row, and all of them or none."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ STEPS = 5
 
 
 class Unrolled:
-    """Three updates of one variable in a step, each of a loss of its own."""
+    """Three updates of one variable in a step, each with its own loss."""
 
     def __init__(self, watch: Watch | None = None) -> None:
         self.watch = watch
@@ -45,7 +45,7 @@ def bad(number: int) -> tf.Tensor:
 
 @pytest.mark.usefixtures("as_written")
 @pytest.mark.parametrize("policy", ["raise", "skip", "record"])
-def test_healthy_updates_are_those_of_a_bare_step_and_leave_one_row(policy, tmp_path, read):
+def test_good_updates_equal_those_of_a_bare_step_and_leave_one_row(policy, tmp_path, read):
     bare, net = Unrolled(), Unrolled(Watch(tmp_path, policy=policy))
     bare_step, step = tf.function(bare.step), net.watch.step(net.step)
     for _ in range(STEPS):
@@ -77,7 +77,7 @@ def undecorated(net: Unrolled):
 
 @pytest.mark.parametrize("number", [0, 1, 2])
 @pytest.mark.parametrize("way", [decorated, by_xla, undecorated])
-def test_a_bad_update_takes_those_before_it_in_the_step_back_and_is_named(way, number, tmp_path):
+def test_a_bad_update_undoes_those_before_it_in_the_step_and_is_named(way, number, tmp_path):
     net = Unrolled(Watch(tmp_path))
     step = way(net)
     step(tf.constant(HEALTHY))
@@ -105,7 +105,7 @@ def test_a_step_with_a_bad_update_is_skipped_whole(number, tmp_path, read):
     assert (verdict.first.step, verdict.skipped_steps, verdict.steps_seen) == (1, 1, 3)
 
 
-def test_in_a_loop_of_tensorflows_each_time_round_is_a_step_with_all_its_updates(tmp_path, read):
+def test_each_round_of_a_tensorflow_loop_is_a_step_with_all_its_updates(tmp_path, read):
     net = Unrolled(Watch(tmp_path))
 
     @net.watch.step

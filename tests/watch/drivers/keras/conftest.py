@@ -1,4 +1,4 @@
-"""What every test of ``fit`` rests on."""
+"""Fixtures for every test of ``fit``."""
 
 import pytest
 import tensorflow as tf

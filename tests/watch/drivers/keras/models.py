@@ -1,4 +1,4 @@
-"""Small models, each trained by ``fit`` in a way of its own, on batches of which one may be bad."""
+"""Small models, each trained by ``fit`` in a way of its own, on batches that may hold a bad sample."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Layers = keras.layers
 
 
 class Way(NamedTuple):
-    """A model that is about to be trained, and what its ``fit`` is given."""
+    """A model to train, and the arguments of its ``fit``."""
 
     model: Any
     x: Any
@@ -105,7 +105,7 @@ class WithComputedLoss(keras.Sequential):
 
 
 class WithTape(keras.Sequential):
-    """A training step that knows of no loss but its own, scaled as Keras wants it to be."""
+    """A training step with a loss of its own, scaled as Keras asks."""
 
     def train_step(self, data: Any) -> Any:
         x, y = data

@@ -1,4 +1,4 @@
-"""The outputs of layers: an Inf that leaves the step finite is noted once; a NaN alarms, and so does a bad loss."""
+"""The outputs of layers: an Inf in a finite step gives one note; a NaN raises an alarm, and so does a bad loss."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tb_nanwatch import NanWatchCallback, NonFiniteError, Watch
 
 
 class Masked(keras.layers.Layer):
-    """Puts out ``value`` in place of what is below 2: softmax makes 0 of -Inf there."""
+    """Outputs ``value`` in place of elements below 2: softmax turns -Inf there into 0."""
 
     def __init__(self, value=-np.inf):
         super().__init__(name="masked")
@@ -36,7 +36,7 @@ def train(logdir, last, *, value=-np.inf, policy="raise", optimizer="sgd", **opt
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         model.fit(x, x[:, :1], batch_size=1, shuffle=False, verbose=0, callbacks=[callback])
-    return [str(one.message) for one in caught if "tb_nanwatch" in str(one.message)]
+    return [str(warning.message) for warning in caught if "tb_nanwatch" in str(warning.message)]
 
 
 NOTE = (
@@ -47,7 +47,7 @@ WAYS = [{}, {"jit_compile": True}, {"run_eagerly": True}]
 
 
 @pytest.mark.parametrize(("way", "policy"), [*((way, "raise") for way in WAYS), ({}, "skip"), ({}, "record")])
-def test_an_infinity_that_leaves_the_step_finite_is_noted_once(tmp_path, way, policy, read):
+def test_an_infinity_in_a_finite_step_is_noted_once(tmp_path, way, policy, read):
     assert train(tmp_path, keras.layers.Softmax(), policy=policy, **way) == [NOTE]
     back = read(tmp_path)
     assert (back.verdict.status, back.verdict.steps_seen, back.verdict.skipped_steps) == ("finite", 4, 0)
@@ -70,7 +70,7 @@ def test_an_infinity_that_reaches_the_loss_is_an_alarm_of_its_layer(tmp_path):
         train(tmp_path, keras.layers.Activation("linear"))
 
 
-def test_gradients_that_overflow_for_their_scale_leave_it_as_meant(tmp_path, read):
+def test_gradients_that_overflow_by_the_loss_scale_leave_the_infinity_as_meant(tmp_path, read):
     optimizer = keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(0.01), initial_scale=2.0**127)
     notes = train(tmp_path, keras.layers.Softmax(), optimizer=optimizer)
     assert notes == [NOTE.replace("finite;", "finite, but for overflows of the loss scale;")]
@@ -102,6 +102,6 @@ def test_recurrent_layers_have_one_warning_for_what_their_loops_hold(tmp_path):
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         model.fit(x, x[:, -1, :1], verbose=0, callbacks=[NanWatchCallback(tmp_path, activations_every=2)])
-    said = [str(one.message) for one in caught if "tb_nanwatch" in str(one.message)]
-    assert len(said) == 1
-    assert "does not watch tensors that are made in another function" in said[0]
+    warned = [str(warning.message) for warning in caught if "tb_nanwatch" in str(warning.message)]
+    assert len(warned) == 1
+    assert "does not watch tensors that are made in another function" in warned[0]

@@ -1,4 +1,4 @@
-"""``model.fit`` with the callback, in the ways that people train: what is recorded, what is told, what is unchanged."""
+"""``model.fit`` with the callback, for each way to use it: what is recorded, what is reported, what stays unchanged."""
 
 from __future__ import annotations
 
@@ -166,7 +166,7 @@ SKIPPING = {
 
 @pytest.mark.filterwarnings("ignore:Gradients do not exist for variables")
 @pytest.mark.parametrize("way", HEALTHY)
-def test_watching_trains_as_not_watching_does_and_records_every_step(way, tmp_path, read):
+def test_a_watched_fit_trains_like_a_bare_fit_and_records_every_step(way, tmp_path, read):
     watched = HEALTHY[way]()
     ours, theirs = watched.train(NanWatchCallback(tmp_path)), HEALTHY[way]().train()
     assert same(ours, theirs)
@@ -177,12 +177,12 @@ def test_watching_trains_as_not_watching_does_and_records_every_step(way, tmp_pa
     assert (back.column("global_norm") > 0).all()
 
 
-def test_a_critic_that_is_updated_thrice_a_step_is_watched_as_one_step(tmp_path, read):
+def test_three_updates_of_a_critic_in_a_step_are_one_step(tmp_path, read):
     def way():
         return adversarial(critic_steps=3, penalty=1.0)
 
     ours, theirs = way().train(NanWatchCallback(tmp_path)), way().train()
-    # A penalty on a gradient is fused in another way if it is looked at.
+    # TensorFlow fuses a penalty on a gradient differently in a watched graph.
     assert all(np.allclose(a, b, rtol=1e-6, atol=1e-7) for a, b in zip(ours, theirs))
     back = read(tmp_path)
     assert (back.verdict.status, back.verdict.steps_seen) == ("finite", BATCHES)
@@ -190,7 +190,7 @@ def test_a_critic_that_is_updated_thrice_a_step_is_watched_as_one_step(tmp_path,
 
 
 @pytest.mark.parametrize("way", BAD)
-def test_a_bad_step_is_told_and_leaves_the_state_of_the_step_before(way, tmp_path):
+def test_a_bad_step_is_reported_and_leaves_the_state_of_the_step_before(way, tmp_path):
     watched = BAD[way](INFINITE)
     with pytest.raises(NonFiniteError) as caught:
         watched.train(NanWatchCallback(tmp_path))
@@ -265,7 +265,7 @@ def test_a_replay_names_the_line_of_a_users_own_loss_function(tmp_path):
     assert (first.step, first.op.type, first.source.function) == (POISONED, "Log1p", "logarithmic_error")
 
 
-def test_an_overflow_that_the_loss_scale_skips_is_counted_and_a_loss_that_is_inf_is_told(tmp_path, read):
+def test_an_overflow_that_the_loss_scale_skips_is_counted_and_an_inf_loss_is_reported(tmp_path, read):
     scaled = of_policy("mixed_float16")
     watched = scaled()
     ours, theirs = watched.train(NanWatchCallback(tmp_path / "healthy")), scaled().train()
@@ -282,13 +282,13 @@ def test_an_overflow_that_the_loss_scale_skips_is_counted_and_a_loss_that_is_inf
 
 @pytest.mark.parametrize("run_eagerly", [False, True])
 def test_recording_changes_nothing_even_of_a_bad_step(run_eagerly, tmp_path, read):
-    told = []
+    verdicts = []
     ours = plain(INFINITE, run_eagerly=run_eagerly).train(
-        NanWatchCallback(tmp_path, policy="record", on_nonfinite=told.append)
+        NanWatchCallback(tmp_path, policy="record", on_nonfinite=verdicts.append)
     )
     theirs = plain(INFINITE, run_eagerly=run_eagerly).train()
     assert all(np.array_equal(a, b, equal_nan=True) for a, b in zip(ours, theirs, strict=True))
-    assert [verdict.first.step for verdict in told] == [POISONED]
+    assert [verdict.first.step for verdict in verdicts] == [POISONED]
     assert read(tmp_path).verdict.first.step == POISONED
 
 
@@ -307,7 +307,7 @@ def test_recording_ends_data_of_unknown_length_as_without_a_watch(tmp_path):
     assert all(np.array_equal(a, b) for a, b in zip(*ends, strict=True))
 
 
-def test_fit_after_fit_is_one_run_and_what_comes_after_unwatched_is_as_if_it_never_was(tmp_path, read):
+def test_fit_after_fit_is_one_run_and_a_later_bare_fit_is_not_recorded(tmp_path, read):
     watched, bare, callback = plain(), plain(), NanWatchCallback(tmp_path)
     watched.train(callback)
     watched.train(callback)
@@ -338,7 +338,7 @@ def test_a_callback_list_may_be_made_beforehand_and_used_twice(tmp_path, read):
     assert read(tmp_path).verdict.steps_seen == 2 * BATCHES
 
 
-def test_weights_that_the_last_update_spoils_are_told_at_the_end_of_fit(tmp_path):
+def test_weights_that_the_last_update_makes_non_finite_are_reported_at_the_end_of_fit(tmp_path):
     way = plain(optimizer=keras.optimizers.SGD(3e38))
     way.model.get_layer("head").kernel.assign(way.model.get_layer("head").kernel * 100)
     with pytest.raises(NonFiniteError, match=r"^Step 0: .* update"):
@@ -346,7 +346,7 @@ def test_weights_that_the_last_update_spoils_are_told_at_the_end_of_fit(tmp_path
 
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword")
-def test_it_stands_beside_the_callbacks_of_keras(tmp_path, read):
+def test_it_works_beside_the_callbacks_of_keras(tmp_path, read):
     def beside(folder):
         return [
             keras.callbacks.TensorBoard(folder / "logs", update_freq=2, histogram_freq=1, write_graph=False),
@@ -364,7 +364,7 @@ def test_it_stands_beside_the_callbacks_of_keras(tmp_path, read):
     assert same([np.asarray(weight) for weight in loaded.get_weights()], watched.model.get_weights())
 
 
-def test_a_norm_is_kept_of_each_layers_output_in_every_so_many_steps(tmp_path, read):
+def test_the_norm_of_each_layers_output_is_recorded_every_so_many_steps(tmp_path, read):
     way = plain(jit_compile=True)
     expected = np.linalg.norm(way.model.get_layer("hidden")(way.x[:SIZE]))
     way.train(NanWatchCallback(tmp_path, activations_every=4))
@@ -377,7 +377,7 @@ def test_a_norm_is_kept_of_each_layers_output_in_every_so_many_steps(tmp_path, r
     assert not any("call" in vars(layer) for layer in way.model.layers)
 
 
-def test_an_output_that_is_bad_in_a_step_that_is_looked_at_is_told_as_its_layers(tmp_path):
+def test_a_bad_output_in_a_recorded_step_names_its_layer(tmp_path):
     way = plain()
     way.x[:1] = np.inf
     way.model.get_layer("hidden").kernel.assign(np.ones([3, 8]))
@@ -387,6 +387,6 @@ def test_an_output_that_is_bad_in_a_step_that_is_looked_at_is_told_as_its_layers
     assert {("input", "x"), ("tensor", "hidden")} <= roles
 
 
-def test_every_no_steps_is_no_measure_of_time(tmp_path):
+def test_activations_every_zero_steps_is_refused(tmp_path):
     with pytest.raises(SetupError, match="activations_every must be positive, or None for never; got 0"):
         NanWatchCallback(tmp_path, activations_every=0)

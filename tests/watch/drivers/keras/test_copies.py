@@ -1,4 +1,4 @@
-"""A copied callback is a fresh one with the same options, and each copy that trains is a run of its own."""
+"""A copy of a callback is a fresh callback with the same options, and each copy that trains is a run of its own."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_a_callback_that_was_used_can_be_copied_and_each_keeps_its_run(tmp_path,
     assert len(list((tmp_path / "search" / "nanwatch").iterdir())) == 2
 
 
-def test_a_copy_of_a_copy_stands_beside_it(tmp_path):
+def test_the_run_of_a_copy_of_a_copy_is_beside_the_first(tmp_path):
     first = copy.deepcopy(NanWatchCallback(tmp_path))
     fit(first)
     fit(copy.deepcopy(first))
@@ -74,7 +74,7 @@ def test_a_copy_has_the_options_and_calls_the_same_function(tmp_path):
     assert not list(tmp_path.rglob("*.npz"))
 
 
-def test_what_a_subclass_adds_is_copied_with_it(copied, tmp_path):
+def test_attributes_of_a_subclass_are_copied(copied, tmp_path):
     class Named(NanWatchCallback):
         def __init__(self, log_dir, name):
             super().__init__(log_dir)
@@ -101,6 +101,6 @@ def test_copies_that_begin_at_once_have_different_runs(tmp_path):
     assert sorted(names, key=lambda name: int(name[5:])) == [f"copy-{number}" for number in range(1, 33)]
 
 
-def test_a_directory_that_cannot_be_made_gives_a_name_all_the_same(tmp_path):
+def test_a_directory_that_cannot_be_made_still_gives_a_name(tmp_path):
     (tmp_path / "file").write_text("")
     assert make_run_of_copy(str(tmp_path / "file")) == "copy-1"

@@ -1,4 +1,4 @@
-"""Layers that are not known when ``fit`` begins: built by the first step, or not among the model's own."""
+"""Layers that are unknown when ``fit`` begins: built by the first step, or not among the model's own."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ COMPILED = [{"jit_compile": False}, {"jit_compile": True}, {"run_eagerly": True}
 
 
 def data() -> np.ndarray:
-    """Return four batches of 8; sample 20 is zero, where the slope of a root is not finite."""
+    """Return four batches of 8; sample 20 is zero, where the gradient of a root is not finite."""
     x = np.random.default_rng(0).uniform(size=(32, 3)).astype("float32")
     x[20] = 0
     return x
 
 
 class TwoNets(keras.Model):
-    """Two layers, each with an optimizer; the loss of the second has a root in it."""
+    """Two layers, each with an optimizer; the loss of the second contains a root."""
 
     def __init__(self, first: keras.layers.Layer, second: keras.layers.Layer, *, is_held: bool = True) -> None:
         super().__init__()
@@ -65,7 +65,7 @@ def fit(model: TwoNets, tmp_path, **options) -> None:
 
 @pytest.mark.parametrize("options", COMPILED, ids=["compiled", "xla", "eager"])
 @pytest.mark.parametrize(("is_built", "is_held"), [(False, True), (True, False)])
-def test_what_the_second_optimizer_updates_is_guarded(is_built, is_held, options, tmp_path, read, recwarn):
+def test_the_update_of_the_second_optimizer_is_guarded(is_built, is_held, options, tmp_path, read, recwarn):
     first, second = dense("first", is_built=is_built), dense("second", is_built=is_built)
     model = TwoNets(first, second, is_held=is_held)
     with pytest.raises(NonFiniteError) as caught:
@@ -84,4 +84,4 @@ def test_what_the_second_optimizer_updates_is_guarded(is_built, is_held, options
     ]
     assert np.isfinite(back.column("grad_norm")[:BAD_STEP]).all()
     assert (back.column("grad_norm")[:BAD_STEP] > 0).all()
-    assert [str(one.message) for one in recwarn if "nanwatch" in str(one.message)] == []
+    assert [str(caught.message) for caught in recwarn if "nanwatch" in str(caught.message)] == []

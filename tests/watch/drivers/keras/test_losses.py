@@ -1,4 +1,4 @@
-"""The loss of an update is the one that its gradients were taken of."""
+"""The loss of an update is the loss that the tape differentiated for its gradients."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def made():
     return keras.Variable([1.0, 2.0], name="a"), keras.Variable([3.0], name="b"), NotedLosses()
 
 
-def test_each_of_two_optimizers_has_the_loss_of_its_own_variables_whichever_is_taken_first():
+def test_each_of_two_optimizers_has_the_loss_of_its_own_variables_in_any_order():
     a, b, losses = made()
     with losses.listening():
         with tf.GradientTape(persistent=True) as tape:
@@ -23,7 +23,7 @@ def test_each_of_two_optimizers_has_the_loss_of_its_own_variables_whichever_is_t
         assert losses.take([a]) is None
 
 
-def test_a_loss_that_was_scaled_is_the_one_before():
+def test_a_scaled_loss_is_recorded_without_the_scale():
     a, _, losses = made()
     with losses.listening():
         with tf.GradientTape() as tape:
@@ -34,7 +34,7 @@ def test_a_loss_that_was_scaled_is_the_one_before():
         assert losses.take([a]) is loss
 
 
-def test_the_slope_at_an_input_is_no_loss_and_several_losses_are_their_sum():
+def test_a_gradient_of_an_input_gives_no_loss_and_several_losses_are_their_sum():
     a, _, losses = made()
     x = tf.constant([2.0])
     with losses.listening():
@@ -46,7 +46,7 @@ def test_the_slope_at_an_input_is_no_loss_and_several_losses_are_their_sum():
         assert float(losses.take([a])) == 9.0
 
 
-def test_a_loss_of_another_function_is_not_at_hand():
+def test_a_loss_of_another_function_is_not_used():
     a, _, losses = made()
 
     @tf.function
@@ -64,7 +64,7 @@ def test_a_loss_of_another_function_is_not_at_hand():
     outer()
 
 
-def test_nothing_is_heard_outside_of_a_step():
+def test_no_gradient_is_noted_outside_of_a_step():
     a, _, losses = made()
     with tf.GradientTape() as tape:
         loss = tf.reduce_sum(a.value)

@@ -1,4 +1,4 @@
-"""The model is wrapped while ``fit`` runs, and never longer."""
+"""The model is wrapped only while ``fit`` runs."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Breaks(keras.callbacks.Callback):
 
 
 class Interrupted(keras.Sequential):
-    """Its training step meets what a user does at the keyboard."""
+    """Its training step is interrupted from the keyboard."""
 
     is_interrupted = False
 
@@ -50,7 +50,7 @@ def test_nothing_is_left_on_the_model_after_fit(tmp_path):
     assert way.model.train_function is trained_before
 
 
-def test_nothing_is_left_after_an_interruption_and_what_was_recorded_is_written(tmp_path, read):
+def test_an_interrupted_fit_leaves_the_model_unwrapped_and_writes_its_steps(tmp_path, read):
     way = Way(network(Interrupted, run_eagerly=True), *arrays())
     stop = keras.callbacks.LambdaCallback(
         on_train_batch_begin=lambda batch, logs: setattr(way.model, "is_interrupted", batch == 3)
@@ -62,13 +62,13 @@ def test_nothing_is_left_after_an_interruption_and_what_was_recorded_is_written(
 
 
 def of_unknown_length(x, y):
-    """Return batches of which nobody knows how many there are, as of a generator or after a filter."""
+    """Return batches of unknown number, as from a generator or after a filter."""
     return tf.data.Dataset.from_tensor_slices((x, y)).batch(8).filter(lambda *_: True)
 
 
 @pytest.mark.filterwarnings("ignore:Your input ran out of data")
 @pytest.mark.parametrize("how", [{}, {"run_eagerly": True}, {"jit_compile": True}, {"steps_per_execution": 2}])
-def test_every_epoch_is_watched_where_the_length_of_the_data_is_not_known(tmp_path, read, how):
+def test_every_epoch_is_watched_of_data_of_unknown_length(tmp_path, read, how):
     model = keras.Sequential([keras.layers.Input([2]), keras.layers.Dense(1)])
     model.compile("sgd", "mse", **how)
     x = np.ones([24, 2], "float32")
@@ -95,7 +95,7 @@ def test_a_bad_batch_in_a_later_epoch_of_unknown_length_is_found(tmp_path):
     assert (first.step, first.phase, first.tensor, first.samples) == (5, "input", "x", (1,))
 
 
-def test_fit_that_another_callback_broke_off_is_over_for_the_next(tmp_path, read):
+def test_a_fit_that_another_callback_ended_does_not_disturb_the_next(tmp_path, read):
     watched, bare = Way(network(), *arrays()), Way(network(), *arrays())
     for way, callbacks in ((watched, [NanWatchCallback(tmp_path)]), (bare, [])):
         with pytest.raises(RuntimeError, match="broken"):
@@ -107,7 +107,7 @@ def test_fit_that_another_callback_broke_off_is_over_for_the_next(tmp_path, read
     assert read(tmp_path / "next").verdict.steps_seen == BATCHES
 
 
-def test_a_batch_trained_after_fit_broke_off_is_not_watched(tmp_path):
+def test_a_batch_trained_after_fit_failed_is_not_watched(tmp_path):
     way = Way(network(), *arrays())
     with pytest.raises(RuntimeError, match="broken"):
         way.train(NanWatchCallback(tmp_path), Breaks())
@@ -125,7 +125,7 @@ def test_a_batch_that_a_callback_trains_in_between_is_watched_too(tmp_path, read
     assert read(tmp_path).verdict.steps_seen == 2 * (BATCHES + 1)
 
 
-def test_a_train_step_of_the_instances_own_is_there_afterwards(tmp_path, read):
+def test_a_train_step_of_the_instance_is_restored(tmp_path, read):
     way = Way(network(), *arrays())
     own = way.model.train_step
     way.model.train_step = own
@@ -141,7 +141,7 @@ def test_two_watches_at_once_are_refused(tmp_path):
 
 
 class OfNobody:
-    """Has what an optimizer has, and is of no library."""
+    """An optimizer of no library."""
 
     def apply_gradients(self, pairs):
         for gradient, variable in pairs:
@@ -149,7 +149,7 @@ class OfNobody:
 
 
 class Foreign(keras.Sequential):
-    """Trains with an optimizer of nobody's, which it holds or does not."""
+    """Trains with an optimizer of no library, which is an attribute of the model or is not."""
 
     def train_step(self, data):
         x, y = data
@@ -173,7 +173,7 @@ def test_an_optimizer_that_cannot_be_watched_is_named_once_and_trains_on(tmp_pat
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         ours = way().train(callback)
-    told = [str(warning.message) for warning in caught if "tb_nanwatch" in str(warning.message)]
-    assert len(told) == 1
-    assert ("OfNobody, which is no optimizer of Keras 3" if holds else "holds (Adam)") in told[0]
+    warned = [str(warning.message) for warning in caught if "tb_nanwatch" in str(warning.message)]
+    assert len(warned) == 1
+    assert ("OfNobody, which is no optimizer of Keras 3" if holds else "holds (Adam)") in warned[0]
     assert same(ours, way().train())

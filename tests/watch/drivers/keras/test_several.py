@@ -1,4 +1,4 @@
-"""A ``train_step`` with several updates: whichever is bad, its batch, operation and line are known."""
+"""A ``train_step`` with several updates: the batch, operation and line of a bad one are known."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ UPDATES = ("first", "second", "third")
 
 
 class Thrice(keras.Model):
-    """Updates three layers in one step, each by a loss whose slope is infinite where a sample is 0."""
+    """Updates three layers in one step, each by a loss whose gradient is infinite where a sample is 0."""
 
     def __init__(self, bad: str, *, has_one_optimizer: bool) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""What an optimizer is given is measured as it clips it; outside of a watched step it is left alone."""
+"""Gradients are measured as the optimizer clips them; outside of a watched step the optimizer is unchanged."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from tests.watch.drivers.keras.models import BATCHES, Way, adam, arrays, network
 GRADIENTS = [np.array([3.0, 4.0], "float32"), np.array([12.0], "float32")]
 
 
-class Seen:
-    """Takes what is guarded, and lets it through."""
+class Noted:
+    """A guard that notes its inputs and lets each update run."""
 
     def __init__(self, optimizer):
         self.inputs = []
@@ -34,7 +34,7 @@ class Seen:
         return update(inputs.pairs)
 
     def train(self, gradients):
-        self.optimizer.apply_gradients(zip([tf.constant(one) for one in gradients], self.variables))
+        self.optimizer.apply_gradients(zip([tf.constant(gradient) for gradient in gradients], self.variables))
 
 
 @pytest.mark.parametrize(
@@ -42,34 +42,34 @@ class Seen:
     [({"clipnorm": 2.0}, [2.0, 2.0]), ({"global_clipnorm": 6.5}, [2.5, 6.0]), ({"clipvalue": 1.0}, [2**0.5, 1.0])],
 )
 def test_gradients_are_measured_before_and_after_the_optimizers_own_clipping(clip, norms):
-    seen, bare = Seen(keras.optimizers.SGD(1.0, **clip)), Seen(keras.optimizers.SGD(1.0, **clip))
-    with seen.losses.listening():
-        seen.train(GRADIENTS)
+    noted, bare = Noted(keras.optimizers.SGD(1.0, **clip)), Noted(keras.optimizers.SGD(1.0, **clip))
+    with noted.losses.listening():
+        noted.train(GRADIENTS)
     bare.train(GRADIENTS)
-    (inputs,) = seen.inputs
+    (inputs,) = noted.inputs
     assert [np.linalg.norm(raw) for raw in inputs.raw] == [5.0, 12.0]
     np.testing.assert_allclose([np.linalg.norm(after) for after, _ in inputs.pairs], norms, rtol=1e-6)
-    assert [v.numpy().tolist() for v in seen.variables] == [v.numpy().tolist() for v in bare.variables]
-    assert "_clip_gradients" not in vars(seen.optimizer)
+    assert [v.numpy().tolist() for v in noted.variables] == [v.numpy().tolist() for v in bare.variables]
+    assert "_clip_gradients" not in vars(noted.optimizer)
     assert bare.inputs == []
 
 
-def test_a_fixed_loss_scale_is_taken_out_of_what_is_measured_and_left_in_what_is_applied():
-    seen = Seen(keras.optimizers.SGD(1.0, loss_scale_factor=8.0))
-    with seen.losses.listening():
-        seen.train([8 * gradient for gradient in GRADIENTS])
-    assert [np.linalg.norm(gradient) for gradient, _ in seen.inputs[0].pairs] == [5.0, 12.0]
-    assert seen.variables[1].numpy().tolist() == [-12.0]
+def test_a_fixed_loss_scale_is_removed_from_the_measure_and_not_from_the_update():
+    noted = Noted(keras.optimizers.SGD(1.0, loss_scale_factor=8.0))
+    with noted.losses.listening():
+        noted.train([8 * gradient for gradient in GRADIENTS])
+    assert [np.linalg.norm(gradient) for gradient, _ in noted.inputs[0].pairs] == [5.0, 12.0]
+    assert noted.variables[1].numpy().tolist() == [-12.0]
 
 
-def test_an_optimizer_is_as_it_was_when_it_is_restored():
-    seen = Seen(keras.optimizers.SGD(1.0))
-    seen.watched.restore()
-    assert not {"apply", "scale_loss"} & vars(seen.optimizer).keys()
+def test_a_restored_optimizer_has_its_own_methods():
+    noted = Noted(keras.optimizers.SGD(1.0))
+    noted.watched.restore()
+    assert not {"apply", "scale_loss"} & vars(noted.optimizer).keys()
 
 
 @pytest.mark.parametrize("clip", ["clipnorm", "global_clipnorm", "clipvalue"])
-def test_the_run_shows_norms_as_they_were_clipped(clip, tmp_path, read):
+def test_the_run_has_the_norms_after_clipping(clip, tmp_path, read):
     way = Way(network(optimizer=adam(**{clip: 0.01})), *arrays())
     way.train(NanWatchCallback(tmp_path))
     back = read(tmp_path)

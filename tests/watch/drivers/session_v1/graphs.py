@@ -14,7 +14,7 @@ from tb_nanwatch import Watch
 v1 = tf.compat.v1
 EXACT = v1.ConfigProto()
 EXACT.graph_options.rewrite_options.arithmetic_optimization = 2
-"""Sums are taken in the order in which they are written."""
+"""TensorFlow adds in the order of the program."""
 SAMPLES = 16
 
 

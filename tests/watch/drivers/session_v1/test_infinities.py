@@ -1,4 +1,4 @@
-"""Infinities that the variables of a session begin with are no alarm; a NaN, and what the infinities make bad, is."""
+"""Infinities that variables of a session begin with raise no alarm; a NaN, and values that they make bad, do."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def use_resource(request):
 
 
 class Lowest:
-    """A layer that keeps the lowest loss beside its kernel; the run waits for that."""
+    """A layer that keeps the lowest loss in a variable; the run waits for that write."""
 
     def __init__(self, watch, *, use_resource=True, initial=np.inf, low=tf.minimum, reads=False):
         self.x = v1.placeholder(tf.float32, [None, 4], name="x")
@@ -62,7 +62,7 @@ def test_a_layers_state_may_be_infinite(tmp_path, read, use_resource, policy, lo
     assert (verdict.status, verdict.steps_seen, verdict.skipped_steps) == ("finite", 4, 0)
 
 
-def test_so_may_state_that_the_loss_reads_if_it_began_so(tmp_path, read):
+def test_state_that_the_loss_reads_may_be_infinite_if_it_began_so(tmp_path, read):
     watch = Watch(tmp_path)
     net = Lowest(watch, reads=True, low=lambda low, _: low + 0.0)
     with watch, v1.Session() as session:
@@ -90,7 +90,7 @@ def test_a_nan_in_the_state_alarms(tmp_path):
 
 
 class Transitions:
-    """Scores of which one is forbidden."""
+    """Scores, one of them forbidden by -Inf."""
 
     def __init__(self, watch, *, use_resource=True):
         self.x = v1.placeholder_with_default(0.0, [], name="x")
@@ -118,20 +118,20 @@ class TestForbidden:
                 for _ in range(4):
                     watch.session_run(session, tf.group(net.train))
                 watch.close()
-        assert [str(one.message) for one in caught if "tb_nanwatch" in str(one.message)] == [NOTE]
+        assert [str(warning.message) for warning in caught if "tb_nanwatch" in str(warning.message)] == [NOTE]
         back = read(tmp_path)
         assert (back.verdict.status, back.verdict.steps_seen) == ("finite", 4)
         assert back.column("weight_norm")[0, 0] == pytest.approx(np.sqrt(0.3), rel=1e-6)
 
     @pytest.mark.parametrize("at_close", [False, True])
-    @pytest.mark.parametrize("spoilt", [[[np.inf, -np.inf], [0, 0]], [[0, np.nan], [0, 0]]])
-    def test_anything_else_bad_in_it_alarms(self, tmp_path, spoilt, at_close):
+    @pytest.mark.parametrize("scores", [[[np.inf, -np.inf], [0, 0]], [[0, np.nan], [0, 0]]])
+    def test_anything_else_bad_in_it_alarms(self, tmp_path, scores, at_close):
         watch = Watch(tmp_path, replay=False)
         net = Transitions(watch)
         with v1.Session() as session:
             started(session)
             watch.session_run(session, net.train)
-            net.scores.load(np.array(spoilt, np.float32), session)
+            net.scores.load(np.array(scores, np.float32), session)
             with pytest.raises(NonFiniteError, match=r"in the variable crf/transitions, .*1 of 4 elements"):
                 watch.close() if at_close else watch.session_run(session, net.train)
 

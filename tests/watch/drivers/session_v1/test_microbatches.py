@@ -37,7 +37,7 @@ class Fed:
 
 @pytest.fixture(params=["session", "hook"])
 def run(request):
-    """Return a function that runs a session of a watch, by either way to watch it."""
+    """Return a function that runs a watched session, by either of the two ways."""
 
     def started(watch):
         if request.param == "hook":
@@ -65,7 +65,7 @@ def test_norms_are_of_the_total_and_of_one_micro_batch(run, tmp_path, read):
     assert back.verdict.warnings == ()
 
 
-def test_a_total_that_grows_with_the_number_of_micro_batches_is_told(run, tmp_path, read):
+def test_a_total_that_grows_with_the_number_of_micro_batches_gives_a_warning(run, tmp_path, read):
     fed = Fed(Watch(tmp_path), scale=1.0)
     session = run(fed.watch)
     for number in (2, 4) * 20:
@@ -103,7 +103,7 @@ def test_a_micro_batch_that_was_bad_is_recorded_although_the_total_is_finite(run
 
 
 @pytest.mark.filterwarnings("ignore:overflow:RuntimeWarning")
-def test_a_total_that_overflows_is_no_micro_batchs(tmp_path, read):
+def test_a_total_that_overflows_is_not_blamed_on_a_micro_batch(tmp_path, read):
     fed = Fed(Watch(tmp_path), scale=1e3)
     with v1.Session() as session:
         session.run(v1.global_variables_initializer())
@@ -116,7 +116,7 @@ def test_a_total_that_overflows_is_no_micro_batchs(tmp_path, read):
     assert first.samples == ()
 
 
-def test_an_update_that_spoilt_a_variable_is_no_micro_batchs(run, tmp_path, read):
+def test_a_variable_that_an_update_made_non_finite_is_not_blamed_on_a_micro_batch(run, tmp_path, read):
     fed = Fed(Watch(tmp_path), rate=1e30)
     session = run(fed.watch)
     fed.step(session, times=0)
@@ -156,7 +156,7 @@ def test_a_micro_batch_without_a_loss_is_known_by_its_gradients(tmp_path):
         first = caught.value.verdict.first
         assert (first.step, first.microbatch, first.phase, first.kind) == (0, 0, "input", "pos_inf")
         assert "gradient" in {finding.role for finding in caught.value.alert.findings}
-        # What is over is over: the next update has no micro-batches, and is none of theirs.
+        # The next update has no micro-batches: those before belong to an update that is over.
         watch.session_run(session, train)
     watch.close()
 
@@ -188,7 +188,7 @@ def test_gradients_may_be_added_up_in_variables(tmp_path, read):
 
 @pytest.mark.parametrize("use_resource", [True, False], ids=["resource", "reference"])
 @pytest.mark.parametrize("policy", ["skip", "record"])
-def test_what_the_forward_pass_of_a_bad_micro_batch_wrote_is_put_back_unless_it_is_recorded(
+def test_writes_in_the_forward_pass_of_a_bad_micro_batch_are_restored_unless_it_is_recorded(
     policy, use_resource, tmp_path
 ):
     net, watch = Normalised(use_resource=use_resource), Watch(tmp_path, policy=policy)

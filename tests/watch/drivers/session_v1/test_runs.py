@@ -37,7 +37,7 @@ def watched(critic, tmp_path, *, optimizer=None, **options):
 
 
 def trained(build, *, steps=200, config=EXACT):
-    """Return every variable after a run of a graph of its own; ``build`` gives what runs one step."""
+    """Return every variable after a run of a new graph; ``build`` returns a function that runs one step."""
     with tf.Graph().as_default(), v1.Session(config=config) as session:
         step = build()
         session.run(v1.global_variables_initializer())
@@ -91,12 +91,12 @@ class TestEveryWayToRun:
         self, critic, session, tmp_path, read
     ):
         watch, train = watched(critic, tmp_path)
-        told = r"^Step 5: \+Inf first appeared in the output of Square"
+        message = r"^Step 5: \+Inf first appeared in the output of Square"
         with session(watch) as running:
             for _ in range(5):
                 running.run(train, critic.feed)
             before = variables_of(running)
-            with pytest.raises(NonFiniteError, match=told) as caught:
+            with pytest.raises(NonFiniteError, match=message) as caught:
                 running.run(train, critic.feed_with(3, 1e30))
             after = variables_of(running)
         assert same(before, after)
@@ -126,7 +126,7 @@ class TestEveryWayToRun:
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
 @pytest.mark.parametrize("use_resource", [True, False], ids=["resource", "reference"])
-def test_watching_trains_as_not_watching_does_bit_for_bit(name, use_resource, tmp_path):
+def test_a_watched_run_trains_like_a_bare_run_bit_for_bit(name, use_resource, tmp_path):
     def bare():
         critic = Critic(tf.nn.tanh, use_resource=use_resource)
         train = OPTIMIZERS[name]().apply_gradients(critic.clipped, global_step=v1.train.get_or_create_global_step())
@@ -137,9 +137,9 @@ def test_watching_trains_as_not_watching_does_bit_for_bit(name, use_resource, tm
         watch, train = watched(critic, tmp_path, optimizer=OPTIMIZERS[name]())
         return lambda session: watch.session_run(session, train, critic.feed)
 
-    one, other = trained(bare), trained(seen)
-    assert one["global_step:0"] == 200
-    assert same(one, other)
+    first, second = trained(bare), trained(seen)
+    assert first["global_step:0"] == 200
+    assert same(first, second)
 
 
 def test_with_the_default_graph_optimiser_weights_agree_to_a_millionth(tmp_path):
@@ -154,10 +154,10 @@ def test_with_the_default_graph_optimiser_weights_agree_to_a_millionth(tmp_path)
         train = watch.apply_gradients(v1.train.RMSPropOptimizer(0.01), critic.clipped, raw=critic.raw, loss=critic.loss)
         return lambda session: watch.session_run(session, train, critic.feed)
 
-    one, other = trained(bare, config=None), trained(seen, config=None)
-    assert one.keys() == other.keys()
-    for name, value in one.items():
-        np.testing.assert_allclose(other[name], value, rtol=1e-6, atol=1e-7)
+    first, second = trained(bare, config=None), trained(seen, config=None)
+    assert first.keys() == second.keys()
+    for name, value in first.items():
+        np.testing.assert_allclose(second[name], value, rtol=1e-6, atol=1e-7)
 
 
 def test_nothing_is_added_to_the_variables_of_the_graph(critic, tmp_path):
@@ -166,7 +166,7 @@ def test_nothing_is_added_to_the_variables_of_the_graph(critic, tmp_path):
     assert v1.local_variables() == []
 
 
-def test_to_initialize_slots_is_not_to_train(critic, tmp_path):
+def test_the_initialization_of_slots_is_not_a_step(critic, tmp_path):
     _, train = watched(critic, tmp_path)
     with v1.Session() as session:
         session.run(v1.global_variables_initializer())
@@ -174,7 +174,7 @@ def test_to_initialize_slots_is_not_to_train(critic, tmp_path):
         assert session.run(v1.train.get_global_step()) == 0
 
 
-def test_what_waits_for_the_update_runs_after_a_bad_step_too(critic, tmp_path):
+def test_operations_that_wait_for_the_update_also_run_after_a_bad_step(critic, tmp_path):
     watch, train = watched(critic, tmp_path, policy="skip")
     with tf.control_dependencies([train]):
         after = tf.identity(critic.loss)
@@ -205,7 +205,7 @@ def test_skipping_a_poisoned_batch_trains_as_if_it_had_not_been_there(critic, tm
     assert (verdict.first.step, verdict.first.op.type, verdict.skipped_steps) == (7, "Square", 1)
 
 
-def test_a_recorded_run_goes_on_and_is_told_of_its_first_bad_step(critic, tmp_path, read):
+def test_a_recorded_run_goes_on_and_reports_its_first_bad_step(critic, tmp_path, read):
     watch, train = watched(critic, tmp_path, policy="record")
     with v1.Session() as session:
         session.run(v1.global_variables_initializer())
@@ -229,7 +229,7 @@ def test_training_may_go_on_after_the_error_is_caught(critic, tmp_path, read):
             except NonFiniteError as error:
                 last = error
         assert session.run(v1.train.get_global_step()) == 2
-    # A step that was withheld did not count the global step on, and its row has a number of its own.
+    # A withheld step does not advance the global step, and its row has a number of its own.
     assert (last.alert.step, last.verdict.first.op.type) == (3, "Square")
     watch.close()
     assert [alert.step for alert in read(tmp_path).session.alerts if len(alert.window)] == [1, 3]
@@ -250,7 +250,7 @@ def test_a_step_of_the_users_own_numbers_the_rows(critic, tmp_path, read):
     assert read(tmp_path).session.series.first_step.tolist() == [100, 110, 120, 130]
 
 
-def test_a_variable_that_the_last_update_spoilt_is_told_as_the_session_ends(tmp_path, read):
+def test_a_variable_that_the_last_update_made_non_finite_is_reported_when_the_session_ends(tmp_path, read):
     weight = v1.get_variable("layer/w", [], initializer=v1.ones_initializer())
     x = v1.placeholder(tf.float32, [], name="x")
     watch = Watch(tmp_path)

@@ -1,4 +1,4 @@
-"""Variables that are not trained, and what else a run of a session writes."""
+"""Variables that are not trained, and side writes of a run."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Gained:
         self.train = watched_step(self.watch, self.loss)
 
     def verdict(self, runs, *, before=None):
-        """Make some runs, the last of which is bad, and return the verdict and the gain after it."""
+        """Make runs, the last of them bad, and return the verdict and the gain after it."""
         with v1.Session() as session:
             session.run(v1.global_variables_initializer())
             if before is not None:
@@ -53,16 +53,16 @@ def place(verdict):
     return first.step, first.phase, first.op and first.op.type, first.variable, first.evidence
 
 
-def test_looking_at_a_variable_runs_no_assignment(gained):
-    spoil = tf.identity(gained.gain.assign([np.nan] * 3))
+def test_a_read_of_a_variable_runs_no_assignment(gained):
+    bad = tf.identity(gained.gain.assign([np.nan] * 3))
     for number in range(5):
         tf.identity(gained.gain.assign([float(number)] * 3))
-    verdict, gain = gained.verdict([gained.train], before=spoil)
+    verdict, gain = gained.verdict([gained.train], before=bad)
     assert place(verdict) == (0, "state", None, "layer/gain", "replay")
     assert np.isnan(gain).all()
 
 
-def test_a_variable_that_the_same_run_makes_good_again_is_named(gained):
+def test_a_variable_that_the_same_run_makes_finite_again_is_named(gained):
     with tf.control_dependencies([gained.train]):
         good = v1.assign(gained.gain, [1.0] * 3)  # origin: good
     bad = v1.assign(gained.gain, [np.nan] * 3)
@@ -75,7 +75,7 @@ def test_a_variable_that_the_same_run_makes_good_again_is_named(gained):
     assert "This write is no part of the update, and it was kept." in notes
 
 
-def test_a_reference_that_is_overwritten_before_the_host_sees_it_is_named_by_what_wrote_it_before(tmp_path):
+def test_an_overwritten_reference_is_named_with_the_write_before(tmp_path):
     gained = Gained(tmp_path, use_resource=False)
     with tf.control_dependencies([gained.loss]):
         good = v1.assign(gained.gain, [1.0] * 3)
@@ -93,7 +93,7 @@ def test_the_assignment_of_the_same_run_is_named_with_its_line(gained):
     assert "another fetch of the same run. Nothing orders that write" in " ".join(verdict.notes)
 
 
-def test_what_made_an_assigned_value_bad_is_the_origin(gained):
+def test_the_operation_that_made_an_assigned_value_bad_is_the_origin(gained):
     value = tf.math.log(gained.x - 3.0)  # origin: value
     bad = v1.assign(gained.gain, value)
     verdict, _ = gained.verdict([[gained.train, bad]] * 2)
@@ -104,14 +104,14 @@ def test_what_made_an_assigned_value_bad_is_the_origin(gained):
     )
 
 
-def test_what_waits_for_the_train_operation_is_said_to_be_kept(gained):
+def test_a_note_says_that_writes_after_the_train_operation_were_kept(gained):
     with tf.control_dependencies([gained.train]):
         after = v1.assign_add(gained.gain, [0.0] * 3)
     verdict, _ = gained.verdict([[gained.train, after]], before=v1.assign(gained.gain, [np.nan] * 3))
     assert "This write is no part of the update, and it was kept." in " ".join(verdict.notes)
 
 
-def test_what_is_not_trained_and_was_bad_from_the_start_comes_before_what_it_made_bad(gained, tmp_path):
+def test_an_untrained_variable_that_began_bad_comes_before_values_that_it_made_bad(gained, tmp_path):
     # The gradient of a maximum divides 0 by 0 where the maximum is NaN.
     gained.watch.close()
     with v1.variable_scope("other", use_resource=True):
@@ -129,7 +129,7 @@ def test_what_is_not_trained_and_was_bad_from_the_start_comes_before_what_it_mad
     assert place(caught.value.verdict) == (0, "state", None, "layer/gain", "replay")
 
 
-def test_another_network_s_statistics_are_not_asked_for(tmp_path):
+def test_the_statistics_of_another_network_are_not_measured(tmp_path):
     def network(name):
         x = v1.placeholder(tf.float32, [None, 3], name=name)
         with v1.variable_scope(name, use_resource=True):

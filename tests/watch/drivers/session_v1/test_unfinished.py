@@ -1,4 +1,4 @@
-"""A step of a session that ends with an error of an operation: the error stays the user's, and the log says so."""
+"""A step of a session that an operation's error ends: the user gets the error, and the log records it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ LABELS = "Received a label value of 3 which is outside the valid range of [0, 3)
 
 
 class Classifier:
-    """Logits of three classes from a weight and what is fed."""
+    """Logits of three classes from a weight and a feed."""
 
     def __init__(self, tmp_path):
         self.x, self.labels = v1.placeholder(tf.float32, [3], name="x"), v1.placeholder(tf.int32, [2], name="labels")

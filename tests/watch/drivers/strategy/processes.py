@@ -1,4 +1,4 @@
-"""Runs the program of this folder in processes of its own, each of them bounded in time."""
+"""Runs of the program of this folder in new processes, each with a time limit."""
 
 from __future__ import annotations
 
@@ -16,30 +16,32 @@ import numpy as np
 PROGRAM: Final = Path(__file__).with_name("program.py")
 ROOT: Final = Path(__file__).parents[4]
 TIME_LIMIT_S: Final = 110.0
-Said = dict[str, Any]
+Result = dict[str, Any]
 
 
-def run_one(cases: Sequence[str], logdir: Path) -> list[Said]:
+def run_one(cases: Sequence[str], logdir: Path) -> list[Result]:
     """Run cases one after the other in one process, each with a log directory named after its place."""
-    return _said(_started(cases, logdir, {}))
+    return _result_of(_started(cases, logdir, {}))
 
 
-def run_two(cases: Sequence[str], logdir: Path) -> list[list[Said]]:
+def run_two(cases: Sequence[str], logdir: Path) -> list[list[Result]]:
     """Run cases in two processes that train together; by process."""
     cluster = {"worker": [f"127.0.0.1:{_free_port()}" for _ in range(2)]}
     configurations = [{"cluster": cluster, "task": {"type": "worker", "index": index}} for index in range(2)]
     with_strategy = [f"--strategy workers {case}" for case in cases]
-    started = [_started(with_strategy, logdir, {"TF_CONFIG": json.dumps(one)}) for one in configurations]
+    started = [
+        _started(with_strategy, logdir, {"TF_CONFIG": json.dumps(configuration)}) for configuration in configurations
+    ]
     try:
-        return [_said(process) for process in started]
+        return [_result_of(process) for process in started]
     finally:
         for process in started:
             process.kill()
 
 
-def values(said: Said) -> np.ndarray:
+def values(result: Result) -> np.ndarray:
     """Return every value of every variable on every replica."""
-    return np.concatenate([np.concatenate(replica) for replica in said["weights"]])
+    return np.concatenate([np.concatenate(replica) for replica in result["weights"]])
 
 
 def _started(cases: Sequence[str], logdir: Path, environment: dict[str, str]) -> subprocess.Popen[str]:
@@ -53,7 +55,7 @@ def _started(cases: Sequence[str], logdir: Path, environment: dict[str, str]) ->
     )
 
 
-def _said(process: subprocess.Popen[str]) -> list[Said]:
+def _result_of(process: subprocess.Popen[str]) -> list[Result]:
     try:
         out, errors = process.communicate(timeout=TIME_LIMIT_S)
     finally:

@@ -1,6 +1,6 @@
-"""A program that trains a small network on two devices, or as one of two processes, and prints what came of it.
+"""A program that trains a small network on two devices, or as one of two processes, and prints the results.
 
-The devices of a process are settled before TensorFlow starts, so each case is a process of its own.
+TensorFlow fixes the devices of a process when it starts, so each case is a process of its own.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Step = Callable[[int], None]
 
 
 def batches(*, bad: int | None) -> tuple[np.ndarray, np.ndarray]:
-    """Return batches, ``[STEPS, 2, SAMPLES, ...]``, one for each step and replica; one of a bad replica is spoilt."""
+    """Return batches, ``[STEPS, 2, SAMPLES, ...]``, one for each step and replica; ``bad`` has a non-finite sample."""
     random = np.random.default_rng(3)
     x = random.normal(size=(STEPS, 2, SAMPLES, 4)).astype(np.float32)
     y = x.sum(axis=-1, keepdims=True)
@@ -44,7 +44,7 @@ def network(*, has_statistics: bool) -> keras.Model:
 
 
 class Bare:
-    """Stands where a watch would be."""
+    """Trains without a watch, with the methods of one."""
 
     def step(self, function: Callable[..., Any]) -> Any:
         return tf.function(function)
@@ -97,7 +97,7 @@ def loop_step(
         )
 
     def step(number: int) -> None:
-        # A last batch that is smaller has the step traced again.
+        # A smaller last batch makes TensorFlow trace the step again.
         kept = SAMPLES // 2 if options.smaller and number == STEPS - 1 else SAMPLES
         train_step(shared(x[number][:, :kept]), shared(y[number][:, :kept]))
 
@@ -130,7 +130,7 @@ def train(options: argparse.Namespace, strategy: Any) -> None:
 
 
 def weights(model: keras.Model) -> list[list[list[float]]]:
-    """Return by replica the values of each variable."""
+    """Return the values of each variable by replica."""
     values = [getattr(variable.value, "values", (variable.value,)) for variable in model.variables]
     return [[of[replica].numpy().ravel().tolist() for of in values] for replica in range(len(values[0]))]
 
@@ -164,9 +164,9 @@ def options_of(arguments: Sequence[str]) -> argparse.Namespace:
     return options
 
 
-def said_of(options: argparse.Namespace, strategy: Any) -> dict[str, Any]:
-    """Train, and return what came of it."""
-    said: dict[str, Any] = {"error": None}
+def result_of(options: argparse.Namespace, strategy: Any) -> dict[str, Any]:
+    """Train, and return the results."""
+    result: dict[str, Any] = {"error": None}
     began = time.monotonic()
     with warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always")
@@ -174,14 +174,14 @@ def said_of(options: argparse.Namespace, strategy: Any) -> dict[str, Any]:
             train(options, strategy)
         except tb_nanwatch.NonFiniteError as error:
             first = error.verdict.first
-            said["error"] = str(error)
-            said["op"] = first.op.type if first and first.op else None
-            said |= {fact: getattr(first, fact) for fact in ("step", "phase", "replica", "worker", "evidence")}
-            said["notes"] = list(error.verdict.notes)
-    said["seconds"] = time.monotonic() - began
-    said["warnings"] = [str(one.message) for one in warned if "tb_nanwatch" in str(one.message)]
-    said["weights"] = weights(options.models[0])
-    return said
+            result["error"] = str(error)
+            result["op"] = first.op.type if first and first.op else None
+            result |= {fact: getattr(first, fact) for fact in ("step", "phase", "replica", "worker", "evidence")}
+            result["notes"] = list(error.verdict.notes)
+    result["seconds"] = time.monotonic() - began
+    result["warnings"] = [str(warning.message) for warning in warned if "tb_nanwatch" in str(warning.message)]
+    result["weights"] = weights(options.models[0])
+    return result
 
 
 def main(cases: Sequence[str]) -> None:
@@ -189,7 +189,7 @@ def main(cases: Sequence[str]) -> None:
     every = [options_of(case.split()) for case in cases]
     strategy = strategy_of(every[0])
     for options in every:
-        sys.stdout.write("RESULT " + json.dumps(said_of(options, strategy)) + "\n")
+        sys.stdout.write("RESULT " + json.dumps(result_of(options, strategy)) + "\n")
         sys.stdout.flush()
 
 

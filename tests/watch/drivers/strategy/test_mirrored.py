@@ -1,4 +1,4 @@
-"""Two devices in one process: each replica is measured by itself, and all of them are stopped at once."""
+"""Two devices in one process: each replica is measured by itself, and all stop at once."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 from tb_nanwatch.diagnosis import RunLog, diagnose
 from tb_nanwatch.reading.logdir import THE_LOGDIR, open_logdir
-from tests.watch.drivers.strategy.processes import Said, run_one, values
+from tests.watch.drivers.strategy.processes import Result, run_one, values
 
 CASES = {
     "bare": "--bare",
@@ -38,7 +38,7 @@ def logdir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def said(logdir: Path) -> dict[str, Said]:
+def results(logdir: Path) -> dict[str, Result]:
     return dict(zip(CASES, run_one(list(CASES.values()), logdir), strict=True))
 
 
@@ -57,9 +57,9 @@ def log_of(case: str, logdir: Path) -> RunLog:
         ("fit", "fit, bare"),
     ],
 )
-def test_a_watched_training_ends_with_the_weights_of_a_bare_one(said, watched, bare):
-    np.testing.assert_array_equal(values(said[watched]), values(said[bare]))
-    assert said[watched]["warnings"] == []
+def test_a_watched_training_ends_with_the_weights_of_a_bare_one(results, watched, bare):
+    np.testing.assert_array_equal(values(results[watched]), values(results[bare]))
+    assert results[watched]["warnings"] == []
 
 
 @pytest.mark.parametrize(
@@ -72,28 +72,28 @@ def test_a_watched_training_ends_with_the_weights_of_a_bare_one(said, watched, b
         ("fit, raised", 1, "loss", "Square"),
     ],
 )
-def test_the_verdict_names_the_replica_that_was_first_and_its_operation(said, case, replica, phase, op):
-    found = said[case]
+def test_the_verdict_names_the_replica_that_was_first_and_its_operation(results, case, replica, phase, op):
+    found = results[case]
     assert (found["step"], found["replica"], found["worker"]) == (5, replica, None)
     assert (found["phase"], found["op"], found["evidence"]) == (phase, op, "replay")
 
 
 @pytest.mark.parametrize("case", ["raised", "state", "v1, raised", "fit, raised"])
-def test_no_replica_takes_a_bad_step(said, case):
-    assert np.isfinite(values(said[case])).all()
-    first, second = said[case]["weights"]
+def test_no_replica_takes_a_bad_step(results, case):
+    assert np.isfinite(values(results[case])).all()
+    first, second = results[case]["weights"]
     assert first[0] == second[0]
 
 
-def test_a_step_that_is_skipped_leaves_every_replica_as_if_it_had_not_been(said, logdir):
-    np.testing.assert_array_equal(values(said["skipped"]), values(said["without the batch"]))
+def test_a_skipped_step_leaves_no_trace_on_any_replica(results, logdir):
+    np.testing.assert_array_equal(values(results["skipped"]), values(results["without the batch"]))
     verdict = diagnose(log_of("skipped", logdir))
     assert (verdict.skipped_steps, verdict.steps_seen, verdict.first.replica) == (1, 8, 1)
     assert verdict.first.op.type == "SquaredDifference"
 
 
-def test_a_step_that_is_only_recorded_trains_on(said, logdir):
-    assert not np.isfinite(values(said["recorded"])).all()
+def test_a_step_that_is_only_recorded_trains_on(results, logdir):
+    assert not np.isfinite(values(results["recorded"])).all()
     first = diagnose(log_of("recorded", logdir)).first
     assert (first.replica, first.op) == (0, None)
 
@@ -117,7 +117,7 @@ def test_a_strategy_that_cannot_be_watched_is_named_once_and_trains_on(tmp_path)
     np.testing.assert_array_equal(values(watched), values(bare))
 
 
-def test_one_device_has_no_replica_to_name(tmp_path):
+def test_with_one_device_no_replica_is_named(tmp_path):
     bare, watched, bad = run_one([f"--strategy one {case}" for case in ("--bare", "", "--plain --bad 0")], tmp_path)
     np.testing.assert_array_equal(values(watched), values(bare))
     assert (bad["step"], bad["op"], bad["replica"]) == (5, "Square", None)

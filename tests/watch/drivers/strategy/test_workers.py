@@ -1,4 +1,4 @@
-"""Two processes that reduce their gradients over the loopback: they stop at the same step, and none is left waiting."""
+"""Two processes that reduce their gradients over the loopback: they stop at the same step, and none waits for ever."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from tb_nanwatch.diagnosis import diagnose
 from tb_nanwatch.reading.logdir import THE_LOGDIR, open_logdir
 from tb_nanwatch.schema.records import Verdict
-from tests.watch.drivers.strategy.processes import Said, run_two, values
+from tests.watch.drivers.strategy.processes import Result, run_two, values
 
 CASES = {
     "bare": "--bare",
@@ -18,7 +18,7 @@ CASES = {
     "raised": "--plain --bad 1",
     "state": "--bad 0",
     "without the batch": "--bare --leave-out --smaller",
-    # The step is traced anew after it was run again: processes that had not traced alike would wait for each other.
+    # The replay makes TensorFlow trace the step again. Processes with different traces would wait for each other.
     "skipped": "--policy skip --bad 1 --smaller",
 }
 
@@ -29,7 +29,7 @@ def logdir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def said(logdir: Path) -> dict[str, list[Said]]:
+def results(logdir: Path) -> dict[str, list[Result]]:
     return dict(zip(CASES, zip(*run_two(list(CASES.values()), logdir), strict=True), strict=True))
 
 
@@ -41,26 +41,26 @@ def verdict_of(case: str, logdir: Path) -> Verdict:
 
 
 @pytest.mark.parametrize(("case", "worker"), [("raised", 1), ("state", 0)])
-def test_every_process_raises_at_the_same_step_and_names_the_worker_that_was_bad(said, case, worker):
-    for process in said[case]:
+def test_every_process_raises_at_the_same_step_and_names_the_worker_that_was_bad(results, case, worker):
+    for process in results[case]:
         assert (process["step"], process["worker"], process["replica"]) == (5, worker, None)
         assert process["seconds"] < 60
         assert np.isfinite(values(process)).all()
 
 
-def test_the_process_that_was_bad_names_the_operation(said):
-    other, bad = said["raised"]
+def test_the_process_that_was_bad_names_the_operation(results):
+    other, bad = results["raised"]
     assert (bad["phase"], bad["op"], bad["evidence"]) == ("loss", "Square", "replay")
     assert (other["phase"], other["evidence"]) == ("loss", "records")
 
 
 @pytest.mark.parametrize(("watched", "bare"), [("watched", "bare"), ("skipped", "without the batch")])
-def test_a_watched_training_ends_with_the_weights_of_a_bare_one(said, watched, bare):
-    for with_watch, without in zip(said[watched], said[bare], strict=True):
+def test_a_watched_training_ends_with_the_weights_of_a_bare_one(results, watched, bare):
+    for with_watch, without in zip(results[watched], results[bare], strict=True):
         np.testing.assert_array_equal(values(with_watch), values(without))
 
 
-def test_the_processes_are_read_as_one_run(said, logdir):
+def test_the_processes_are_read_as_one_run(results, logdir):
     assert (logdir / "2" / "nanwatch" / "worker-1").is_dir()
     verdict = verdict_of("raised", logdir)
     assert (verdict.status, verdict.steps_seen, verdict.problems) == ("nonfinite", 6, ())
@@ -68,7 +68,7 @@ def test_the_processes_are_read_as_one_run(said, logdir):
     assert verdict.first.batch == "batches/step-5.npz"
 
 
-def test_what_is_healthy_and_what_is_skipped_counts_once(said, logdir):
+def test_what_is_healthy_and_what_is_skipped_counts_once(results, logdir):
     assert (verdict_of("watched", logdir).status, verdict_of("watched", logdir).steps_seen) == ("finite", 8)
     skipped = verdict_of("skipped", logdir)
     assert (skipped.skipped_steps, skipped.steps_seen, skipped.first.worker) == (1, 8, 1)
