@@ -25,9 +25,27 @@ FRONT_DOORS = ("__init__", "__main__")  # the package itself: may reach any part
 TRAINING_SIDE = frozenset({"watch"})
 VIEWING_SIDE = frozenset({"reading", "plugin", "printing", "cli"})
 FRAMEWORKS = ("tensorflow", "keras", "tensorboard.compat.tf")
+# Inside watch/, each part imports only parts before it.
+WATCH_ORDER = (
+    "boundary",
+    "installed",
+    "tf_internals",
+    "graphs",
+    "variables",
+    "reachable",
+    "owners",
+    "naming",
+    "row",
+    "record",
+    "guard",
+    "replay",
+    "drivers",
+    "api",
+)
 INTERNALS = f"{NAME}.watch.tf_internals"  # the only module that may use private names of TensorFlow and Keras
 PRIVATE_TENSORFLOW = ("tensorflow.python", "tensorflow.core", "tensorflow.compiler")
 NAMED_TUPLE_METHODS = frozenset({"_replace", "_asdict", "_fields", "_make", "_getframe"})
+ABSTRACT_BASES = frozenset({"Protocol", "ABC"})
 VAGUE_NAMES = frozenset({"common", "helper", "helpers", "misc", "util", "utils"})
 # An error has records as attributes. It imports their types only for the type checker.
 FOR_ANNOTATIONS_ONLY = frozenset({("errors", "schema")})
@@ -203,6 +221,56 @@ def is_private(name: str) -> bool:
     return name.startswith("_") and not name.startswith("__")
 
 
+def watch_part_of(module: str) -> str | None:
+    """Name the part of ``watch/`` that a module belongs to; ``None`` for any other module and for watch/__init__.py."""
+    names = module.split(".")
+    return names[2] if len(names) > 2 and names[1] == "watch" else None
+
+
+def watch_steps_up(package: Path) -> list[str]:
+    """Imports inside ``watch/`` of a part that comes later in its order, or that has no place in it."""
+    rank = {part: place for place, part in enumerate(WATCH_ORDER)}
+    found = []
+    for entry in imports_of(package):
+        importer, imported = watch_part_of(entry.importer), watch_part_of(entry.imported)
+        if importer is None or imported is None or entry.for_types_only:
+            continue
+        if importer != imported and rank.get(imported, len(rank)) > rank.get(importer, -1):
+            found.append(str(entry))
+    return found
+
+
+def concrete_bases(package: Path) -> list[str]:
+    """Classes that inherit from a class of the package which is neither abstract nor an error."""
+    trees = {module: ast.parse(path.read_text(encoding="utf-8")) for module, path in modules_of(package).items()}
+    classes = {
+        (module, node.name): [ast.unparse(base).partition("[")[0] for base in node.bases]
+        for module, tree in trees.items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ClassDef)
+    }
+
+    def origin(module: str, name: str) -> tuple[str, str]:
+        imported = (node for node in ast.walk(trees[module]) if isinstance(node, ast.ImportFrom))
+        names = {
+            alias.asname or alias.name: (node.module or "", alias.name) for node in imported for alias in node.names
+        }
+        return names.get(name, (module, name))
+
+    def is_error(key: tuple[str, str]) -> bool:
+        bases = classes.get(key)
+        if bases is None:
+            return key[1].endswith(("Error", "Exception", "Warning"))
+        return any(is_error(origin(key[0], base)) for base in bases)
+
+    return [
+        f"{module}.{name} inherits from {base}"
+        for (module, name), bases in classes.items()
+        for base in bases
+        if (key := origin(module, base)) in classes and not is_error(key) and not ABSTRACT_BASES & set(classes[key])
+    ]
+
+
 RULES = (
     unknown_parts,
     steps_up,
@@ -210,8 +278,10 @@ RULES = (
     framework_imports,
     cycles,
     vague_names,
+    watch_steps_up,
     internal_imports,
     private_names,
+    concrete_bases,
 )
 Rule = Callable[[Path], list[str]]
 
@@ -298,6 +368,33 @@ BROKEN = [
         ["tb_nanwatch.schema.a -> tb_nanwatch.schema.b -> tb_nanwatch.schema.a"],
     ),
     (vague_names, {"watch/__init__.py": "", "watch/utils.py": ""}, ["tb_nanwatch.watch.utils"]),
+    (
+        watch_steps_up,
+        {
+            "watch/__init__.py": "",
+            "watch/guard/state.py": "",
+            "watch/row/cells.py": "from tb_nanwatch.watch.guard import state\n",
+        },
+        ["tb_nanwatch.watch.row.cells:1 imports tb_nanwatch.watch.guard.state"],
+    ),
+    (
+        watch_steps_up,
+        {"watch/variables.py": "def later():\n    import tb_nanwatch.watch.api\n", "watch/api.py": ""},
+        ["tb_nanwatch.watch.variables:2 imports tb_nanwatch.watch.api"],
+    ),
+    (
+        watch_steps_up,
+        {"watch/variables.py": "import tb_nanwatch.watch.extra\n", "watch/extra.py": ""},
+        ["tb_nanwatch.watch.variables:1 imports tb_nanwatch.watch.extra"],
+    ),
+    (
+        concrete_bases,
+        {
+            "watch/ring.py": "class Ring:\n    pass\n",
+            "watch/host.py": "from tb_nanwatch.watch.ring import Ring\nclass HostRing(Ring):\n    pass\n",
+        },
+        ["tb_nanwatch.watch.host.HostRing inherits from Ring"],
+    ),
     (
         internal_imports,
         {

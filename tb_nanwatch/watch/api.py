@@ -16,7 +16,7 @@ from tb_nanwatch.watch.drivers.options import LoopOptions, checked_variables, di
 from tb_nanwatch.watch.drivers.session_v1.runs import SessionRuns
 from tb_nanwatch.watch.drivers.steps import Steps
 from tb_nanwatch.watch.graphs import is_session_graph
-from tb_nanwatch.watch.row.plan import Plan
+from tb_nanwatch.watch.record.plan import Plan
 from tb_nanwatch.watch.tf_internals import autograph_status
 
 

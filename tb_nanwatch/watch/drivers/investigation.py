@@ -19,9 +19,9 @@ from tb_nanwatch.watch.drivers.options import LoopOptions
 from tb_nanwatch.watch.record.archive import SavedBatch, save_batch
 from tb_nanwatch.watch.record.batch import StepCall
 from tb_nanwatch.watch.record.incident import finding_of, gradient_sizes_before, samples_of
+from tb_nanwatch.watch.record.plan import Plan
 from tb_nanwatch.watch.replay import Evidence, ReplayLimits
 from tb_nanwatch.watch.replay.failure import cause_of
-from tb_nanwatch.watch.row.plan import Plan
 
 MOST_BATCHES: Final = 16
 """The most batches that one watch saves: a run under policy "record" may meet bad steps without end."""

@@ -20,11 +20,11 @@ from tb_nanwatch.watch.drivers.options import LoopOptions
 from tb_nanwatch.watch.drivers.outcome import Outcome, Outcomes
 from tb_nanwatch.watch.record.batch import StepCall
 from tb_nanwatch.watch.record.incident import verdict_of_alert
+from tb_nanwatch.watch.record.plan import Plan
 from tb_nanwatch.watch.record.ring import Ring
 from tb_nanwatch.watch.record.session import Session
 from tb_nanwatch.watch.record.writer import Writer
 from tb_nanwatch.watch.row.microbatches import NONE_BAD
-from tb_nanwatch.watch.row.plan import Plan
 
 _ACTIONS: Final[dict[Policy, Action]] = {"raise": "raised", "skip": "skipped", "record": "recorded"}
 _READ: Final = "read the steps, and records nothing more"

@@ -30,13 +30,13 @@ from tb_nanwatch.watch.guard.updates import GuardedUpdates
 from tb_nanwatch.watch.record.batch import Call, StepCall
 from tb_nanwatch.watch.record.draws import Draws
 from tb_nanwatch.watch.record.incident import verdict_by_hand
+from tb_nanwatch.watch.record.plan import Plan
 from tb_nanwatch.watch.replay import Evidence, ReplayLimits, current_trial
 from tb_nanwatch.watch.replay.function_trace import replay_function
 from tb_nanwatch.watch.replay.replica_trace import replay_replica
 from tb_nanwatch.watch.row.inputs import StepInputs
 from tb_nanwatch.watch.row.measure import SampledTensor
 from tb_nanwatch.watch.row.microbatches import NONE_BAD, MicrobatchStore
-from tb_nanwatch.watch.row.plan import Plan
 from tb_nanwatch.watch.row.replicas import ReplicaDecoder
 from tb_nanwatch.watch.tf_internals import converted_method
 

@@ -15,11 +15,11 @@ from tb_nanwatch.watch.guard.guard import FunctionGuard, GuardKind
 from tb_nanwatch.watch.guard.state import KeptVariable, keep_state, restore_if, writes_variables
 from tb_nanwatch.watch.guard.trace import BeginAgain, Traces
 from tb_nanwatch.watch.record.draws import Draws
+from tb_nanwatch.watch.record.plan import Missing, Plan
 from tb_nanwatch.watch.record.ring import DeviceRing
 from tb_nanwatch.watch.record.stash import Stash
 from tb_nanwatch.watch.row.inputs import StepInputs
 from tb_nanwatch.watch.row.measure import parts_of
-from tb_nanwatch.watch.row.plan import Missing, Plan
 from tb_nanwatch.watch.row.scalars import UpdateScalars
 from tb_nanwatch.watch.tf_internals import WhileBodyFuncGraph, is_in_xla
 from tb_nanwatch.watch.variables import handle_of, key_of, writes

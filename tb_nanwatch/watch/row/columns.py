@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import tensorflow as tf
 
 from tb_nanwatch.errors import SetupError
 from tb_nanwatch.schema.records import Variable
 from tb_nanwatch.watch.graphs import Graph
-from tb_nanwatch.watch.guard.state import KeptVariable
 from tb_nanwatch.watch.naming import describe
 from tb_nanwatch.watch.owners import Owners, owners_of
 from tb_nanwatch.watch.row.cells import Layout, StepTensors
@@ -22,6 +21,9 @@ from tb_nanwatch.watch.row.replicas import of_each_replica
 from tb_nanwatch.watch.row.scalars import UpdateScalars
 from tb_nanwatch.watch.row.tensors import written_statistics
 from tb_nanwatch.watch.variables import backward_order, handle_of, key_of
+
+if TYPE_CHECKING:
+    from tb_nanwatch.watch.guard.state import KeptVariable
 
 
 class Columns:

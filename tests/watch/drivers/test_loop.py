@@ -8,8 +8,8 @@ import tensorflow as tf
 from tb_nanwatch.errors import NonFiniteError
 from tb_nanwatch.watch.drivers.options import LoopOptions
 from tb_nanwatch.watch.drivers.steps import Steps
+from tb_nanwatch.watch.record.plan import Plan
 from tb_nanwatch.watch.row.inputs import StepInputs
-from tb_nanwatch.watch.row.plan import Plan
 
 BAD = float("nan")
 WINDOW = 4

@@ -5,8 +5,8 @@ from __future__ import annotations
 import tensorflow as tf
 
 from tb_nanwatch.watch.guard.updates import GuardedUpdates
+from tb_nanwatch.watch.record.plan import Plan
 from tb_nanwatch.watch.row.inputs import StepInputs
-from tb_nanwatch.watch.row.plan import Plan
 
 RATE = 1.0
 """The constant that an update adds; a row has one cell for the constants of its update."""

@@ -20,7 +20,7 @@ from tb_nanwatch.watch.drivers.keras.model import WatchedModel
 from tb_nanwatch.watch.drivers.options import LoopOptions, directory_of
 from tb_nanwatch.watch.drivers.steps import Steps
 from tb_nanwatch.watch.record.paths import names_in, require_nameable
-from tb_nanwatch.watch.row.plan import Plan
+from tb_nanwatch.watch.record.plan import Plan
 
 _OF_TRAINING: Final = frozenset({"_steps", "_watched", "_trains", "_run_of_copy"})
 _COPY: Final = re.compile(r"copy-(\d{1,9})/?")

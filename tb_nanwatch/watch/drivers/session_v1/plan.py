@@ -18,6 +18,7 @@ from tb_nanwatch.watch.guard.pivot import PivotGuard
 from tb_nanwatch.watch.guard.state import SessionState
 from tb_nanwatch.watch.naming import describe
 from tb_nanwatch.watch.record.intake import Intake, takes_anew
+from tb_nanwatch.watch.record.plan import Plan
 from tb_nanwatch.watch.record.ring import HostRing
 from tb_nanwatch.watch.row.cells import Layout
 from tb_nanwatch.watch.row.clipping import clip_kind
@@ -26,7 +27,6 @@ from tb_nanwatch.watch.row.infinities import SessionInfinities
 from tb_nanwatch.watch.row.inputs import StepInputs
 from tb_nanwatch.watch.row.measure import dense_values, without_infinity
 from tb_nanwatch.watch.row.observation import StepObservation
-from tb_nanwatch.watch.row.plan import Plan
 from tb_nanwatch.watch.row.scalars import UpdateScalars
 from tb_nanwatch.watch.row.tensors import is_statistic, may_be_infinite
 from tb_nanwatch.watch.tf_internals import has_context, is_reference, open_control_inputs

@@ -19,6 +19,7 @@ from tb_nanwatch.watch.graphs import ancestors
 from tb_nanwatch.watch.guard.pivot import FetchedStep
 from tb_nanwatch.watch.record.batch import StepCall
 from tb_nanwatch.watch.record.intake import FedCall, fed_gradients
+from tb_nanwatch.watch.record.plan import Plan
 from tb_nanwatch.watch.replay import Evidence, ReplayLimits
 from tb_nanwatch.watch.replay.engine import replay
 from tb_nanwatch.watch.replay.session_trace import SessionTracer
@@ -26,7 +27,6 @@ from tb_nanwatch.watch.replay.side_writes import Write, Writes, note_on_kept, ot
 from tb_nanwatch.watch.row.infinities import SessionInfinities, cleared
 from tb_nanwatch.watch.row.inputs import StepInputs
 from tb_nanwatch.watch.row.microbatches import MicrobatchStore
-from tb_nanwatch.watch.row.plan import Plan
 from tb_nanwatch.watch.variables import handle_of
 
 _MOST_KNOWN: Final = 256

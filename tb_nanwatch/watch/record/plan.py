@@ -7,13 +7,12 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import tensorflow as tf
 
 from tb_nanwatch.schema.records import ClipKind, Policy, Variable
 from tb_nanwatch.watch.graphs import Graph
-from tb_nanwatch.watch.guard.state import KeptVariable
 from tb_nanwatch.watch.record.ring import DeviceRing, HostRing, Ring
 from tb_nanwatch.watch.row.cells import Layout, places_of
 from tb_nanwatch.watch.row.clipping import clip_kind
@@ -26,6 +25,9 @@ from tb_nanwatch.watch.row.observation import Observation, StepObservation
 from tb_nanwatch.watch.row.replicas import Replicas, ReplicasObservation
 from tb_nanwatch.watch.row.scalars import UpdateScalars
 from tb_nanwatch.watch.row.tensors import PendingTensors, Watched
+
+if TYPE_CHECKING:
+    from tb_nanwatch.watch.guard.state import KeptVariable
 
 
 class Missing(NamedTuple):
