@@ -42,14 +42,14 @@ class Training:
                 self._note_reads()
 
     def _note_reads(self):
-        recorder = self.plan.device_ring
-        rows, self.reads = recorder.rows, [(0, 1)]
+        ring = self.plan.device_ring
+        rows, self.reads = ring.rows, [(0, 1)]
 
         def noted(first, last):
             self.reads.append((first, last))
             return rows(first, last)
 
-        self.monkeypatch.setattr(recorder, "rows", noted)
+        self.monkeypatch.setattr(ring, "rows", noted)
 
 
 @pytest.fixture

@@ -45,7 +45,7 @@ class Built:
         guard: of the step.
         intake: what enters the step besides its feed.
         layout: of its row.
-        recorder: that rows are put into.
+        ring: holds the rows that the runs fetch.
         train_op: runs the update of a step that is finite.
         update_ops: what the optimizer built.
         microbatches: that come before the update in runs of their own; ``None`` where there are none.
@@ -59,7 +59,7 @@ class Built:
     guard: PivotGuard
     intake: Intake
     layout: Layout
-    recorder: HostRing
+    ring: HostRing
     train_op: Op
     update_ops: Sequence[Op]
     microbatches: Microbatches | None
@@ -142,8 +142,8 @@ def build(
     allowed = guard.observe(StepObservation(step_tensors), number)
     before = len(graph.get_operations())
     train_op = guard.apply(allowed, update)
-    recorder = HostRing(window=options.window, cells=len(layout.cells))
-    plan.adopt(variables, layout, recorder, counted=step is None)
+    ring = HostRing(window=options.window, cells=len(layout.cells))
+    plan.adopt(variables, layout, ring, counted=step is None)
     update_ops = graph.get_operations()[before:]
     return Built(
         graph,
@@ -153,7 +153,7 @@ def build(
         guard,
         intake,
         layout,
-        recorder,
+        ring,
         train_op,
         update_ops,
         microbatches,

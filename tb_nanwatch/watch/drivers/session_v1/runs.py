@@ -200,7 +200,7 @@ class SessionRuns:
 
     def _is_bad(self, row: Any) -> bool:
         """Return whether a fetched row, which begins with the step's number, is a bad step's."""
-        return not np.isfinite(row[1 : 1 + self.built.recorder.cells].astype(np.float32)).all()
+        return not np.isfinite(row[1 : 1 + self.built.ring.cells].astype(np.float32)).all()
 
     @property
     def _puts_back(self) -> bool:
@@ -216,8 +216,8 @@ class SessionRuns:
         """Record the row of a step, and return its call and its number."""
         built, microbatches, attempt = self.built, self.built.microbatches, self._loop.boundary.attempt
         call = FedCall.of(built.graph, feed_dict)
-        seen = built.guard.unpack(fetched, cells=built.recorder.cells)
-        is_finite = built.recorder.add(seen.row, seen.counts, step=seen.step)
+        seen = built.guard.unpack(fetched, cells=built.ring.cells)
+        is_finite = built.ring.add(seen.row, seen.counts, step=seen.step)
         call = attempt("keep what entered a run", lambda: self._entered(call, seen), otherwise=call)
         if not is_finite and self._puts_back:
             call = attempt(
@@ -229,7 +229,7 @@ class SessionRuns:
             attempt("put back what the forward pass of the bad step changed", put_back, otherwise=None)
         if microbatches is not None:
             microbatches.accumulation.end()
-        return call, built.recorder.rows_written() - 1 if self._plan.counted else seen.step
+        return call, built.ring.rows_written() - 1 if self._plan.counted else seen.step
 
     def _entered(self, call: FedCall, seen: FetchedStep) -> FedCall:
         intake = self.built.intake
