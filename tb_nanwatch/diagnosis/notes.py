@@ -10,8 +10,8 @@ from tb_nanwatch.diagnosis.sentences import entry_phrase
 from tb_nanwatch.diagnosis.sightings import step_before
 from tb_nanwatch.schema.records import PHASES, Alert, Phase
 
-_FINITE: Final = "The step came out finite when it was run again, so what was recorded is all that is known of it."
-_FAILED: Final = "The step could not be run again, so what was recorded is all that is known of it."
+_FINITE: Final = "The replay of the step was finite, so only the records describe this step."
+_FAILED: Final = "The step could not be replayed, so only the records describe it."
 _UP_TO_THE_LOSS: Final = frozenset(PHASES[: PHASES.index("loss") + 1])
 _PLACES: Final[dict[Phase, str]] = {"weights": "in a variable", "loss": "on the way to the loss"}
 _HIDES_NAN: Final = "a relu or max pooling that swallows NaN, a tf.where, or operations that TensorFlow fused"

@@ -31,7 +31,7 @@ def test_a_step_without_a_replay_has_no_note():
 
 def test_a_finite_replay_is_noted_with_its_own_notes():
     assert notes_on(Replay("finite", ("It draws random numbers.",))) == (
-        "The step came out finite when it was run again, so what was recorded is all that is known of it.",
+        "The replay of the step was finite, so only the records describe this step.",
         "It draws random numbers.",
     )
 
@@ -39,7 +39,7 @@ def test_a_finite_replay_is_noted_with_its_own_notes():
 def test_the_notes_of_a_failed_replay_are_shown():
     assert notes_on(Replay("failed", ("It took longer than 60 s.",))) == ("It took longer than 60 s.",)
     assert notes_on(Replay("failed")) == (
-        "The step could not be run again, so what was recorded is all that is known of it.",
+        "The step could not be replayed, so only the records describe it.",
     )
 
 

@@ -21,33 +21,33 @@ from tb_nanwatch.diagnosis.operations.rule import Case, Rule, in_phase, makes_na
 from tb_nanwatch.schema.records import Link
 
 _NEGATIVE_LOG_FIX: Final = (
-    "Keep what goes into it above 0: tf.math.log(tf.maximum(x, {1e-7})). A small number that is added does not help. "
-    "Ask why it is negative."
+    "Keep its input above 0: tf.math.log(tf.maximum(x, {1e-7})). Adding a small number does not help. "
+    "Find out why it is negative."
 )
 _SIGMOID_LOG_FIX: Final = (
-    "Take logarithm and sigmoid in one: tf.math.log_sigmoid(x) of what goes into the sigmoid. With labels take "
+    "Compute the logarithm and the sigmoid together: tf.math.log_sigmoid(x) of the sigmoid's input. With labels use "
     "tf.nn.sigmoid_cross_entropy_with_logits (from_logits=True in Keras)."
 )
 _SOFTMAX_LOG_FIX: Final = (
-    "Take logarithm and softmax in one: tf.nn.log_softmax(x) of what goes into the softmax. With labels take "
+    "Compute the logarithm and the softmax together: tf.nn.log_softmax(x) of the softmax's input. With labels use "
     "tf.nn.softmax_cross_entropy_with_logits (from_logits=True in Keras)."
 )
 _LOG_FIX: Final = (
-    "Keep what goes into it above 0: tf.math.log(x + {1e-7}). For a loss of probabilities take "
+    "Keep its input above 0: tf.math.log(x + {1e-7}). For a loss of probabilities take "
     "tf.nn.softmax_cross_entropy_with_logits or tf.nn.sigmoid_cross_entropy_with_logits instead (from_logits=True in "
     "Keras)."
 )
-_LOG1P_FIX: Final = "Keep what goes into it above -1: tf.math.log1p(tf.maximum(x, -1 + {1e-6}))."
+_LOG1P_FIX: Final = "Keep its input above -1: tf.math.log1p(tf.maximum(x, -1 + {1e-6}))."
 _ROOT_FIX: Final = (
-    "Keep what goes into it above 0: tf.sqrt(tf.maximum(x, {1e-12})), not 0 itself, since the slope there is infinite. "
+    "Keep its input above 0: tf.sqrt(tf.maximum(x, {1e-12})), not 0 itself, since the slope there is infinite. "
     "A variance taken as a difference of two means is negative by rounding: use tf.math.reduce_variance."
 )
 _NEGATIVE_RSQRT_FIX: Final = (
-    "Keep what goes into it from being negative, and add an epsilon: tf.math.rsqrt(tf.maximum(x, 0.0) + {1e-6})."
+    "Do not let its input become negative, and add an epsilon: tf.math.rsqrt(tf.maximum(x, 0.0) + {1e-6})."
 )
 _RSQRT_FIX: Final = "Add an epsilon: tf.math.rsqrt(x + {1e-6})."
 _NEGATIVE_BASE_FIX: Final = (
-    "Keep the base above 0: tf.pow(tf.maximum(x, {1e-7}), p), or keep its sign apart: "
+    "Keep the base above 0: tf.pow(tf.maximum(x, {1e-7}), p), or handle the sign separately: "
     "tf.sign(x) * tf.pow(tf.abs(x) + {1e-7}, p)."
 )
 _POWER_OF_ZERO_FIX: Final = "Keep the base away from 0: tf.pow(tf.where(tf.abs(x) < 1e-3, 1e-3, x), p)."

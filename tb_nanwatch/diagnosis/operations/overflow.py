@@ -27,7 +27,7 @@ _CAST: Final = (
     "whose range is that of float32."
 )
 CLIP_FIX: Final = (
-    "Divide the gradients by their largest element before their norm is taken, or clip by value first; then ask why "
+    "Divide the gradients by their largest element before their norm is taken, or clip by value first; then find out why "
     "they are so large."
 )
 _AT_START: Final = (

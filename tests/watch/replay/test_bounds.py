@@ -131,7 +131,7 @@ def test_random_numbers_that_are_not_repeated_leave_the_records_and_are_named(tm
     first = caught.value.verdict.first
     assert (first.evidence, first.phase, first.op, first.source) == ("records", "loss", None, None)
     assert caught.value.verdict.notes == (
-        "The step came out finite when it was run again, so what was recorded is all that is known of it.",
+        "The replay of the step was finite, so only the records describe this step.",
         "The step draws random numbers by RandomUniform, which draws others when it is run again.",
     )
 
