@@ -38,9 +38,7 @@ def test_a_finite_replay_is_noted_with_its_own_notes():
 
 def test_the_notes_of_a_failed_replay_are_shown():
     assert notes_on(Replay("failed", ("It took longer than 60 s.",))) == ("It took longer than 60 s.",)
-    assert notes_on(Replay("failed")) == (
-        "The step could not be replayed, so only the records describe it.",
-    )
+    assert notes_on(Replay("failed")) == ("The step could not be replayed, so only the records describe it.",)
 
 
 @pytest.mark.parametrize(

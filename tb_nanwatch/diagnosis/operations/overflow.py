@@ -27,8 +27,8 @@ _CAST: Final = (
     "whose range is that of float32."
 )
 CLIP_FIX: Final = (
-    "Divide the gradients by their largest element before their norm is taken, or clip by value first; then find out why "
-    "they are so large."
+    "Divide the gradients by their largest element before their norm is taken, or clip by value first; then find out "
+    "why they are so large."
 )
 _AT_START: Final = (
     "No update came before, so the values are large from the start: scale the inputs, take a smaller initializer, or "
