@@ -13,11 +13,14 @@ ROOT = Path(__file__).parents[1]
 TIMEOUT_S = 240
 
 
-def run_python(*arguments: object) -> subprocess.CompletedProcess[str]:
-    """Run Python with this tree's package, and return the finished process."""
+def run_python(*arguments: object, root: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    """Run Python with the package of this tree, or of a copy at ``root``, and return the finished process."""
     command = [sys.executable, *map(str, arguments)]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
+    environment = {**os.environ, "PYTHONPATH": str(root)}
+    # "python -m" searches the working directory first.
+    return subprocess.run(
+        command, cwd=root, env=environment, capture_output=True, text=True, timeout=TIMEOUT_S, check=False
+    )
 
 
 def run_demo(name: str, logdir: Path, *flags: object) -> str:
@@ -27,7 +30,7 @@ def run_demo(name: str, logdir: Path, *flags: object) -> str:
     return program.stdout
 
 
-def read_verdicts(logdir: Path, *options: str) -> dict[str, dict[str, Any]]:
-    """Return the verdicts that ``nanwatch LOGDIR --json`` prints, by run."""
-    answer = run_python("-m", "tb_nanwatch", logdir, "--json", *options)
+def read_verdicts(logdir: Path, *options: str, root: Path = ROOT) -> dict[str, dict[str, Any]]:
+    """Return the verdicts that ``nanwatch LOGDIR --json`` prints, by run; ``root`` as for :func:`run_python`."""
+    answer = run_python("-m", "tb_nanwatch", logdir, "--json", *options, root=root)
     return {verdict["run"]: verdict for verdict in json.loads(answer.stdout)["runs"]}
