@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import tensorflow as tf
-from tb_nanwatch.watch.replay.drawn import Drawn
 
+from tb_nanwatch.watch.record.draws import Draws
 from tb_nanwatch.watch.record.stash import Stash
 
 
@@ -16,7 +16,7 @@ def step_with(stash, *, draws=False):
         graph = tf.compat.v1.get_default_graph()
         stash.offer(graph, batch)
         noise = tf.random.normal([2]) if draws else tf.zeros([2])
-        drawn = Drawn.in_graph(graph) if draws else None
+        drawn = Draws.in_graph(graph) if draws else None
         tf.cond(number < 0, lambda: stash.keep(graph, is_quiet, drawn), lambda: tf.constant(False))
         stash.forget_offer()
         return noise
