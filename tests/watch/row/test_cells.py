@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
+from tb_nanwatch.schema import stats
 from tb_nanwatch.schema.records import Counts, Finding, Variable
-from tb_nanwatch.watch.row.cells import Layout, places_of
+from tb_nanwatch.schema.stats import Stat
+from tb_nanwatch.watch.row import cells
+from tb_nanwatch.watch.row.cells import CellKind, Layout, places_of
 from tb_nanwatch.watch.row.decoding import RowDecoder
 from tb_nanwatch.watch.row.encoding import ABSENT, INTENDED, LEAST_INTENDED
+from tb_nanwatch.watch.row.measure import Resolved
+from tests.watch.guard.steps import Step
 
 VARIABLES = tuple(Variable(f"l{n}/w", f"l{n}", (2,), "float32") for n in range(2))
 ROLES = ("gradient", "clipped", "weight", "tensor", "loss")
@@ -82,3 +88,52 @@ def test_counts_give_the_kinds_that_a_norm_does_not_show():
     assert series.column("grad_norm", "kinds")[:, 0].tolist() == [8, 2 | 4]
     assert series.column("global_norm", "kinds")[:, 0].tolist() == [8, 2 | 4]
     assert decoder().findings(counts) == (Finding("gradient", "l0/w", Counts(2, 0, 1, 1)),)
+
+
+def zero_fraction(gradient):
+    return tf.reduce_mean(tf.cast(tf.equal(gradient, 0), tf.float32))
+
+
+def watched(*variables, policy="raise"):
+    """Return a step that measures the gradients of variables and updates nothing."""
+    step = Step(*variables, policy=policy)
+    step._update = lambda: None
+    return step
+
+
+class TestANewStatistic:
+    """A statistic that a step measures takes an entry of the catalogue, a function, and a kind of cell."""
+
+    @pytest.fixture(autouse=True)
+    def table(self, monkeypatch):
+        stat = Stat("zero_fraction", "variable", "Fraction of the gradient's elements that are 0.", ("min", "mean"))
+        kind = CellKind(
+            "zero fraction",
+            names=lambda layout: layout.names,
+            tensors=lambda step: step.raw,
+            stat="zero_fraction",
+            measure=zero_fraction,
+            resolve=lambda gradient: Resolved(None, zero_fraction(gradient)),
+            decode=lambda cells: cells,
+        )
+        monkeypatch.setitem(stats.BY_KEY, "zero_fraction", stat)
+        monkeypatch.setattr(stats, "STATS", (*stats.STATS, stat))
+        monkeypatch.setattr(cells, "KINDS", (*cells.KINDS, kind))
+
+    @pytest.mark.parametrize("policy", ["raise", "skip"])
+    def test_goes_from_the_step_to_the_decoded_series(self, policy):
+        step = watched(tf.Variable([0.0, 0.0], name="a/w"), tf.Variable([0.0], name="b/w"), policy=policy)
+        step.take([3.0, 0.0], [2.0])
+        step.take([3.0, 4.0], [0.0])
+        rows, _ = step.plan.device_ring.rows(0, 2)
+        series = step.plan.decoder.decode(rows, np.arange(2), {})
+        assert series.column("zero_fraction", "min").tolist() == [[0.5, 0.0], [0.0, 1.0]]
+        assert series.column("grad_norm", "max").tolist() == [[3.0, 2.0], [5.0, 0.0]]
+
+    def test_is_resolved_in_a_step_whose_squares_overflow(self):
+        step = watched(tf.Variable([0.0, 0.0], name="a/w"))
+        step.take([3e25, 0.0])
+        rows, _ = step.plan.device_ring.rows(0, 1)
+        series = step.plan.decoder.decode(rows, np.arange(1), {})
+        assert series.column("zero_fraction", "min").tolist() == [[0.5]]
+        np.testing.assert_allclose(series.column("grad_norm", "max"), [[3e25]], rtol=1e-6)
