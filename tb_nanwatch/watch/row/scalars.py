@@ -1,8 +1,8 @@
 """The scalars that an update multiplies by, known before it runs: learning rate, momentum, weight decay.
 
-A bad one makes every variable bad, and it does not depend on the gradients. So once an update is traced, the scalars
-that it uses are found in its graph, and the guard waits for them. Those of a branch are computed once more outside of
-it, which takes a few operations on single numbers.
+A non-finite scalar makes every variable non-finite, and it does not depend on the gradients. So after an update is
+traced, a search finds the scalars in its graph, and the guard waits for them. Scalars of a branch are computed a second
+time outside of it, which takes a few operations on single numbers.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from tb_nanwatch.watch.tf_internals import (
 from tb_nanwatch.watch.variables import REFERENCES, key_of, writes
 
 _FACTORS: Final = {"Mul": (0, 1), "AddV2": (0, 1), "Add": (0, 1), "Sub": (0, 1), "RealDiv": (0,), "Div": (0,)}
-"""By operation, the places of operands whose Inf or NaN the result always has: not those of a divisor."""
+"""By operation, the indices of operands that make the result non-finite if they are: a divisor does not."""
 _ASSIGNS: Final = frozenset({"AssignAddVariableOp", "AssignSubVariableOp", "AssignVariableOp"})
 _FUSED: Final = ("ResourceApply", "Apply", "ResourceSparseApply", "SparseApply")
 _RATES: Final = frozenset({"alpha", "lr", "momentum"})
-"""What a fused operation calls a scalar that it multiplies by."""
+"""The names of a fused operation's arguments that it multiplies by."""
 _READS: Final = frozenset({"ReadVariableOp"})
 _GIVEN: Final = frozenset({"Const", "Placeholder", "PlaceholderWithDefault"})
 _MOST_OPERATIONS: Final = 400
-"""That a scalar may take to compute; what takes more is no schedule."""
+"""The most operations that compute a scalar; a longer computation is no schedule."""
 
 Place = tuple[int, str]
 
@@ -40,18 +40,18 @@ Place = tuple[int, str]
 class UpdateScalars:
     """The scalars of one update, as one number that is finite if and only if all of them are.
 
-    The number is a part of the row before the update is traced, and gets its value after.
+    The row contains the number before the update is traced. The number gets its value afterwards.
 
     Attributes:
-        cell: float32 scalar.
-        found: what it is made of, once the update is traced.
+        cell: the number, float32 scalar.
+        found: the scalars, after the update is traced.
     """
 
     def __init__(self, known: Sequence[Tensor] = ()) -> None:
-        """Begin with scalars that are known already.
+        """Begin with the scalars that are known before the update.
 
         Args:
-            known: floating scalars, of an eager step.
+            known: floating scalars of an eager step.
         """
         self.cell = tf.identity(_together(known))
         self.found: Sequence[Tensor] = ()
@@ -65,22 +65,22 @@ class UpdateScalars:
         is_branch: bool = False,
         is_scaled: bool = False,
     ) -> set[Op]:
-        """Find the scalars that an update uses, and let the number be made of them.
+        """Find the scalars that an update uses, and make the number of them.
 
         Args:
-            operations: of the update, in the graph that the number is of.
+            operations: of the update, in the graph of the number.
             is_branch: whether the update is the first branch of the conditional among them, which the guard decides on.
-            is_scaled: whether the owner of a loss scale leaves the update out where gradients overflowed for it: the
-                guard knows of that condition.
+            is_scaled: whether the owner of a loss scale leaves out the update if the scaled gradients overflow. The
+                guard knows that condition.
             written: keys, see :func:`~tb_nanwatch.watch.variables.key_of`, of variables whose value may change before
                 or during the update: the trained variables, and those that the step assigns before it.
-            gradients: that the update was given; nothing that depends on them is known before.
+            gradients: of the update. No tensor that depends on them is known before it.
 
         Returns:
             The operations of the update that the number depends on.
         """
         search = _Search(self.cell.graph, operations, written, gradients=gradients)
-        # Whatever the user makes the update wait for, the scalars do not wait for.
+        # The user may make the update wait for operations. The scalars do not wait for them.
         with self.cell.graph.as_default(), self.cell.graph.control_dependencies(None):
             self.found = search.scalars(is_branch=is_branch, is_scaled=is_scaled)
             if self.found:
@@ -89,7 +89,7 @@ class UpdateScalars:
 
 
 def _together(scalars: Sequence[Tensor]) -> Tensor:
-    """Return a float32 scalar that is finite if and only if all scalars are; 0 of none."""
+    """Return a float32 scalar that is finite if and only if all scalars are; 0 if there are none."""
     single = [_in_float32(scalar) for scalar in scalars]
     if len(single) < 2:
         return single[0] if single else tf.constant(0.0)
@@ -98,7 +98,7 @@ def _together(scalars: Sequence[Tensor]) -> Tensor:
 
 def _in_float32(scalar: Tensor) -> Tensor:
     if scalar.dtype == tf.float64:
-        # A finite number may be out of float32's range.
+        # A finite float64 may be out of float32's range.
         scalar = tf.where(tf.math.is_finite(scalar), tf.zeros_like(scalar), scalar)
     return scalar if scalar.dtype == tf.float32 else tf.cast(scalar, tf.float32)
 
@@ -107,7 +107,7 @@ class _Search:
     """A search for the scalars of an update.
 
     Attributes:
-        used: the operations of the update, in the guard's graph, that the scalars depend on.
+        used: operations of the update, in the guard's graph, that the scalars depend on.
     """
 
     def __init__(
@@ -116,7 +116,7 @@ class _Search:
         self._graph, self._operations = graph, operations
         self._own = {op.name for op in operations}
         self._gradients = {_place(tensor) for tensor in gradients}
-        self._handed: dict[Place, Tensor] = {}
+        self._branch_inputs: dict[Place, Tensor] = {}
         self._stale: set[Place] = set()
         self._changing = written | self._note_reads(operations, frozenset())
         self._is_known: dict[Place, bool] = {}
@@ -139,19 +139,19 @@ class _Search:
         return list({_place(scalar): scalar for scalar in found}.values())
 
     def _note_reads(self, operations: Sequence[Op], before: frozenset[Any]) -> set[Any]:
-        """Note which operations read what is written earlier in the update; return the floating variables written."""
+        """Note the operations that read what the update wrote before; return the floating variables that it writes."""
         written, floating = set(before), set[Any]()
-        of_op: dict[str, list[Tensor]] = {}
+        written_by: dict[str, list[Tensor]] = {}
         for op, resource in writes(operations):
-            of_op.setdefault(op.name, []).append(resource)
+            written_by.setdefault(op.name, []).append(resource)
         for op in operations:
             if any(key_of(tensor) in written for tensor in op.inputs if _is_resource(tensor)):
                 self._stale.add((id(op.graph), op.name))
             for _, branch in _branches(op):
-                handed = zip(branch.inputs, op.inputs[1:], strict=True)
-                self._handed.update((_place(inner), outer) for inner, outer in handed)
+                inputs = zip(branch.inputs, op.inputs[1:], strict=True)
+                self._branch_inputs.update((_place(inner), outer) for inner, outer in inputs)
                 floating |= self._note_reads(branch.get_operations(), frozenset(written))
-            keys = {key_of(resource) for resource in of_op.get(op.name, ())}
+            keys = {key_of(resource) for resource in written_by.get(op.name, ())}
             written |= keys
             floating |= keys if not _branches(op) and _writes_numbers(op) else set()
         return floating
@@ -169,7 +169,7 @@ class _Search:
                     yield from self._scalars(branch.get_operations(), condition)
 
     def _condition(self, predicate: Tensor, is_taken: Tensor | None, *, is_true: bool) -> Tensor | None:
-        """Return whether a branch is taken, as a tensor of the guard's graph; ``None`` where that is known too late."""
+        """Return whether a branch is taken, as a tensor of the guard's graph; ``None`` if that is known too late."""
         predicate = self._resolved(predicate)
         if not (self._knows(predicate) or self._comes_early(predicate)):
             return None
@@ -178,7 +178,7 @@ class _Search:
         return condition if is_taken is None else is_taken & condition
 
     def _is_result_known(self, op: Op) -> bool:
-        # What is made of such scalars alone is looked at where it meets a gradient: 1 / Inf is a good number.
+        # A result of scalars alone is checked where it meets a gradient: 1 / Inf is finite.
         return op.type in _FACTORS and self._knows(op.outputs[0])
 
     def _knows(self, tensor: Tensor) -> bool:
@@ -192,19 +192,19 @@ class _Search:
     def _holds(self, tensor: Tensor, memory: dict[Place, bool], *, may_use_gradients: bool) -> bool:
         waiting, seen = [self._resolved(tensor)], set[Place]()
         while waiting:
-            one = waiting.pop()
-            place = _place(one)
+            waiting_tensor = waiting.pop()
+            place = _place(waiting_tensor)
             if place in seen or memory.get(place):
                 continue
             seen.add(place)
-            if may_use_gradients and one.op.name not in self._own:
+            if may_use_gradients and waiting_tensor.op.name not in self._own:
                 continue
             is_gradient = place in self._gradients and not may_use_gradients
-            is_unfit = is_gradient or not self._is_fit(one, may_use_gradients=may_use_gradients)
+            is_unfit = is_gradient or not self._is_fit(waiting_tensor, may_use_gradients=may_use_gradients)
             if memory.get(place) is False or is_unfit or len(seen) > _MOST_OPERATIONS:
                 memory[_place(self._resolved(tensor))] = False
                 return False
-            waiting += [self._resolved(given) for given in one.op.inputs if not _is_resource(given)]
+            waiting += [self._resolved(given) for given in waiting_tensor.op.inputs if not _is_resource(given)]
         memory.update(dict.fromkeys(seen, True))
         return True
 
@@ -218,18 +218,18 @@ class _Search:
         if op.graph is self._graph:
             is_free = not any(other.name in self._own for other in op.control_inputs)
         else:
-            # What was handed in is resolved already, and what calls a function could be copied only with that.
+            # The branch's inputs are resolved already. A call of a function could be copied only with the function.
             calls = any(attr.HasField("func") for attr in op.node_def.attr.values())
             is_free = not calls and op.type not in _GIVEN - {"Const"}
         return is_free and (op.type in _GIVEN | REFERENCES | _READS or not op.op_def.is_stateful)
 
     def _resolved(self, tensor: Tensor) -> Tensor:
-        while _place(tensor) in self._handed:
-            tensor = self._handed[_place(tensor)]
+        while _place(tensor) in self._branch_inputs:
+            tensor = self._branch_inputs[_place(tensor)]
         return tensor
 
     def _outside(self, tensor: Tensor) -> Tensor:
-        """Return a tensor of the guard's graph with the value of one that may be a branch's; of two alike, the same."""
+        """Return a tensor of the guard's graph with the value of a branch's tensor; equal tensors share it."""
         tensor = self._resolved(tensor)
         if _is_resource(tensor):
             return tensor
@@ -241,7 +241,7 @@ class _Search:
         return self._outer[key]
 
     def _key(self, tensor: Tensor) -> Any:
-        """Return what two tensors share that are computed in the same way of the same."""
+        """Return a key that two tensors share if the same operations compute them from the same inputs."""
         op = self._resolved(tensor).op
         place = id(op.graph), op.name
         if place not in self._keys:
@@ -255,17 +255,17 @@ class _Search:
     def _use(self, op: Op) -> None:
         waiting = [op]
         while waiting:
-            one = waiting.pop()
-            if one not in self.used and one.name in self._own:
-                self.used.add(one)
-                waiting += [given.op for given in one.inputs]
+            used_op = waiting.pop()
+            if used_op not in self.used and used_op.name in self._own:
+                self.used.add(used_op)
+                waiting += [given.op for given in used_op.inputs]
 
     def _copied(self, tensor: Tensor) -> Tensor:
         op = tensor.op
         inputs = [self._outside(given) for given in op.inputs]
         if op.type in _READS:
             value = tf.raw_ops.ReadVariableOp(resource=inputs[0], dtype=tensor.dtype)
-            # It comes before all that the update writes, and must not be ordered behind it.
+            # The read comes before all writes of the update, and must not be ordered after them.
             run_independently(value.op)
             return value
         return copy_operation(op, self._graph, inputs).outputs[tensor.value_index]
@@ -280,13 +280,13 @@ def _is_resource(tensor: Tensor) -> bool:
 
 
 def _branches(op: Op) -> list[tuple[bool, Graph]]:
-    """Return the branches of a conditional, with the predicate that each is taken for; none of anything else."""
+    """Return the branches of a conditional with the predicate that takes each; nothing for another operation."""
     graphs = inner_graphs(op) if op.type in ("If", "StatelessIf") else []
     return list(zip((True, False), graphs, strict=False))
 
 
 def _multiplied(op: Op) -> Iterator[Tensor]:
-    """Yield the scalars among the operands of an operation that make its result bad if they are."""
+    """Yield the scalar operands of an operation that make its result non-finite if they are."""
     if op.type in _FACTORS:
         places: Iterable[int] = _FACTORS[op.type]
     elif op.type in _ASSIGNS:
