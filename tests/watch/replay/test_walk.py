@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import tensorflow as tf
 
@@ -150,11 +152,16 @@ def test_a_variable_that_the_step_made_bad_leads_to_what_was_written():
     assert weight.numpy() == 1.0
 
 
-def test_a_write_after_the_read_is_no_origin():
+def test_a_write_after_the_read_is_no_origin_even_if_it_reports_first():
     weight = tf.Variable(1.0)
 
+    def slowly(value):
+        time.sleep(0.2)
+        return value
+
     def step(x):
-        weight.assign(tf.sqrt(x - 1.0))
+        late = tf.numpy_function(slowly, [x], tf.float32)
+        weight.assign(tf.sqrt(late - 1.0))
         read = 2.0 * weight
         weight.assign(tf.math.log(x))
         return read, 2.0 * weight
