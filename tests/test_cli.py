@@ -7,7 +7,6 @@ import os
 import pty
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -19,8 +18,8 @@ from tb_nanwatch.schema.codec import dumps
 from tb_nanwatch.schema.records import Alert, Counts, Finding
 from tests.event_files import HEADER, RunWriter, steps_of
 from tests.plugin.test_plugin import write_runs
+from tests.programs import ROOT, run_python
 
-ROOT = Path(__file__).parents[1]
 COMMAND = [sys.executable, "-m", "tb_nanwatch"]
 
 
@@ -251,6 +250,4 @@ def test_an_address_takes_one_sentence(address):
 def test_tensorflow_is_not_imported(tmp_path):
     write_finite(tmp_path)
     program = "import sys; from tb_nanwatch.cli import main; main(); print('tensorflow' in sys.modules)"
-    command = [sys.executable, "-c", program, str(tmp_path)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines()[-1] == "False"
+    assert run_python("-c", program, tmp_path).stdout.splitlines()[-1] == "False"

@@ -5,15 +5,14 @@ from __future__ import annotations
 import json
 import math
 import random
-import subprocess
-import sys
 import time
 
 import pytest
 
 from tb_nanwatch.schema.records import Alert, Counts, Finding
 from tests.event_files import RunWriter, only_at, steps_of
-from tests.plugin.test_server import ROOT, TIMEOUT_S, Server
+from tests.plugin.test_server import TIMEOUT_S, Server
+from tests.programs import run_python
 
 MANY = 220
 FINDING = Finding("loss", "loss", Counts(size=64, nan=0, pos_inf=3, neg_inf=0))
@@ -81,8 +80,7 @@ def logdir(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def printed(logdir):
-    command = [sys.executable, "-m", "tb_nanwatch", str(logdir), "--json"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
+    done = run_python("-m", "tb_nanwatch", logdir, "--json")
     assert (done.returncode, done.stderr) == (1, "")
     return {run["run"]: run for run in json.loads(done.stdout)["runs"]}
 

@@ -12,14 +12,13 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from pathlib import Path
 
 import pytest
 
 from tb_nanwatch.schema.records import Alert, Counts, Finding
 from tests.event_files import RunWriter, only_at, steps_of
+from tests.programs import ROOT, read_verdicts
 
-ROOT = Path(__file__).parents[2]
 HOSTILE = "<b>a\"b'c&é日[red]"
 TIMEOUT_S = 60
 # TensorBoard itself, with this plugin, and without TensorFlow, which would take seconds to import.
@@ -120,20 +119,12 @@ def server(request, logdir):
 EXPECTED = {".": 5, "cut": 10, "flipped": 10, "long": 1500, HOSTILE: 10}
 
 
-def nanwatch(logdir, *options):
-    command = [sys.executable, "-m", "tb_nanwatch", str(logdir), *options]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
-
-
 def test_the_page_and_the_command_give_the_same_verdicts(server, logdir):
-    served = server.verdicts(expected=EXPECTED)
-    printed = {run["run"]: run for run in json.loads(nanwatch(logdir, "--json").stdout)["runs"]}
-    assert served == printed
+    assert server.verdicts(expected=EXPECTED) == read_verdicts(logdir)
 
 
 def test_the_page_and_the_command_read_a_damaged_file_up_to_the_damage(server, logdir):
-    served = server.verdicts(expected=EXPECTED)
-    printed = {run["run"]: run for run in json.loads(nanwatch(logdir, "--json").stdout)["runs"]}
+    served, printed = server.verdicts(expected=EXPECTED), read_verdicts(logdir)
     for name in ("cut", "flipped"):
         assert served[name]["steps_seen"] == printed[name]["steps_seen"] == 10
         assert len(served[name]["unreadable"]) == len(printed[name]["unreadable"]) == 1

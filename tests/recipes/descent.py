@@ -75,7 +75,8 @@ class Descent:
         except tf.errors.OpError as error:
             if MESSAGE in str(error):
                 self._loop.step_stopped(call)
-            self._loop.step_failed(error, lambda: call)
+            else:
+                self._loop.step_failed(error, lambda: call)
             raise
         self._loop.after_step(call)
 
