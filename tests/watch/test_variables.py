@@ -138,6 +138,10 @@ class TestWrites:
         assert [op for op, _ in found] == assigns != []
         assert all(handle is handle_of(in_session) for _, handle in found)
 
+    def test_do_not_include_an_operation_that_takes_a_reference_as_a_value(self, graph):
+        variable = v1.get_variable("w", [], use_resource=False)
+        assert [*writes([tf.raw_ops.Identity(input=handle_of(variable)).op])] == []
+
     def test_of_another_resource_are_no_writes_of_a_variable(self):
         iterator = iter(tf.data.Dataset.range(3))
 
