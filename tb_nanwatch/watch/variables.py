@@ -17,6 +17,7 @@ from tb_nanwatch.watch.graphs import Graph, Op, Tensor, captured_handles
 from tb_nanwatch.watch.tf_internals import (
     FuncGraph,
     ResourceVariable,
+    current_replica,
     handle_dtypes,
     is_reference,
     primary_of,
@@ -44,6 +45,18 @@ def handle_of(variable: Any) -> Tensor:
     """Return the handle of a TensorFlow or Keras variable; for a variable of many replicas, the first replica's."""
     inner = primary_of(variable if isinstance(variable, tf.Variable) else variable.value)
     return inner.handle if hasattr(inner, "handle") else reference_of(inner)
+
+
+def handles_here(variable: Any) -> list[Tensor]:
+    """Return the handles of the copies of a variable that this code may assign.
+
+    A variable of many replicas has a copy for each. Code of a replica may assign its own copy, and other code all.
+    """
+    inner = variable if isinstance(variable, tf.Variable) else variable.value
+    copies = getattr(inner, "values", ())
+    if not copies or current_replica() is not None:
+        return [inner.handle]
+    return [copy.handle for copy in copies]
 
 
 def source_behind(tensor: Tensor) -> Tensor:

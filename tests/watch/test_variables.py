@@ -11,6 +11,7 @@ from tb_nanwatch.watch.variables import (
     device_variable,
     dtype_of,
     handle_of,
+    handles_here,
     is_used_by,
     is_variable,
     key_of,
@@ -67,6 +68,16 @@ class TestAnEagerVariable:
         with tf.distribute.MirroredStrategy(["CPU:0"]).scope():
             variable = tf.Variable(1.0)
         assert handle_of(variable) is variable.values[0].handle
+
+    def test_of_many_replicas_is_assigned_by_a_replica_in_its_own_copy_and_elsewhere_in_all(self):
+        strategy = tf.distribute.MirroredStrategy(["CPU:0"])
+        with strategy.scope():
+            variable = tf.Variable(1.0)
+        (copy,) = variable.values
+        assert [handle is copy.handle for handle in handles_here(variable)] == [True]
+        found = []
+        strategy.run(lambda: found.extend(handles_here(variable)))
+        assert [handle is copy.handle for handle in found] == [True]
 
     def test_is_its_own_source(self):
         handle = tf.Variable(1.0).handle

@@ -10,7 +10,7 @@ import tensorflow as tf
 from tb_nanwatch.watch.drivers.steps import Steps
 from tb_nanwatch.watch.guard.guard import MESSAGE
 from tb_nanwatch.watch.guard.state import KeptVariable, keep_values
-from tb_nanwatch.watch.variables import handle_of
+from tb_nanwatch.watch.variables import handles_here
 
 
 class EagerSteps:
@@ -39,7 +39,7 @@ class EagerSteps:
             batch: the step's only argument.
         """
         self.has_run = True
-        kept = keep_values(handle_of(variable) for variable in self._state_of())
+        kept = keep_values(handle for variable in self._state_of() for handle in handles_here(variable))
         self._steps.begin_eager()
         try:
             result = step(batch)
