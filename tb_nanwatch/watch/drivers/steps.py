@@ -1,4 +1,4 @@
-"""The driver of TensorFlow 2: steps that run as a ``tf.function``, eagerly, or in somebody else's loop."""
+"""The driver of TensorFlow 2: steps that run as a ``tf.function``, eagerly, or in another loop such as ``fit``."""
 
 from __future__ import annotations
 

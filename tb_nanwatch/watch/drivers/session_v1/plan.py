@@ -43,7 +43,7 @@ class Built:
         tensors: watched tensors, by name.
         statistics: what is written to layers' statistics, by name of the variable.
         guard: of the step.
-        intake: what enters the step besides its feed.
+        intake: what enters the step in other ways than its feed.
         layout: of its row.
         ring: holds the rows that the runs fetch.
         train_op: runs the update of a step that is finite.
@@ -67,7 +67,7 @@ class Built:
 
     @property
     def feed(self) -> Mapping[Any, Any] | None:
-        """What a run of the update is fed besides; ``None`` for nothing."""
+        """What a run of the update is fed too; ``None`` for nothing."""
         return {**({} if self.microbatches is None else self.microbatches.feed), **self.infinities.feed} or None
 
 
@@ -236,8 +236,8 @@ def _run_of(graph: Graph, inputs: StepInputs, microbatches: Microbatches) -> set
 def _tensors(plan: Plan, graph: Graph, *, run: set[Op] | None) -> dict[str, tf.Tensor]:
     found, others = plan.tensors_of(0).take(graph)
     inside = [name for name, tensor in found.items() if not is_at_top(tensor, graph)]
-    besides = [name for name, tensor in found.items() if run is not None and ancestors([tensor]) - run]
-    for name in besides:
+    of_microbatch = [name for name, tensor in found.items() if run is not None and ancestors([tensor]) - run]
+    for name in of_microbatch:
         warnings.warn(f"tb_nanwatch does not watch tensor {name!r}: it is of a micro-batch", stacklevel=2)
         del found[name]
     for name in (*others, *inside):
