@@ -142,6 +142,15 @@ def test_operations_outside_of_eager_and_function_code_are_of_a_session():
         assert is_session_graph()
 
 
+@pytest.fixture
+def conditionals_of_tensorflow_1():
+    is_on = tf.compat.v1.control_flow_v2_enabled()
+    tf.compat.v1.disable_control_flow_v2()
+    yield
+    if is_on:
+        tf.compat.v1.enable_control_flow_v2()
+
+
 @pytest.mark.parametrize(("condition", "result"), [(True, 1.0), (False, 2.0)])
 class TestTheRareBranch:
     def test_is_one_operation_that_tensorflow_does_not_lower(self, condition, result):
@@ -154,6 +163,7 @@ class TestTheRareBranch:
         (conditional,) = [op for op in operations if op.type in ("If", "StatelessIf")]
         assert conditional.get_attr("_lower_using_switch_merge") is False
 
+    @pytest.mark.usefixtures("conditionals_of_tensorflow_1")
     def test_is_one_operation_in_a_sessions_graph_too(self, condition, result):
         with tf.Graph().as_default() as graph:
             first, _ = rarely(
