@@ -60,12 +60,12 @@ def centred_norm(values: npt.ArrayLike) -> float:
     array = np.asarray(values, np.float64)
     return l2_norm(array - array.mean())
 '''
-CENTRED_CELL = '''
+CENTRED_GRADIENT = '''
 
-def centred_cell(gradient: Gradient) -> tf.Tensor:
-    """Return the cell of a gradient without its mean."""
+def centred(gradient: Gradient) -> tf.Tensor | None:
+    """Return the values of a gradient without their mean."""
     values = dense_values(gradient)
-    return half_sum_of_squares(None if values is None else values - tf.reduce_mean(values))
+    return None if values is None else values - tf.reduce_mean(values)
 '''
 CENTRED_KIND = """
     CellKind(
@@ -73,15 +73,15 @@ CENTRED_KIND = """
         names=lambda layout: layout.names,
         tensors=lambda step: step.raw,
         stat="centred_norm",
-        measure=centred_cell,
-        resolve=lambda gradient: Resolved(None, centred_cell(gradient)),
+        measure=lambda gradient: half_sum_of_squares(centred(gradient)),
+        resolve=lambda gradient: Resolved(None, resolve(centred(gradient)).cell),
     ),
 """.strip("\n")
 CENTRED_TEST = """
 
 @pytest.mark.parametrize("way", WAYS)
 def test_a_centred_norm_is_that_of_numpy(way):
-    cell = WAYS[way](centred_cell)(tf.constant([1.0, 2.0, 6.0]))
+    cell = WAYS[way](lambda x: half_sum_of_squares(centred(x)))(tf.constant([1.0, 2.0, 6.0]))
     np.testing.assert_allclose(norm_in(cell.numpy()), centred_norm([1.0, 2.0, 6.0]), rtol=1e-6)
 """
 GLOBAL_WEIGHT_TEST = """
@@ -159,15 +159,15 @@ def test_a_statistic_that_a_step_measures_reaches_the_log_the_page_and_the_docum
     meaning = "L2 norm of the gradient without its mean."
     add_stat(checkout, key="centred_norm", scope="variable", meaning=meaning, combine="root_sum_square")
     checkout.append("tb_nanwatch/numerics/norms.py", CENTRED)
-    checkout.append("tb_nanwatch/watch/row/measure.py", CENTRED_CELL)
+    checkout.append("tb_nanwatch/watch/row/measure.py", CENTRED_GRADIENT)
     cells = "tb_nanwatch/watch/row/cells.py"
     checkout.add_entry(cells, "KINDS", CENTRED_KIND)
-    checkout.replace(cells, "    SampledTensor,\n", "    SampledTensor,\n    centred_cell,\n")
+    checkout.replace(cells, "    SampledTensor,\n", "    SampledTensor,\n    centred,\n")
     checkout.replace(cells, '"bad microbatch mark"]', '"bad microbatch mark", "centred"]')
     test = "tests/watch/row/test_measure.py"
     checkout.append(test, CENTRED_TEST)
     checkout.replace(test, "norms import l2_norm", "norms import centred_norm, l2_norm")
-    checkout.replace(test, "measure import (\n", "measure import (\n    centred_cell,\n")
+    checkout.replace(test, "measure import (\n", "measure import (\n    centred,\n")
     types, page = write_protocol(checkout)
     assert '\n  | "centred_norm"' in types
     assert f"| `centred_norm` | variable | 1 | float32 | {meaning} | max, mean | root sum square |" in page
