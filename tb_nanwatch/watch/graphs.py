@@ -79,7 +79,7 @@ def creation_scopes(graph: Graph) -> list[list[Any] | None]:
         no variable: it has ``None``.
 
     Sources:
-        ``Function._initialize`` in ``tensorflow/python/eager/polymorphic_function``.
+        ``Function._initialize`` in the implementation of ``tf.function``.
     """
     creators = [creator for creator in reversed(variable_creators(graph)) if creator.__name__ in _CREATION]
     return [inspect.getclosurevars(creator).nonlocals.get("created_variables") for creator in creators]
