@@ -71,7 +71,7 @@ def test_a_layers_state_that_turns_to_nan_is_an_alarm(tmp_path):
     assert (first.step, first.phase, first.kind) == (4, "state", "nan")
 
 
-def transitions(logdir, *, steps, uses_all=False, spoils=False):
+def transitions(logdir, *, steps, uses_all=False, overwrites=False):
     """A layer of transitions, of which one is forbidden, and what a few steps make of them."""
     scores = tf.Variable([[0.5, -np.inf], [0.1, 0.2]], name="crf/transitions")
     watch, optimizer = Watch(logdir, [scores]), keras.optimizers.SGD(0.1)
@@ -86,7 +86,7 @@ def transitions(logdir, *, steps, uses_all=False, spoils=False):
     with watch:
         for _ in range(steps):
             step(tf.constant(1.0))
-        if spoils:
+        if overwrites:
             scores.assign([[np.inf, -np.inf], [0.1, 0.2]])
     return scores
 
@@ -95,14 +95,14 @@ NOTE = "takes the Inf in 1 of 4 elements of 'crf/transitions' as meant"
 
 
 def test_a_trained_variable_that_holds_minus_infinity_is_noted_once(tmp_path, read):
-    with warnings.catch_warnings(record=True) as told:
+    with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         transitions(tmp_path, steps=4)
-    assert [NOTE in str(one.message) for one in told] == [True]
+    assert [NOTE in str(one.message) for one in caught] == [True]
     assert read(tmp_path).verdict.status == "finite"
 
 
-def test_what_such_a_variable_makes_bad_is_an_alarm(tmp_path):
+def test_a_gradient_that_such_a_variable_makes_non_finite_is_an_alarm(tmp_path):
     with pytest.warns(UserWarning, match=NOTE), pytest.raises(NonFiniteError) as caught:
         transitions(tmp_path, steps=2, uses_all=True)
     assert caught.value.verdict.first.step == 0
@@ -110,4 +110,4 @@ def test_what_such_a_variable_makes_bad_is_an_alarm(tmp_path):
 
 def test_another_element_of_it_that_turns_to_infinity_is_an_alarm(tmp_path):
     with pytest.warns(UserWarning, match=NOTE), pytest.raises(NonFiniteError, match=r"\+Inf.*crf/transitions"):
-        transitions(tmp_path, steps=2, spoils=True)
+        transitions(tmp_path, steps=2, overwrites=True)

@@ -117,7 +117,7 @@ def test_a_micro_batch_whose_loss_was_bad_is_recorded_although_the_total_is_fini
     assert verdict.steps_seen == 6
 
 
-def test_what_is_counted_of_a_later_micro_batch_is_not_told_of_an_earlier(tmp_path, read):
+def test_counts_of_a_later_micro_batch_are_not_reported_for_an_earlier_one(tmp_path, read):
     net = Accumulating(Watch(tmp_path, policy="record"))
     step = trainer("unchecked", net)
     over(step, batches(steps=2, bad=(1, 2), value=np.nan))
@@ -125,11 +125,13 @@ def test_what_is_counted_of_a_later_micro_batch_is_not_told_of_an_earlier(tmp_pa
     net.watch.after_step()
     net.watch.close()
     first = read(tmp_path).verdict.first
-    # Its loss was bad too, but the counts that would tell it are of the micro-batch that came after it.
+    # Its loss was bad too, but the counts are those of the micro-batch after it.
     assert (first.step, first.phase, first.microbatch) == (1, "backward", 2)
 
 
-def test_a_finite_total_with_several_bad_micro_batches_since_the_host_looked_is_told(tmp_path, read):
+def test_several_bad_micro_batches_between_two_reads_of_the_host_are_reported_although_the_total_is_finite(
+    tmp_path, read
+):
     net = Accumulating(Watch(tmp_path, policy="record"))
     step = trainer("unchecked", net)
     over(step, batches(steps=2, bad=(1, 2)))
@@ -140,7 +142,7 @@ def test_a_finite_total_with_several_bad_micro_batches_since_the_host_looked_is_
     assert (first.step, first.phase, first.microbatch) == (1, "loss", 2)
 
 
-def test_an_update_that_spoilt_a_variable_is_no_micro_batchs(tmp_path, read):
+def test_an_update_that_makes_a_variable_non_finite_belongs_to_no_micro_batch(tmp_path, read):
     net = Accumulating(Watch(tmp_path))
     net.optimizer.learning_rate.assign(1e38)
     step = trainer("steps", net)
@@ -171,7 +173,7 @@ def test_norms_are_of_the_total_and_of_one_micro_batch(tmp_path, read):
     assert back.verdict.warnings == ()
 
 
-def test_what_is_skipped_is_the_whole_step_and_the_sums_begin_anew(tmp_path, read):
+def test_a_skip_leaves_out_the_whole_step_and_the_sums_begin_anew(tmp_path, read):
     net, bare = Accumulating(Watch(tmp_path, policy="skip")), Accumulating(Watch(tmp_path / "bare", policy="record"))
     step, bare_step = trainer("steps", net), trainer("steps", bare)
     for number, (xs, ys) in enumerate(batches(steps=8, bad=(5, 2))):
@@ -387,7 +389,7 @@ def test_the_batch_of_an_update_that_is_only_recorded_is_not_held_for_the_micro_
 
 
 @pytest.mark.parametrize("policy", ["raise", "skip", "record"])
-def test_a_bad_micro_batch_whose_update_does_not_come_is_told_at_the_end(tmp_path, read, policy):
+def test_a_bad_micro_batch_without_an_update_is_reported_at_the_end(tmp_path, read, policy):
     line = Line(tmp_path, policy=policy)
     for x in ([1.0, 1.0], [1.0, 1.0], [1.0, 0.0]):
         line.counted(tf.constant(x))

@@ -1,4 +1,4 @@
-"""What is measured of a step that a session runs, and the operations that measure it."""
+"""A step of a session's graph, built: the operations that measure it, its guard and its update."""
 
 from __future__ import annotations
 
@@ -35,21 +35,21 @@ from tb_nanwatch.watch.variables import backward_order, handle_of, read_first, v
 
 @dataclass(frozen=True, eq=False)
 class Built:
-    """A step as it stands in its graph.
+    """A step that is built in its graph.
 
     Attributes:
-        graph: that it is in.
-        inputs: what ``apply_gradients`` was given.
+        graph: of the step.
+        inputs: the arguments of ``apply_gradients``.
         tensors: watched tensors, by name.
-        statistics: what is written to layers' statistics, by name of the variable.
+        statistics: tensors that the step writes to layers' statistics, by name of the variable.
         guard: of the step.
-        intake: what enters the step in other ways than its feed.
+        intake: what enters a run in other ways than its feed.
         layout: of its row.
         ring: holds the rows that the runs fetch.
-        train_op: runs the update of a step that is finite.
-        update_ops: what the optimizer built.
-        microbatches: that come before the update in runs of their own; ``None`` where there are none.
-        infinities: that variables began with.
+        train_op: runs the update if the step is finite.
+        update_ops: operations that the optimizer built.
+        microbatches: of the step, each in a run of its own before the update; ``None`` where there are none.
+        infinities: that variables held before training.
     """
 
     graph: Graph
@@ -67,7 +67,7 @@ class Built:
 
     @property
     def feed(self) -> Mapping[Any, Any] | None:
-        """What a run of the update is fed too; ``None`` for nothing."""
+        """What a run of the update is fed in addition to the user's feed; ``None`` for nothing."""
         return {**({} if self.microbatches is None else self.microbatches.feed), **self.infinities.feed} or None
 
 
@@ -80,15 +80,15 @@ def build(
     step: Any,
     microbatch: StepInputs | None,
 ) -> Built:
-    """Build a step: what measures it, its guard and its update.
+    """Build a step: the operations that measure it, its guard and its update.
 
     Args:
-        plan: of the watch; completed here.
-        inputs: what ``apply_gradients`` was given.
+        plan: of the watch; it adopts what the step measures.
+        inputs: the arguments of ``apply_gradients``.
         update: applies the gradients.
         options: the user's.
-        step: the variable that counts steps; ``None`` if they are counted.
-        microbatch: what ``accumulate`` was given; ``None`` if it was not called.
+        step: the variable that counts steps; ``None`` if the watch counts them.
+        microbatch: the arguments of ``accumulate``; ``None`` if it was not called.
 
     Raises:
         SetupError: if the step stands in a branch, a loop or a function.
@@ -102,7 +102,7 @@ def build(
     tensors = _tensors(plan, graph, run=None if microbatches is None else _run_of(graph, inputs, microbatches))
     needed = _needed(graph, inputs, tensors)
     described = describe(variables, backward_order(graph, variables))
-    # What the forward pass of a micro-batch writes is not written by the update's run.
+    # With micro-batches, the run of the update has no forward pass that writes statistics.
     written = {} if microbatches is not None else _written_values(graph, needed)
     written = {
         name: pair for name, pair in written.items() if pair[0].name not in own and is_statistic(name, described)
@@ -201,7 +201,7 @@ def _name_of(variable: Any) -> str:
 
 
 def _intake(graph: Graph, needed: Sequence[Any], *, watched: Collection[str], options: LoopOptions) -> Intake:
-    """Return what is needed to save the batch and to run the step again."""
+    """Return the tensors through which values enter, as far as saving the batch or a replay needs them."""
     found = Intake.of(graph, ancestors(needed), watched=watched)
     if options.replay and options.policy != "record":
         return found
@@ -219,7 +219,7 @@ def _microbatches(
 
 
 def _run_of(graph: Graph, inputs: StepInputs, microbatches: Microbatches) -> set[Op]:
-    """Return what a run of the update alone runs up to the guard.
+    """Return the operations that a run of the update alone executes before the guard.
 
     Raises:
         SetupError: if a micro-batch is run with it.
@@ -248,38 +248,38 @@ def _tensors(plan: Plan, graph: Graph, *, run: set[Op] | None) -> dict[str, tf.T
 
 
 def _needed(graph: Graph, inputs: StepInputs, tensors: dict[str, tf.Tensor]) -> list[Any]:
-    """Return what the guard waits for."""
+    """Return the operations and tensors that the guard waits for."""
     gradients = [dense_values(gradient) for gradient in (*inputs.gradients, *(inputs.raw or ()))]
     given = [*gradients, inputs.loss, *tensors.values()]
     return [*(tensor for tensor in given if tensor is not None), *open_control_inputs(graph)]
 
 
 def _written_values(graph: Graph, needed: Iterable[Any]) -> dict[str, tuple[Tensor, tf.Tensor]]:
-    """Return what is written to each variable: its new value, or what is added to it.
+    """Return the last tensor that the step writes to each variable: its new value, or what is added to it.
 
-    Of ``UPDATE_OPS`` only what is made of values that the step has: they may be those of another network.
+    Operations of ``UPDATE_OPS`` count only if they use values of this step: others may belong to another network.
 
     Args:
         graph: of the step.
         needed: operations and tensors that the guard waits for.
 
     Returns:
-        By name of the variable, its source and that value.
+        By name of the variable, its handle and that tensor.
     """
     found: dict[str, tuple[Tensor, tf.Tensor]] = {}
     updates = graph.get_collection(tf.compat.v1.GraphKeys.UPDATE_OPS)
     first = ancestors(needed)
     for op, source in _writes_in_order(graph, ancestors([*needed, *updates])):
-        if not has_context(op) and (op in first or not _asks_for_more(op, first)):
-            values = [one for one in op.inputs if one.dtype.is_floating and not is_reference(one)]
+        if not has_context(op) and (op in first or not _has_other_inputs(op, first)):
+            values = [tensor for tensor in op.inputs if tensor.dtype.is_floating and not is_reference(tensor)]
             found.update((str(source.op.name), (source, value)) for value in values)
     return found
 
 
-def _asks_for_more(op: Op, first: set[Op]) -> bool:
-    """Return whether what an operation is given takes or changes anything that the step itself does not."""
+def _has_other_inputs(op: Op, first: set[Op]) -> bool:
+    """Return whether the inputs of an operation read or write anything that the step itself does not."""
     others = ancestors(op.inputs) - first
-    takes = any(one.type == "Placeholder" or takes_anew(one) for one in others)
+    takes = any(other.type == "Placeholder" or takes_anew(other) for other in others)
     return takes or any(True for _ in variable_writes(others))
 
 
