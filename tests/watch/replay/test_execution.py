@@ -45,6 +45,7 @@ def test_a_maximum_that_returns_a_number_for_nan_swallowed_it():
     assert (found.swallowed, found.outputs) == (True, {})
     assert execution_of("Maximum", {0: array(INF), 1: array(0.0)}, {0: array(0.0)}, moment=0) is None
     assert execution_of("SelectV2", {0: array(NAN), 1: array(0.0)}, {0: array(0.0)}, moment=0) is None
+    assert not execution_of("Maximum", {0: array(NAN), 1: array(0.0)}, {0: array(NAN)}, moment=0).swallowed
 
 
 def test_an_operation_that_writes_a_variable_always_leaves_its_inputs():
