@@ -180,7 +180,7 @@ def _accumulated_sum(signs: Signs) -> Sign | None:
     text = (
         f"The gradients that are applied grow with the number of micro-batches ({total.ratio:.3g} times the norm of"
         " one, in the median): they are the sum, so the learning rate grows with it too. Divide by the number of"
-        " micro-batches if the mean was meant."
+        " micro-batches if the mean was intended."
     )
     return Sign(total.first_step, None, text)
 

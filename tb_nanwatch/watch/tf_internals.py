@@ -1,7 +1,8 @@
-"""Every name of TensorFlow and Keras that their public interface does not promise.
+"""Every import and attribute of TensorFlow and Keras that their public interface does not promise.
 
 A new version may move any of them. So they are used in this module alone, each by a function with a smoke test of its
-name in ``tests/watch/test_tf_internals.py``.
+name in ``tests/watch/test_tf_internals.py``. Names that other modules search for in a stack or a closure stand beside
+the search, as strings.
 """
 
 from __future__ import annotations

@@ -56,7 +56,7 @@ def test_a_bad_step_that_cannot_be_read_is_an_error_with_the_reason(tmp_path, mo
         pytest.raises(NonFiniteError) as caught,
     ):
         train(float("nan"))
-    says = "Step 1 was not finite. What was first in it is not known, because tb_nanwatch failed: the dog ate it."
+    says = "Step 1 was not finite. Its origin is unknown, because tb_nanwatch failed: the dog ate it."
     assert str(caught.value) == says
     verdict = caught.value.verdict
     assert (verdict.status, verdict.first, verdict.text, caught.value.alert) == ("nonfinite", None, says, None)

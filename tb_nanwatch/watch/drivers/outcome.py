@@ -105,10 +105,7 @@ class Outcomes:
             alert: of the step, if there is one.
         """
         which = "A step" if step is None else f"Step {step}"
-        text = (
-            f"{which} was not finite. What was first in it is not known, because tb_nanwatch failed:"
-            f" {self._boundary.reason}."
-        )
+        text = f"{which} was not finite. Its origin is unknown, because tb_nanwatch failed: {self._boundary.reason}."
         verdict = Verdict(self._run, "nonfinite", text, steps_seen)
         return Outcome(verdict, alert, text, is_error=True, is_reported=False)
 

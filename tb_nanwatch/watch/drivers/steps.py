@@ -237,7 +237,7 @@ class Steps:
             return self._guarded(inputs, update)
         if not can_meet(context.strategy):
             self._plan.warn_once(
-                f"does not watch a step that {type(context.strategy).__name__} runs, and lets it train as it is: it"
+                f"does not watch a step that {type(context.strategy).__name__} runs, and it trains unwatched: it"
                 " watches those of MirroredStrategy, MultiWorkerMirroredStrategy and OneDeviceStrategy, outside of XLA"
             )
             self._is_passed_over = True

@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tb_nanwatch.watch.installed import is_program
-from tb_nanwatch.watch.replay.source_lines import Call, expressions_at, is_generated
+from tb_nanwatch.watch.replay.source_lines import CallSite, expressions_at, is_generated
 from tb_nanwatch.watch.tf_internals import EagerTensor
 
 Owner = Literal["layer", "loss", "optimizer", "metric"]
@@ -75,7 +75,7 @@ class Creation:
     path: str | None = None
     layer: Any = None
     is_draft: bool = False
-    calls: tuple[Call, ...] = ()
+    calls: tuple[CallSite, ...] = ()
 
 
 class Use(NamedTuple):
@@ -97,12 +97,12 @@ def creation_now() -> Creation:
     forward = owner = None
     in_gradient = is_draft = is_conversion = False
     path = layer = None
-    calls: list[Call] = []
+    calls: list[CallSite] = []
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         name = frame.f_code.co_name
         if is_generated(frame.f_code.co_filename):
-            calls.append(Call.of(frame))
+            calls.append(CallSite.of(frame))
         if name in ("_gradient_function", "_GradientsHelper"):
             forward = _forward_in(frame, name) if forward is None else forward
             in_gradient = True

@@ -10,7 +10,6 @@ from contextlib import contextmanager
 import tensorflow as tf
 
 from tb_nanwatch.watch.record.paths import require_nameable
-from tb_nanwatch.watch.tf_internals import is_dumping
 
 _used: set[str] = set()
 
@@ -41,11 +40,6 @@ def folder_for_dump(logdir: str, name: str) -> str:
     _used.add(root)
     tf.io.gfile.makedirs(root)
     return free
-
-
-def is_debugger_on() -> bool:
-    """Return whether TensorFlow's debugger already writes a dump for the user. There can only be one."""
-    return is_dumping()
 
 
 @contextmanager

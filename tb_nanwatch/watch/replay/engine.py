@@ -16,7 +16,7 @@ from tb_nanwatch.watch.boundary import attempt
 from tb_nanwatch.watch.owners import Owners
 from tb_nanwatch.watch.record.draws import Draws
 from tb_nanwatch.watch.replay.chain import chains_of
-from tb_nanwatch.watch.replay.dump import dumped, folder_for_dump, is_debugger_on
+from tb_nanwatch.watch.replay.dump import dumped, folder_for_dump
 from tb_nanwatch.watch.replay.failure import replay_of_failure
 from tb_nanwatch.watch.replay.names import Names
 from tb_nanwatch.watch.replay.origin import Origins
@@ -24,6 +24,7 @@ from tb_nanwatch.watch.replay.phases import Phases
 from tb_nanwatch.watch.replay.step_trace import StepTrace, TracedUpdate
 from tb_nanwatch.watch.replay.trial import Scope
 from tb_nanwatch.watch.replay.walk import Walk
+from tb_nanwatch.watch.tf_internals import is_dumping
 
 _BEFORE_UPDATE: Final[frozenset[Role]] = frozenset({"input", "tensor", "loss", "gradient", "clipped"})
 
@@ -125,7 +126,7 @@ def _folder(logdir: str, dump: str | None) -> tuple[str | None, tuple[str, ...]]
     """Return the folder for the dump; if one is asked for and cannot be used, ``None`` and the reason."""
     if dump is None:
         return None, ()
-    if is_debugger_on():
+    if is_dumping():
         return None, ("TensorFlow's debugger was on already, and what it wrote of the replay is in its own dump.",)
 
     def refused(reason: str) -> tuple[None, tuple[str, ...]]:

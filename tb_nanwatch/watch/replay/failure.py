@@ -27,7 +27,7 @@ _RAISED: Final = re.compile(r"\w+(Error|Exception): ")
 _NOISE: Final = re.compile(r"\x1b\[[\d;]*m|\{\{function_node [^{}]*\}\}|\[Op:\w*\] name:.*$")
 _KERAS: Final = "Exception encountered when calling"
 _NODE: Final = re.compile(r"\{\{node ([^{}]+)\}\}")
-_DID_NOT_FAIL: Final = "The step did not end so when it was run again."
+_DID_NOT_FAIL: Final = "The replay of the step did not fail with this error."
 
 
 def replay_of_failure(
@@ -56,7 +56,7 @@ def replay_of_failure(
     number = sum(numbers.stop <= max(before, default=0) for numbers in updates[-1].earlier)
     phases = Phases(Names(trace), updates[number], is_loss_bad=True, outside_step=outside_step)
     chains = chains_of(walk, [([("forward", sinks)], Origins(phases, walk))])
-    note = f"The error is of {op.type}{place_of(op, trace.flow)}."
+    note = f"The error came from {op.type}{place_of(op, trace.flow)}."
     # If several operations fail together, another one may come first in the replay.
     is_same = op is failed_op(original, trace.flow.graphs)
     return Replay("found" if chains else "finite", (note,) if is_same else (), chains)
@@ -93,7 +93,7 @@ def account_of(error: tf.errors.OpError, flow: Flow) -> str:
     if op is None or op.type.endswith("PyFunc"):
         return reason
     unchecked = " (XLA and GPUs do not check this)" if op.type in _INDEXED else ""
-    return f"{op.type}{place_of(op, flow)} ended it with an error: {reason.rstrip('.')}{unchecked}"
+    return f"{op.type}{place_of(op, flow)} ended the replay with an error: {reason.rstrip('.')}{unchecked}"
 
 
 def place_of(op: Op, flow: Flow) -> str:

@@ -52,7 +52,7 @@ if TYPE_CHECKING:
 _INSIDE: Final = (
     "The first bad value arose inside a loop or a function, into which a replay of a session's graph does not look."
 )
-_COMPUTED: Final = "The update could not be gone through again: what it was given beside the gradients is not known."
+_COMPUTED: Final = "The update could not be replayed: its inputs other than the gradients are unknown."
 _APPLIES: Final = ("Apply", "ResourceApply", "SparseApply", "ResourceSparseApply")
 
 

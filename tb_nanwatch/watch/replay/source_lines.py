@@ -40,7 +40,7 @@ class Frame(NamedTuple):
 Stack = Sequence[Frame]
 
 
-class Call(NamedTuple):
+class CallSite(NamedTuple):
     """The position of a frame while it calls another function.
 
     Attributes:
@@ -54,7 +54,7 @@ class Call(NamedTuple):
     lineno: int
 
     @classmethod
-    def of(cls, frame: FrameType) -> Call:
+    def of(cls, frame: FrameType) -> CallSite:
         """Return the current position of a frame."""
         return cls(frame.f_code, frame.f_lasti, frame.f_lineno)
 
@@ -64,7 +64,7 @@ class Call(NamedTuple):
         return self.code.co_filename, self.lineno
 
 
-def stack_of(op: Any, calls: Sequence[Call] = ()) -> Stack:
+def stack_of(op: Any, calls: Sequence[CallSite] = ()) -> Stack:
     """Return the stack that made an operation, outermost frame first, in terms of files that people wrote.
 
     TensorFlow maps frames of generated code back to the user's file. It fails for a function that is defined inside a
@@ -85,7 +85,7 @@ def stack_of(op: Any, calls: Sequence[Call] = ()) -> Stack:
     )
 
 
-def _with_exact_lines(frames: Stack, calls: Sequence[Call], *, sources: Mapping[tuple[str, int], Frame]) -> Stack:
+def _with_exact_lines(frames: Stack, calls: Sequence[CallSite], *, sources: Mapping[tuple[str, int], Frame]) -> Stack:
     """Replace the line of a statement by the line of the expression that ran, where the calls say which it was."""
     exact, unmatched = [], [(call, sources[call.place]) for call in calls if call.place in sources]
     for frame in reversed(frames):
@@ -185,7 +185,7 @@ def _has_no_author(filename: str) -> bool:
     return filename.startswith("<frozen") or is_generated(filename)
 
 
-def exact_line(call: Call, filename: str, lineno: int) -> int:
+def exact_line(call: CallSite, filename: str, lineno: int) -> int:
     """Return the line of the expression that a call was generated from.
 
     Args:
@@ -215,7 +215,7 @@ def expressions_at(filename: str, lineno: int) -> Sequence[ast.expr]:
     return [] if statement is None else list(_expressions(statement))
 
 
-def _span(call: Call) -> Span | None:
+def _span(call: CallSite) -> Span | None:
     positions = getattr(call.code, "co_positions", None)
     if positions is None:
         return None
@@ -235,7 +235,7 @@ def _line_of(expression: ast.expr) -> int:
     return expression.lineno
 
 
-def _expressions_around(call: Call, span: Span) -> Sequence[ast.expr]:
+def _expressions_around(call: CallSite, span: Span) -> Sequence[ast.expr]:
     statement = _innermost(_generated(call.code.co_filename), span[0])
     return [] if statement is None else list(_expressions(statement))
 

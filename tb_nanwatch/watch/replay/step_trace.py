@@ -38,12 +38,12 @@ def check_repeatable(operations: Iterable[Op]) -> None:
     """
     for kind in sorted({op.type for op in operations}):
         if kind.startswith(_NOT_REPEATABLE):
-            raise CannotReplayError(f"it runs {kind}, which would not give it the same again")
+            raise CannotReplayError(f"it runs {kind}, which would return other values in a second run")
 
 
 def expired(seconds: float) -> CannotReplayError:
     """Return the error of a replay that exceeded its time limit."""
-    return CannotReplayError(f"it took longer than {seconds:g} seconds and was broken off")
+    return CannotReplayError(f"it took longer than {seconds:g} seconds and was stopped")
 
 
 @dataclass(frozen=True, eq=False)

@@ -49,7 +49,7 @@ def note_of(mask: Mask, name: str) -> str:
         name: of the variable.
     """
     return (
-        f"takes the Inf in {mask.sum():,} of {mask.size:,} elements of {name!r} as meant: it was there as watching"
+        f"takes the Inf in {mask.sum():,} of {mask.size:,} elements of {name!r} as intended: it was there as watching"
         " began"
     )
 

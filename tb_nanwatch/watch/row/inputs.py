@@ -78,8 +78,6 @@ class StepInputs(NamedTuple):
         raw: Sequence[Any] | None,
         loss: Any,
         step: Any,
-        scale: tf.Tensor | None = None,
-        in_session: bool = False,
         caller: str = "apply_gradients",
     ) -> StepInputs:
         """Return the inputs of a step after checking what the user gave to ``caller``.
@@ -98,12 +96,10 @@ class StepInputs(NamedTuple):
         if all(gradient is None for gradient, _ in pairs):
             why = "does the loss use the variables?" if pairs else "was the zip of them used up before?"
             raise SetupError(f"{caller} must be given at least one gradient; got none: {why}")
-        if not in_session and not tf.compat.v1.executing_eagerly_outside_functions():
-            raise SetupError("a graph of TensorFlow 1 can be watched by apply_gradients alone; use that")
         clips = raw is not None and any(before is not after for before, (after, _) in zip(raw, pairs, strict=True))
         loss = None if loss is None else floating(tf.convert_to_tensor(loss))
         step = None if step is None else tf.cast(tf.convert_to_tensor(step), tf.int64)
-        return cls(pairs, raw if clips else None, loss, step, scale)
+        return cls(pairs, raw if clips else None, loss, step)
 
 
 def floating(loss: tf.Tensor) -> tf.Tensor:

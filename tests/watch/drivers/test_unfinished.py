@@ -83,7 +83,7 @@ def test_in_a_finite_step_only_the_operation_of_the_error_is_named(tmp_path, rea
     verdict = read(tmp_path).verdict
     assert (verdict.status, verdict.first, verdict.steps_seen) == ("warning", None, 1)
     (warning,) = verdict.warnings
-    message = "Step 1 did not end: InvalidArgumentError: indices = 6 is not in [0, 2). The error is of GatherV2 ("
+    message = "Step 1 did not end: InvalidArgumentError: indices = 6 is not in [0, 2). The error came from GatherV2 ("
     assert warning.text.startswith(message)
     assert verdict.text.startswith("Finite in all 1 steps. Step 1 did not end: ")
     assert error.__notes__ == [f"tb_nanwatch: {warning.text} For more: nanwatch {tmp_path}"]

@@ -43,7 +43,7 @@ def test_a_replay_that_takes_too_long_ends(tmp_path, no_time, read):
     program = log_step(tmp_path)
     program.step(GOOD)
     error = program.bad_step()
-    assert_told_by_records(error, f"{CANNOT}it took longer than 0 seconds and was broken off.")
+    assert_told_by_records(error, f"{CANNOT}it took longer than 0 seconds and was stopped.")
     program.watch.close()
     assert read(tmp_path).verdict.notes == error.verdict.notes
 
@@ -63,7 +63,7 @@ def test_a_loop_that_is_endless_only_in_the_replay_ends(tmp_path, monkeypatch):
 
     program = log_step(tmp_path, through)
     program.step(GOOD)
-    assert_told_by_records(program.bad_step(), f"{CANNOT}it took longer than 1 seconds and was broken off.")
+    assert_told_by_records(program.bad_step(), f"{CANNOT}it took longer than 1 seconds and was stopped.")
     assert len(runs) == 3
 
 
@@ -92,7 +92,7 @@ def test_a_batch_that_is_drawn_in_a_function_of_the_step_is_not_drawn_again(draw
     drawn = tf.function(draw)
     program = log_step(tmp_path, lambda x: tf.math.log(x * drawn()), replay=True)
     program.step(GOOD)
-    note = f"{CANNOT}it runs {kind}, which would not give it the same again."
+    note = f"{CANNOT}it runs {kind}, which would return other values in a second run."
     assert_told_by_records(program.bad_step(GOOD), note)
     assert draw().numpy().tolist() == [-1.0, -2.0]
 
@@ -145,7 +145,7 @@ def test_limits_of_replay_and_archive_are_printed_and_in_the_json(tmp_path, no_t
     tag = Tag()
     program.step(GOOD, tag)
     notes = [
-        f"{CANNOT}it took longer than 0 seconds and was broken off.",
+        f"{CANNOT}it took longer than 0 seconds and was stopped.",
         "The batch is saved without more[0], which cannot be stored.",
     ]
     assert list(program.bad_step(BAD, tag).verdict.notes) == notes

@@ -84,7 +84,7 @@ def test_an_index_out_of_range_that_ends_the_replay_is_named_with_its_place(tmp_
     verdict = caught.value.verdict
     assert verdict.first.op is None
     source = f"{Path(__file__).relative_to(Path.cwd())}:{line_of_lookup(op)}"
-    refused = f"{op} ({source}) ended it with an error: indices[2] = 12 is not in [0, 10)"
+    refused = f"{op} ({source}) ended the replay with an error: indices[2] = 12 is not in [0, 10)"
     assert verdict.notes == (f"The step could not be run again: {refused} (XLA and GPUs do not check this).",)
 
 

@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from tb_nanwatch.watch.installed import own_directory
 from tb_nanwatch.watch.replay.source_lines import (
-    Call,
+    CallSite,
     Frame,
     exact_line,
     has_users_line_within,
@@ -179,7 +179,7 @@ def here(number=0):
     frame = sys._getframe(1)
     while not is_generated(frame.f_code.co_filename):
         frame = frame.f_back
-    return Call.of(frame)
+    return CallSite.of(frame)
 
 
 def alike():

@@ -139,7 +139,7 @@ class TestFailure:
         net = trained(tmp_path)
         before, net.interrupt[5] = bits(net.state), lambda: setattr(clock, "now", 121.0)
         replay = net.bad_step()
-        note = "The step could not be run again: it took longer than 120 seconds and was broken off."
+        note = "The step could not be run again: it took longer than 120 seconds and was stopped."
         assert (replay.outcome, replay.notes, len(net.drawn)) == ("failed", (note,), 5)
         assert changed(net, before) == []
 

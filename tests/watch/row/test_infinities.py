@@ -91,7 +91,7 @@ def transitions(logdir, *, steps, uses_all=False, overwrites=False):
     return scores
 
 
-NOTE = "takes the Inf in 1 of 4 elements of 'crf/transitions' as meant"
+NOTE = "takes the Inf in 1 of 4 elements of 'crf/transitions' as intended"
 
 
 def test_a_trained_variable_that_holds_minus_infinity_is_noted_once(tmp_path, read):

@@ -6,13 +6,14 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import keras
 import tensorflow as tf
 
 from tb_nanwatch.watch.drivers.keras.losses import NotedLosses
 from tb_nanwatch.watch.drivers.optimizer import known_rate, loss_scale_of
+from tb_nanwatch.watch.drivers.steps import Steps
 from tb_nanwatch.watch.row.inputs import StepInputs, floating
 from tb_nanwatch.watch.tf_internals import clipped_by, clipping_off, layers_inside, trainable_variables_of
 
@@ -76,28 +77,18 @@ class Optimizers:
         return cls(watched, sorted(alike), getattr(inner, "gradient_accumulation_steps", None) or 1)
 
 
-class Guard(Protocol):
-    """What an update goes through; :class:`~tb_nanwatch.watch.drivers.steps.Steps` is one."""
-
-    def prepare(self, optimizer: Any, variables: Sequence[Any]) -> None:
-        """Build an optimizer for the variables that it updates, if it is not built."""
-
-    def apply(self, inputs: StepInputs, update: _Update) -> Any:
-        """Measure a step, and run its update if the guard lets it."""
-
-
 class WatchedOptimizer:
     """An optimizer whose instance's ``apply`` goes through a watch until it is restored."""
 
-    def __init__(self, optimizer: Any, losses: NotedLosses, guard: Guard) -> None:
+    def __init__(self, optimizer: Any, losses: NotedLosses, steps: Steps) -> None:
         """Wrap the instance.
 
         Args:
             optimizer: of Keras.
             losses: of the step.
-            guard: of the watch.
+            steps: the driver that guards the update.
         """
-        self._optimizer, self._losses, self._guard = optimizer, losses, guard
+        self._optimizer, self._losses, self._steps = optimizer, losses, steps
         self._apply: Callable[..., Any] = optimizer.apply
         self._scale_loss: Callable[[Any], Any] = optimizer.scale_loss
         # TensorFlow traces the replicas of a step in a thread each.
@@ -124,7 +115,7 @@ class WatchedOptimizer:
         if not is_ours or not any(gradient is not None for gradient in gradients):
             return self._apply(gradients, given)
         variables = trainable_variables_of(optimizer) if given is None else given
-        self._guard.prepare(optimizer, variables)
+        self._steps.prepare(optimizer, variables)
         loss = self._losses.take(variables)
         scale = loss_scale_of(optimizer)
         factor = scale if scale is not None else _fixed_factor(optimizer)
@@ -148,7 +139,7 @@ class WatchedOptimizer:
 
     def _through_watch(self, inputs: StepInputs, update: _Update) -> Any:
         with known_rate(self._optimizer) as scalars:
-            return self._guard.apply(inputs._replace(scalars=scalars), update)
+            return self._steps.apply(inputs._replace(scalars=scalars), update)
 
     def _update(self, gradients: Sequence[Any], variables: Sequence[Any], *, clips: Any = None) -> Any:
         self._updating.is_on = True

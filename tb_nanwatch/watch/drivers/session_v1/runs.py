@@ -81,7 +81,7 @@ class SessionRuns:
         Raises:
             SetupError: if there is no gradient at all, there is a micro-batch already, or the step is built.
         """
-        inputs = StepInputs.checked(pairs, raw=None, loss=loss, step=None, in_session=True, caller="accumulate")
+        inputs = StepInputs.checked(pairs, raw=None, loss=loss, step=None, caller="accumulate")
         if self._microbatch is not None or self._built is not None:
             raise SetupError(
                 "a watch must be given one accumulate in a graph of TensorFlow 1, before apply_gradients: each run that"
@@ -116,7 +116,7 @@ class SessionRuns:
         Raises:
             SetupError: if these cannot be a step's, or the watch has a step already.
         """
-        inputs = StepInputs.checked(pairs, raw=raw, loss=loss, step=None, in_session=True)
+        inputs = StepInputs.checked(pairs, raw=raw, loss=loss, step=None)
         scale = session_loss_scale_of(optimizer)
         inputs = inputs._replace(scale=scale, is_unscaled=scale is not None)
         if self._built is not None:

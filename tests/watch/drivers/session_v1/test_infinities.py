@@ -103,7 +103,7 @@ class Transitions:
         self.train = watch.apply_gradients(optimizer, optimizer.compute_gradients(loss, [self.scores]), loss=loss)
 
 
-NOTE = "tb_nanwatch takes the Inf in 1 of 4 elements of 'crf/transitions' as meant: it was there as watching began"
+NOTE = "tb_nanwatch takes the Inf in 1 of 4 elements of 'crf/transitions' as intended: it was there as watching began"
 
 
 @pytest.mark.filterwarnings("ignore:tb_nanwatch takes the Inf")

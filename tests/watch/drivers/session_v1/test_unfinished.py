@@ -61,7 +61,7 @@ def test_a_label_out_of_its_range_is_reported_with_its_operation(way, classifier
     verdict = read(tmp_path).verdict
     assert (verdict.status, verdict.steps_seen) == ("warning", 1)
     place = f"tests/watch/drivers/session_v1/test_unfinished.py:{line_of('labels', __file__)}"
-    where = f"The error is of SparseSoftmaxCrossEntropyWithLogits ({place})"
+    where = f"The error came from SparseSoftmaxCrossEntropyWithLogits ({place})"
     for text in (verdict.text + " ".join(verdict.notes), note_of(caught.value)):
         assert "Step 1 did not end" in text
         assert LABELS in text
