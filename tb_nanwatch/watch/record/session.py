@@ -197,7 +197,8 @@ class Session:
         results = "the loss and the gradients" if self._decoder.layout.loss else "the gradients"
         overflows = ", but for overflows of the loss scale" if self._decoder.layout.scale else ""
         warnings.warn(
-            f"tb_nanwatch takes the Inf in the output of {listed}{more} as intended: {results} of those steps are finite"
+            f"tb_nanwatch takes the Inf in the output of {listed}{more} as intended: {results} of those steps are"
+            " finite"
             f"{overflows}; the norms are those of the finite elements",
             stacklevel=2,
         )

@@ -40,8 +40,8 @@ def train(logdir, last, *, value=-np.inf, policy="raise", optimizer="sgd", **opt
 
 
 NOTE = (
-    "tb_nanwatch takes the Inf in the output of 'model/masked' as intended: the loss and the gradients of those steps are"
-    " finite; the norms are those of the finite elements"
+    "tb_nanwatch takes the Inf in the output of 'model/masked' as intended: the loss and the gradients of those steps"
+    " are finite; the norms are those of the finite elements"
 )
 WAYS = [{}, {"jit_compile": True}, {"run_eagerly": True}]
 
