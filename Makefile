@@ -5,6 +5,16 @@ DEMO ?= exploding_critic
 LOGDIR ?= runs/$(DEMO)
 # Two processes: tests wait for TensorFlow, a browser or TensorBoard more than they compute.
 PYTEST_FLAGS ?= -n 2 --dist loadfile
+# FAST=1 leaves out the tests that train whole programs, or start TensorBoard or a browser.
+SLOW_TESTS := $(addprefix tests/,browser demo matrix benchmarks test_wheel.py test_recipes.py test_pages.py test_cli.py) \
+  $(addprefix tests/plugin/,test_server.py test_damaged_logs.py) \
+  $(addprefix tests/watch/,test_api.py test_faults.py test_loss_scale.py test_owners.py) \
+  $(addprefix tests/watch/row/,test_microbatches.py test_scalars.py test_infinities.py test_measure.py) \
+  $(addprefix tests/watch/record/,test_kill.py test_full_disk.py test_draws.py test_archive.py) \
+  $(addprefix tests/watch/guard/,test_skip.py test_session_state.py) \
+  $(addprefix tests/watch/drivers/,keras strategy session_v1 test_several.py test_optimizer.py test_unrolled.py test_unfinished.py) \
+  $(addprefix tests/watch/replay/,test_cases.py test_one_sentence.py test_session_trace.py test_memory.py test_state.py \
+    test_replay_step.py test_advice.py test_dump.py test_kill.py test_last_update.py test_bounds.py test_failure.py)
 
 VENV := .venv
 DEMO_STAMP := $(VENV)/demo.stamp
@@ -29,6 +39,7 @@ help:
 	@echo "make demo      train a critic that diverges, name the origin, serve TensorBoard (SERVE=0: stop before that;"
 	@echo "               DEMO=name: another demo, one of $(DEMOS))"
 	@echo "make test      every check that CI runs"
+	@echo "make check     the same; with FAST=1 without the tests that take long: for daily work"
 	@echo "make bench     overhead, log growth and latency (QUICK=1: a short run)"
 	@echo "make protocol  write the generated files"
 	@echo "make screenshot  take README's picture again"
@@ -122,8 +133,8 @@ generated: $(DEV_STAMP)
 	python -m tests.matrix.table --check
 	python -m benchmarks.pages --check
 
-unit: $(DEV_STAMP) chromium
-	pytest $(PYTEST_FLAGS)
+unit: $(DEV_STAMP) $(if $(FAST),,chromium)
+	pytest $(PYTEST_FLAGS) $(if $(FAST),$(addprefix --ignore=,$(SLOW_TESTS)))
 
 # The picture in README: the demo's run as the browser test shows it.
 screenshot: $(DEV_STAMP) chromium

@@ -128,6 +128,8 @@ log_step(sys.argv[1]).bad_step(BAD)
 def test_without_keep_dump_nothing_is_left_but_the_log_and_the_batch(tmp_path):
     (tmp_path / "tmp").mkdir()
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[3]), "TMPDIR": str(tmp_path / "tmp")}
+    # TensorFlow leaves the bytecode of the files that AutoGraph generates.
+    environment["PYTHONDONTWRITEBYTECODE"] = "1"
     command = [sys.executable, "-c", PROGRAM, str(tmp_path / "run")]
     subprocess.run(command, env=environment, capture_output=True, check=True)
     assert list((tmp_path / "tmp").iterdir()) == []

@@ -135,7 +135,9 @@ def test_a_lambda_has_a_name(program):
     assert users_line([Frame(program, 5, "")]).function == "<lambda>"
 
 
-def test_the_whole_stack_leaves_out_the_watch_and_has_no_text_around_its_lines(program):
+def test_the_whole_stack_leaves_out_the_watch_and_has_no_text_around_its_lines(program, tmp_path, monkeypatch):
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
     shown = shown_frames([Frame(program, 2, "train"), Frame(WATCH, 1, "step"), Frame(TENSORFLOW, 1, "log")])
     assert [(source.file, source.line) for source in shown] == [(program, 2), (TENSORFLOW, 1)]
     assert (shown[0].text, shown[0].before, shown[0].after) == ("line_2 = 2", (), ())
