@@ -29,7 +29,7 @@ from tb_nanwatch.watch.tf_internals import (
 
 HANDLES: Final = frozenset({"VarHandleOp"})
 REFERENCES: Final = frozenset({"Variable", "VariableV2"})
-_READS: Final = frozenset({"ReadVariableOp", "ResourceGather", "ResourceGatherNd"})
+READS: Final = frozenset({"ReadVariableOp", "ResourceGather", "ResourceGatherNd"})
 _PASSING: Final = frozenset({"Identity", "RefIdentity", "Switch", "RefSwitch", "Enter", "RefEnter"})
 _NO_USE: Final = frozenset(
     {"Assign", "AssignVariableOp", "IsVariableInitialized", "VarIsInitializedOp", "SaveV2", "VariableShape", "NoOp"}
@@ -187,7 +187,7 @@ def _first_reads(graph: Graph, handles: Sequence[Tensor]) -> list[int | None]:
     captured = captured_handles(graph)
     reads: dict[int, int] = {}
     for place, op in enumerate(graph.get_operations()):
-        if op.type in _READS and op.inputs[0].name in captured:
+        if op.type in READS and op.inputs[0].name in captured:
             reads.setdefault(id(captured[op.inputs[0].name]), place)
     return [reads.get(id(handle)) for handle in handles]
 

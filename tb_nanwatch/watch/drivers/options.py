@@ -38,6 +38,11 @@ class LoopOptions:
     on_nonfinite: Callable[[Verdict], object] | None = None
 
     @property
+    def withholds(self) -> bool:
+        """Whether the policy withholds the update of a bad step."""
+        return self.policy != "record"
+
+    @property
     def run(self) -> str:
         """The run's name: the last part of its directory."""
         return os.path.basename(os.path.abspath(self.logdir))

@@ -80,7 +80,7 @@ class Steps:
     @property
     def withholds(self) -> bool:
         """Whether the policy withholds the update of a bad step."""
-        return self.loop.options.policy != "record"
+        return self.loop.options.withholds
 
     def run(self, step: Callable[[], _T], call: Call | None, find_call: Callable[[], Call | None] = _no_call) -> _T:
         """Run a step, and raise if it was bad and the policy says so; the step's own errors pass.

@@ -8,15 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
 import tensorflow as tf
 
+from tb_nanwatch.watch.graphs import Graph, Op, Tensor
 from tb_nanwatch.watch.tf_internals import inner_graphs
 
-Graph = Any
-Op = Any
-Tensor = Any
 UNSEEDED: Final = frozenset(
     {
         "RandomUniform",

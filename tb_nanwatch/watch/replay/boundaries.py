@@ -7,18 +7,15 @@ input of a loop's body is the n-th value that the ``While`` was given, or that t
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
 import tensorflow as tf
 
+from tb_nanwatch.watch.graphs import Graph, Op, Tensor
 from tb_nanwatch.watch.replay.probe import Probe
 from tb_nanwatch.watch.tf_internals import body_graph, inner_graphs
-from tb_nanwatch.watch.variables import writes
+from tb_nanwatch.watch.variables import READS, writes
 
-Graph = Any
-Op = Any
-Tensor = Any
-READS: Final = frozenset({"ReadVariableOp", "ResourceGather", "ResourceGatherNd"})
 HOLDERS: Final = (tf.variant, tf.resource)
 _LOOPS: Final = frozenset({"While", "StatelessWhile"})
 FUNCTIONS: Final = frozenset({"PartitionedCall", "StatefulPartitionedCall"})

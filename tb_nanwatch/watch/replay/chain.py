@@ -10,6 +10,7 @@ import numpy as np
 
 from tb_nanwatch.numerics.finiteness import bad_elements, count_nonfinite
 from tb_nanwatch.schema.records import Entry, EntryWay, Kind, Link, Operand, Operation, Source
+from tb_nanwatch.watch.graphs import Op
 from tb_nanwatch.watch.replay.execution import Range
 from tb_nanwatch.watch.replay.flow import TAKING_GRADIENTS, Flow
 from tb_nanwatch.watch.replay.names import Names, owner_of
@@ -20,7 +21,6 @@ from tb_nanwatch.watch.replay.source_lines import has_users_line_within, shown_f
 from tb_nanwatch.watch.replay.step_trace import Chains, Stage, Stages, StepTrace
 from tb_nanwatch.watch.replay.walk import Visit, Walk
 
-Op = Any
 _GLUE: Final = frozenset(
     {
         "Identity",

@@ -11,6 +11,7 @@ from typing import Any, Final
 import tensorflow as tf
 
 from tb_nanwatch.schema.records import Replay
+from tb_nanwatch.watch.graphs import Op, Tensor
 from tb_nanwatch.watch.replay.chain import chains_of
 from tb_nanwatch.watch.replay.flow import Flow
 from tb_nanwatch.watch.replay.names import Names
@@ -20,8 +21,6 @@ from tb_nanwatch.watch.replay.source_lines import users_line
 from tb_nanwatch.watch.replay.step_trace import StepTrace
 from tb_nanwatch.watch.replay.walk import Walk
 
-Op = Any
-Tensor = Any
 _INDEXED: Final = frozenset({"Gather", "GatherV2", "GatherNd", "ResourceGather", "ResourceGatherNd"})
 _RAISED: Final = re.compile(r"\w+(Error|Exception): ")
 _NOISE: Final = re.compile(r"\x1b\[[\d;]*m|\{\{function_node [^{}]*\}\}|\[Op:\w*\] name:.*$")

@@ -9,17 +9,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Final
+from typing import Final
 
-from tb_nanwatch.watch.replay.boundaries import HOLDERS, READS, Boundaries, key_of
+from tb_nanwatch.watch.graphs import Graph, Op, Tensor
+from tb_nanwatch.watch.replay.boundaries import HOLDERS, Boundaries, key_of
 from tb_nanwatch.watch.replay.creation import Forward
 from tb_nanwatch.watch.replay.probe import Node, Probe, is_floating
 from tb_nanwatch.watch.replay.source_lines import Stack, has_users_line_within, stack_of, users_line
 from tb_nanwatch.watch.tf_internals import inner_graphs
+from tb_nanwatch.watch.variables import READS
 
-Graph = Any
-Op = Any
-Tensor = Any
 TAKING_GRADIENTS: Final = frozenset({"imperative_grad", "_GradientsHelper"})
 """The functions of TensorFlow that take gradients."""
 _ASK_OF_NAN: Final = frozenset({"IsFinite", "IsInf", "IsNan", "Rank", "Shape", "ShapeN", "Size"})

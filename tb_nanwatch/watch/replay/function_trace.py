@@ -11,11 +11,11 @@ import numpy as np
 import tensorflow as tf
 
 from tb_nanwatch.schema.records import Replay
+from tb_nanwatch.watch.graphs import Op, Tensor
 from tb_nanwatch.watch.naming import describe
 from tb_nanwatch.watch.record.batch import Call
 from tb_nanwatch.watch.record.draws import NO_DRAWS, DrawFeed, note_on_new_draws
 from tb_nanwatch.watch.replay.arguments import Arguments
-from tb_nanwatch.watch.replay.boundaries import READS
 from tb_nanwatch.watch.replay.creation import name_of_captured, name_of_constant
 from tb_nanwatch.watch.replay.engine import Evidence, ReplayLimits, replay
 from tb_nanwatch.watch.replay.failure import account_of, failed_op
@@ -37,11 +37,7 @@ from tb_nanwatch.watch.replay.tracing import DrawnOtherwiseError, TracedFunction
 from tb_nanwatch.watch.replay.trial import Trial
 from tb_nanwatch.watch.replay.walk import Walk
 from tb_nanwatch.watch.tf_internals import converted
-from tb_nanwatch.watch.variables import dtype_of, handle_of, name_of
-
-Graph = Any
-Op = Any
-Tensor = Any
+from tb_nanwatch.watch.variables import READS, dtype_of, handle_of, name_of
 
 
 def replay_function(call: Call, evidence: Evidence, *, watch: object, **options: Any) -> Replay:

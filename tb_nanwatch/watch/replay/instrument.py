@@ -14,6 +14,7 @@ from typing import Any, Final
 import numpy as np
 import tensorflow as tf
 
+from tb_nanwatch.watch.graphs import Graph, Op, Tensor
 from tb_nanwatch.watch.record.draws import UNSEEDED, DrawFeed
 from tb_nanwatch.watch.replay.creation import Creation, Use, creation_now, uses_now
 from tb_nanwatch.watch.replay.probe import CONTROL_FLOW, Node, Probe, constant_of, floating_places, is_floating
@@ -31,9 +32,6 @@ from tb_nanwatch.watch.tf_internals import (
 )
 from tb_nanwatch.watch.variables import writes
 
-Graph = Any
-Op = Any
-Tensor = Any
 _NO_REPORT: Final = CONTROL_FLOW | {"Placeholder", "NoOp"}
 _ENTRIES: Final = frozenset({"Placeholder", "Const"})
 _UNKNOWN_CREATION: Final = Creation()

@@ -9,12 +9,11 @@ from typing import Any, Final
 
 import numpy as np
 
+from tb_nanwatch.watch.graphs import Op, Tensor
 from tb_nanwatch.watch.record.batch import Part
 from tb_nanwatch.watch.replay.probe import Node, constant_of
 from tb_nanwatch.watch.replay.step_trace import StepTrace
 
-Op = Any
-Tensor = Any
 PASSING: Final = frozenset({"Identity", "Cast", "Reshape", "Transpose", "Squeeze", "ExpandDims", "StopGradient"})
 _NUMBERED: Final = re.compile(r"_\d+$")
 

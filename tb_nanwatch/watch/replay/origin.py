@@ -6,13 +6,14 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import tensorflow as tf
 
 from tb_nanwatch.numerics.finiteness import bad_samples
 from tb_nanwatch.schema.records import PHASES
+from tb_nanwatch.watch.graphs import Op, Tensor
 from tb_nanwatch.watch.replay.boundaries import HOLDERS
 from tb_nanwatch.watch.replay.execution import Execution
 from tb_nanwatch.watch.replay.flow import Flow
@@ -22,8 +23,6 @@ from tb_nanwatch.watch.replay.probe import Node, constant_of
 from tb_nanwatch.watch.replay.step_trace import Stage
 from tb_nanwatch.watch.replay.walk import Visit, Walk
 
-Op = Any
-Tensor = Any
 VARIABLE_PHASES: Final = frozenset({"weights", "state"})
 _REDUCTIONS: Final = frozenset({"All", "Any", "ArgMax", "ArgMin", "Max", "Mean", "Min", "Prod", "Sum"})
 _SUM_OVER_BATCH: Final = frozenset(

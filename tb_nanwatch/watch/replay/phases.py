@@ -5,17 +5,14 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 from tb_nanwatch.schema.records import Phase
+from tb_nanwatch.watch.graphs import Op, Tensor
 from tb_nanwatch.watch.replay.flow import Flow, Place
 from tb_nanwatch.watch.replay.names import Names
 from tb_nanwatch.watch.replay.probe import Node
 from tb_nanwatch.watch.replay.step_trace import Stage, TracedUpdate
 from tb_nanwatch.watch.replay.walk import Visit
-
-Op = Any
-Tensor = Any
 
 
 @dataclass(frozen=True, eq=False)

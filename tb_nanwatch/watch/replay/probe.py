@@ -16,12 +16,10 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
+from tb_nanwatch.watch.graphs import Graph, Op, Tensor
 from tb_nanwatch.watch.replay.creation import Creation
 from tb_nanwatch.watch.replay.execution import Execution, execution_of
 
-Op = Any
-Graph = Any
-Tensor = Any
 CONTROL_FLOW: Final = frozenset({"While", "StatelessWhile", "If", "StatelessIf", "Case", "StatelessCase"})
 
 

@@ -16,7 +16,7 @@ import tensorflow as tf
 
 from tb_nanwatch.watch.graphs import Graph, Op, Tensor
 from tb_nanwatch.watch.record.intake import source_read
-from tb_nanwatch.watch.replay.boundaries import FUNCTIONS, READS
+from tb_nanwatch.watch.replay.boundaries import FUNCTIONS
 from tb_nanwatch.watch.replay.creation import Creation, Forward
 from tb_nanwatch.watch.replay.names import without_numbers
 from tb_nanwatch.watch.replay.probe import CONTROL_FLOW, Probe, floating_places
@@ -28,7 +28,7 @@ from tb_nanwatch.watch.tf_internals import (
     is_in_loop,
     is_operation_type,
 )
-from tb_nanwatch.watch.variables import HANDLES, REFERENCES, variable_writes
+from tb_nanwatch.watch.variables import HANDLES, READS, REFERENCES, variable_writes
 
 VARIABLES: Final = HANDLES | REFERENCES
 """The operations whose outputs stand for a variable."""

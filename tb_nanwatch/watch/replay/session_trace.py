@@ -16,7 +16,6 @@ from tb_nanwatch.watch.graphs import Op, Tensor, ancestors
 from tb_nanwatch.watch.guard.state import restored_in_session
 from tb_nanwatch.watch.record.draws import UNSEEDED, note_on_new_draws
 from tb_nanwatch.watch.record.intake import FedCall, name_of_fed, rows_of_sparse, source_read
-from tb_nanwatch.watch.replay.boundaries import READS
 from tb_nanwatch.watch.replay.engine import Evidence, ReplayLimits
 from tb_nanwatch.watch.replay.execution import range_of
 from tb_nanwatch.watch.replay.failure import failed_op
@@ -44,7 +43,7 @@ from tb_nanwatch.watch.replay.step_trace import (
 from tb_nanwatch.watch.replay.walk import Walk
 from tb_nanwatch.watch.row.measure import dense_values
 from tb_nanwatch.watch.tf_internals import inner_graphs, unfinalize
-from tb_nanwatch.watch.variables import handle_of, read_first, variable_writes
+from tb_nanwatch.watch.variables import READS, handle_of, read_first, variable_writes
 
 if TYPE_CHECKING:
     from tb_nanwatch.watch.drivers.session_v1.plan import Built

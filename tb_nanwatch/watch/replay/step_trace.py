@@ -9,13 +9,12 @@ from typing import Any, Final, Literal, Protocol
 import tensorflow as tf
 
 from tb_nanwatch.schema.records import Link, Variable
+from tb_nanwatch.watch.graphs import Op, Tensor
 from tb_nanwatch.watch.owners import Owners
 from tb_nanwatch.watch.replay.flow import Flow
 from tb_nanwatch.watch.replay.probe import Node
 from tb_nanwatch.watch.replay.walk import Walk
 
-Op = Any
-Tensor = Any
 Stage = Literal["forward", "backward", "clip", "update", "state"]
 Stages = Sequence[tuple[Stage, Sequence[Tensor]]]
 """The tensors that may be non-finite, by stage of the step, in order of data flow."""

@@ -14,6 +14,7 @@ from typing import Any, Final
 import numpy as np
 import tensorflow as tf
 
+from tb_nanwatch.watch.graphs import Graph, Op, Tensor
 from tb_nanwatch.watch.guard.state import restored_values
 from tb_nanwatch.watch.replay.boundaries import FunctionBoundaries
 from tb_nanwatch.watch.replay.flow import Flow
@@ -31,9 +32,6 @@ from tb_nanwatch.watch.tf_internals import (
 )
 from tb_nanwatch.watch.variables import writes
 
-Graph = Any
-Op = Any
-Tensor = Any
 _SCOPES: Final = (tf.name_scope, tf.compat.v1.name_scope, tf.compat.v1.variable_scope)
 """The public classes that open a name scope. TensorFlow's own functions open theirs by another class."""
 _patching: Final = threading.Lock()

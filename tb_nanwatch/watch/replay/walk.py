@@ -16,12 +16,12 @@ import numpy as np
 import tensorflow as tf
 
 from tb_nanwatch.numerics.finiteness import MOST_SAMPLES
+from tb_nanwatch.watch.graphs import Tensor
 from tb_nanwatch.watch.replay.boundaries import HOLDERS
 from tb_nanwatch.watch.replay.execution import SWALLOWERS, Execution, lost_samples
 from tb_nanwatch.watch.replay.flow import Flow, Place
 from tb_nanwatch.watch.replay.probe import Node, is_floating
 
-Tensor = Any
 _END: Final = math.inf
 
 

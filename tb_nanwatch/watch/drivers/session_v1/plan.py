@@ -137,8 +137,7 @@ def build(
         key=_name_of,
     )
     intake = find([*needed, *statistics.values()]).without(state.names)
-    withholds = options.policy != "record"
-    guard = PivotGuard(state, extra=intake.packed, withholds=withholds, trained=trained)
+    guard = PivotGuard(state, extra=intake.packed, withholds=options.withholds, trained=trained)
     allowed = guard.observe(StepObservation(step_tensors), number)
     before = len(graph.get_operations())
     train_op = guard.apply(allowed, update)
@@ -203,7 +202,7 @@ def _name_of(variable: Any) -> str:
 def _intake(graph: Graph, needed: Sequence[Any], *, watched: Collection[str], options: LoopOptions) -> Intake:
     """Return the tensors through which values enter, as far as saving the batch or a replay needs them."""
     found = Intake.of(graph, ancestors(needed), watched=watched)
-    if options.replay and options.policy != "record":
+    if options.replay and options.withholds:
         return found
     return Intake(found.elements) if options.save_batch else Intake()
 

@@ -202,15 +202,11 @@ class SessionRuns:
         """Return whether a fetched row, which begins with the step's number, is a bad step's."""
         return not np.isfinite(row[1 : 1 + self.built.ring.cells].astype(np.float32)).all()
 
-    @property
-    def _puts_back(self) -> bool:
-        return self._loop.options.policy != "record"
-
     def _take_microbatch(self, fetched: Any, feed_dict: Mapping[Any, Any] | None) -> None:
         microbatches = self.built.microbatches
         if microbatches is not None:
             call = FedCall.of(self.built.graph, feed_dict)
-            microbatches.take(self._session, fetched, call, puts_back=self._puts_back)
+            microbatches.take(self._session, fetched, call, puts_back=self._loop.options.withholds)
 
     def _take_update(self, fetched: Any, feed_dict: Mapping[Any, Any] | None) -> tuple[FedCall, int]:
         """Record the row of a step, and return its call and its number."""
@@ -219,7 +215,7 @@ class SessionRuns:
         seen = built.guard.unpack(fetched, cells=built.ring.cells)
         is_finite = built.ring.add(seen.row, seen.counts, step=seen.step)
         call = attempt("keep what entered a run", lambda: self._entered(call, seen), otherwise=call)
-        if not is_finite and self._puts_back:
+        if not is_finite and self._loop.options.withholds:
             call = attempt(
                 "say what other runs wrote",
                 lambda: replace(call, notes=tuple(note_on_kept(self._writes.now))),
